@@ -1,0 +1,159 @@
+"""The app: routing, the token, and the one place where errors become answers.
+
+The operations are a table in `kallichore.api.operations`, what they do is in `kallichore.api.handlers`. Paths are matched as they were sent: percent-escapes are decoded only in a session's id,
+so that the id ``a/b`` is reachable as ``a%2Fb``, and nothing is redirected.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from hypercorn.typing import ASGIFramework
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from kallichore.api.operations import OPERATIONS, Operation
+from kallichore.errors import AdoptionError, BadBodyError, BadPathError, KallichoreError, StartupError, UnauthorizedError
+from kallichore.models.bodies import ErrorBody, StartupErrorBody
+from kallichore.models.converter import to_json
+from kallichore.transport.auth import is_authorized, is_same_machine
+from kallichore.transport.request_head import decode_segment
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Handler = Callable[..., Awaitable[Any]]
+
+SPAN_ID = "x-span-id"
+
+
+class _Segment(BaseConverter):
+    """One part of a path, possibly empty, as sent."""
+
+    regex = "[^/]*"
+
+
+def _json(body: bytes, status: int) -> Response:
+    return Response(body, status=status, content_type="application/json")
+
+
+def _empty(status: int) -> Response:
+    response = Response(b"", status=status)
+    del response.headers["content-type"]
+    return response
+
+
+def _answer_error(error: KallichoreError) -> Response:
+    """Return the answer to an error: its model, plain text, or nothing, as the API has it."""
+    if isinstance(error, BadBodyError | BadPathError):
+        return Response(str(error), status=error.http_status, content_type="text/plain; charset=utf-8")
+    if error.http_status in (401, 404):
+        return _empty(error.http_status)
+    body = ErrorBody(code=error.code, message=error.message, details=error.details)
+    logger.error("%s: %s", error.code, error.message)
+    if isinstance(error, StartupError) and not isinstance(error, AdoptionError):
+        return _json(to_json(StartupErrorBody(error=body, exit_code=error.exit_code, output=error.output)), 500)
+    return _json(to_json(body), error.http_status)
+
+
+def _span_id() -> str:
+    given = request.headers.get(SPAN_ID)
+    if given is not None and given.isascii() and (given.isprintable() or not given):
+        return given
+    return str(uuid.uuid4())
+
+
+def _log(operation: Operation, session_id: str | None, span_id: str) -> None:
+    if operation.log_level is not None:
+        subject = "" if session_id is None else f"({session_id})"
+        logger.log(operation.log_level, "%s%s - X-Span-ID: %s", operation.name, subject, span_id)
+
+
+def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: bool) -> ASGIFramework:
+    """Return the ASGI app of a server.
+
+    Args:
+        handlers: For each operation id of `kallichore.api.operations` what it does. A handler gets the session id where
+            its path has one, may be given the body, and returns what becomes the JSON of the answer.
+        token: The bearer token; None lets everybody in.
+        over_tcp: Whether connections come over TCP, where Host and Origin are looked at.
+    """
+    app = QuartTrio(__name__, static_folder=None)
+    app.url_map.converters["segment"] = _Segment
+    app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
+
+    async def run(operation: Operation, session_id: str | None) -> Response:
+        span_id = _span_id()
+        ignored: list[str] = []
+        try:
+            if over_tcp and not is_same_machine(request.headers.get("host"), request.headers.get("origin")):
+                logger.warning("Refused a request of another host or origin (%s)", operation.name)
+                return _empty(403)
+            subject = [] if session_id is None else [decode_segment(session_id)]
+            if operation.needs_token and not is_authorized(request.headers.get("authorization"), token):
+                logger.warning("Refused %s: the bearer token is missing or wrong", operation.name)
+                raise UnauthorizedError("The bearer token is missing or wrong")
+            _log(operation, subject[0] if subject else None, span_id)
+            if operation.body is not None:
+                body, ignored[:] = operation.parse(await request.get_data(cache=False, as_text=False))
+                response = _json(to_json(await handlers[operation.operation_id](*subject, body)), 200)
+            else:
+                response = _json(to_json(await handlers[operation.operation_id](*subject)), 200)
+        except KallichoreError as error:
+            response = _answer_error(error)
+        if response.content_type != "text/plain; charset=utf-8":
+            response.headers[SPAN_ID] = span_id
+        if ignored:
+            paths = ", ".join(f'"{path}"' for path in ignored)
+            logger.warning("%s: ignored unknown members [%s]", operation.name, paths)
+            response.headers["warning"] = f"Ignored unknown members: [{paths}]".encode("ascii", "replace").decode()
+        return response
+
+    def add(operation: Operation) -> None:
+        if operation.has_session:
+
+            async def view(session_id: str) -> Response:
+                return await run(operation, session_id)
+        else:
+
+            async def view() -> Response:  # type: ignore[misc]  # with and without the id
+                return await run(operation, None)
+
+        rule = operation.path.replace("{session_id}", "<segment:session_id>")
+        app.add_url_rule(
+            rule, operation.operation_id, view, methods=[operation.method], provide_automatic_options=False
+        )
+
+    for operation in OPERATIONS:
+        add(operation)
+    for rule in app.url_map.iter_rules():
+        # werkzeug answers HEAD wherever there is a GET; the API does not.
+        if rule.methods is not None:
+            rule.methods.discard("HEAD")
+
+    @app.errorhandler(HTTPException)
+    async def answer_http_error(error: HTTPException) -> Response:
+        return _empty(error.code or 500)
+
+    @app.errorhandler(Exception)
+    async def answer_failure(error: Exception) -> Response:
+        logger.exception("A request failed", exc_info=error)
+        return Response("The server failed to answer; its log says why", status=500, content_type="text/plain")
+
+    async def as_sent(scope: Any, receive: Any, send: Any) -> None:
+        """Put the path as it was sent in the place of the decoded one."""
+        if scope["type"] in ("http", "websocket"):
+            path = scope["raw_path"].decode("latin-1")
+            if "://" in path:
+                path = "/" + path.partition("://")[2].partition("/")[2]
+            scope = {**scope, "path": path}
+        await app(scope, receive, send)
+
+    return as_sent

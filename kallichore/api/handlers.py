@@ -1,0 +1,110 @@
+"""What each operation does: a few lines over the server, one short function an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from kallichore.api.app import Handler
+from kallichore.errors import RequestError
+from kallichore.models.bodies import (
+    ClientHeartbeat,
+    ConnectionInfo,
+    NewSession,
+    RestartSession,
+    ServerConfiguration,
+    ServerStatus,
+    SessionList,
+)
+from kallichore.server import Server
+from kallichore.session.supervisor import Session
+
+ChannelPath = Callable[[Session], Awaitable[str]]
+
+
+class UpgradeRequiredError(RequestError):
+    """The channels of a server on TCP are a WebSocket, and this was no upgrade."""
+
+    code = "upgrade_required"
+
+
+def make_handlers(server: Server, channel_path: ChannelPath | None) -> dict[str, Handler]:
+    """Return what each operation of `kallichore.api.operations` does.
+
+    Args:
+        server: The server.
+        channel_path: Makes a session's channel socket and returns its path; None on TCP, where the channels are a
+            WebSocket on the same port and never reach these handlers.
+    """
+
+    async def list_sessions() -> SessionList:
+        return server.list_sessions()
+
+    async def new_session(body: NewSession) -> dict[str, str]:
+        return {"session_id": server.create_session(body).session_id}
+
+    async def get_session(session_id: str) -> Any:
+        return server.session(session_id).describe()
+
+    async def delete_session(session_id: str) -> None:
+        server.delete_session(session_id)
+
+    async def start_session(session_id: str) -> dict[str, Any]:
+        return await server.session(session_id).start()
+
+    async def restart_session(session_id: str, body: RestartSession | None) -> None:
+        await server.session(session_id).restart(body)
+
+    async def kill_session(session_id: str) -> None:
+        server.session(session_id).kill()
+
+    async def adopt_session(session_id: str, body: ConnectionInfo) -> dict[str, Any]:
+        return await server.session(session_id).adopt(body)
+
+    async def connection_info(session_id: str) -> ConnectionInfo:
+        return server.session(session_id).connection_info()
+
+    async def interrupt_session(session_id: str) -> None:
+        server.session(session_id).interrupt()
+
+    async def channels_upgrade(session_id: str) -> str:
+        session = server.session(session_id)
+        if channel_path is None:
+            raise UpgradeRequiredError(
+                f"The channels of session {session_id} are a WebSocket: send an upgrade with a Sec-WebSocket-Key"
+            )
+        return await channel_path(session)
+
+    async def shutdown_server() -> None:
+        server.request_shutdown("a client asked for it")
+
+    async def server_status() -> ServerStatus:
+        return server.status()
+
+    async def client_heartbeat(body: ClientHeartbeat) -> None:
+        server.client_heartbeat(body.process_id)
+
+    async def get_server_configuration() -> ServerConfiguration:
+        return server.configuration()
+
+    async def set_server_configuration(body: ServerConfiguration) -> None:
+        server.configure(body)
+
+    return {
+        "list-sessions": list_sessions,
+        "new-session": new_session,
+        "get-session": get_session,
+        "delete-session": delete_session,
+        "start-session": start_session,
+        "restart-session": restart_session,
+        "kill-session": kill_session,
+        "adopt-session": adopt_session,
+        "connection-info": connection_info,
+        "interrupt-session": interrupt_session,
+        "channels-upgrade": channels_upgrade,
+        "shutdown-server": shutdown_server,
+        "server-status": server_status,
+        "client-heartbeat": client_heartbeat,
+        "get-server-configuration": get_server_configuration,
+        "set-server-configuration": set_server_configuration,
+    }

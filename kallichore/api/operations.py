@@ -1,0 +1,87 @@
+"""The operations of the API as a table: what kallichore.json describes and the app serves. [pure]"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import attrs
+
+from kallichore.models.bodies import ClientHeartbeat, ConnectionInfo, NewSession, RestartSession, ServerConfiguration
+from kallichore.models.converter import parse_body, parse_optional_body
+
+TRACE = 5
+"""The level below DEBUG, for what happens all the time."""
+
+
+@attrs.frozen
+class Operation:
+    """One operation.
+
+    Args:
+        operation_id: Its name in kallichore.json.
+        method: The HTTP method.
+        path: The path template.
+        name: Its name in the log.
+        needs_token: Whether the bearer token is needed.
+        body: The class of its body, or None.
+        body_optional: Whether the body may be missing.
+        log_level: At which level a request is logged; None for not at all.
+    """
+
+    operation_id: str
+    method: str
+    path: str
+    name: str
+    needs_token: bool = True
+    body: type | None = None
+    body_optional: bool = False
+    log_level: int | None = logging.INFO
+
+    @property
+    def has_session(self) -> bool:
+        """Whether the path names a session."""
+        return "{session_id}" in self.path
+
+    def parse(self, raw: bytes) -> tuple[Any, tuple[str, ...]]:
+        """Read the body; see `kallichore.models.converter.parse_body`."""
+        assert self.body is not None
+        return parse_optional_body(self.body, raw) if self.body_optional else parse_body(self.body, raw)
+
+
+_SESSION = "/sessions/{session_id}"
+
+OPERATIONS = (
+    Operation("list-sessions", "GET", "/sessions", "list_sessions"),
+    Operation("new-session", "PUT", "/sessions", "new_session", body=NewSession),
+    Operation("get-session", "GET", _SESSION, "get_session"),
+    Operation("delete-session", "DELETE", _SESSION, "delete_session"),
+    Operation("start-session", "POST", f"{_SESSION}/start", "start_session"),
+    Operation(
+        "restart-session", "POST", f"{_SESSION}/restart", "restart_session", body=RestartSession, body_optional=True
+    ),
+    Operation("kill-session", "POST", f"{_SESSION}/kill", "kill_session"),
+    Operation("adopt-session", "PUT", f"{_SESSION}/adopt", "adopt_session", body=ConnectionInfo),
+    Operation("connection-info", "GET", f"{_SESSION}/connection_info", "connection_info"),
+    Operation("interrupt-session", "POST", f"{_SESSION}/interrupt", "interrupt_session"),
+    Operation("channels-upgrade", "GET", f"{_SESSION}/channels", "channels_upgrade"),
+    Operation("shutdown-server", "POST", "/shutdown", "shutdown_server"),
+    Operation("server-status", "GET", "/status", "server_status", needs_token=False, log_level=None),
+    Operation(
+        "client-heartbeat",
+        "POST",
+        "/client_heartbeat",
+        "client_heartbeat",
+        needs_token=False,
+        body=ClientHeartbeat,
+        log_level=TRACE,
+    ),
+    Operation("get-server-configuration", "GET", "/server_configuration", "get_server_configuration"),
+    Operation(
+        "set-server-configuration",
+        "POST",
+        "/server_configuration",
+        "set_server_configuration",
+        body=ServerConfiguration,
+    ),
+)

@@ -1,0 +1,124 @@
+"""A session's own Unix socket, for servers that are on a Unix socket themselves.
+
+Clients that cannot upgrade a connection to a Unix socket path with a route in it (the WebSocket library of the IDE is
+one) ask for the channels over HTTP, are told the path of another socket, and open a WebSocket there, with whatever
+request path they like. One socket a session, with a short name of its own, for any number of clients, one after another.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from kallichore.attach.websocket import serve_websocket
+from kallichore.config import ServerConfig
+from kallichore.errors import ChannelSocketError, ConfigurationError
+from kallichore.kernel.launch_plan import safe_name
+from kallichore.session.supervisor import Session
+from kallichore.transport.auth import is_authorized
+from kallichore.transport.request_head import LONGEST_HEAD, RequestHead, parse_head
+from kallichore.transport.unix_socket import open_unix_listener
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PATH = 103
+"""Bytes of a socket's path at most: what macOS allows, one less than Linux's 107 would with its ending zero."""
+
+READ_SIZE = 1 << 16
+
+
+def refusal(status: str) -> bytes:
+    """Return a whole response without a body that ends the connection."""
+    return f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
+
+
+def check_upgrade(head: RequestHead, config: ServerConfig) -> bytes | None:
+    """Return the answer that refuses an upgrade, or None where it may go on. Nobody is displaced by a refused one."""
+    if not is_authorized(head.headers.get("authorization"), config.token):
+        return refusal("401 Unauthorized")
+    if "sec-websocket-key" not in head.headers:
+        return refusal("400 Bad Request")
+    return None
+
+
+@attrs.define(eq=False)
+class ChannelSockets:
+    """The channel sockets of one server.
+
+    Args:
+        config: The server's settings.
+        directory: The server's private directory; the sockets are in it.
+        nursery: Listeners and connections run in it.
+    """
+
+    config: ServerConfig
+    directory: Path
+    nursery: trio.Nursery
+    _paths: dict[Session, str] = attrs.field(factory=dict, init=False)
+    _opening: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+
+    async def path_for(self, session: Session) -> str:
+        """Return the path of the session's socket, which is listening; it is made on the first call.
+
+        Raises:
+            ChannelSocketError: It could not be made.
+        """
+        async with self._opening:
+            if session not in self._paths:
+                path = self.directory / f"{safe_name(session.session_id)}.sock"
+                if len(str(path).encode()) > LONGEST_PATH:
+                    text = f"The channel socket's path {path} is too long; choose a shorter --socket-dir"
+                    raise ChannelSocketError(text, "socket_path_too_long")
+                try:
+                    await self.nursery.start(self._listen, session, path)
+                except* ConfigurationError as group:
+                    first = group.exceptions[0]
+                    raise ChannelSocketError(str(first), "domain_socket_error") from first
+                self._paths[session] = str(path)
+        return self._paths[session]
+
+    async def _listen(
+        self, session: Session, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Accept the session's clients until it is over."""
+        async with open_unix_listener(path) as listener, trio.open_nursery() as nursery:
+            handler = partial(self._serve, session, str(path))
+            nursery.start_soon(
+                partial(trio.serve_listeners, handler, [listener], handler_nursery=self.nursery)
+            )
+            task_status.started()
+            await session.closed.wait()
+            nursery.cancel_scope.cancel()
+        self._paths.pop(session, None)
+
+    async def _serve(self, session: Session, path: str, stream: trio.SocketStream) -> None:
+        async with stream:
+            try:
+                request = await _read_head(stream)
+                if request is None:
+                    return
+                head, surplus = request
+                refused = check_upgrade(head, self.config)
+                if refused is not None:
+                    await stream.send_all(refused)
+                    return
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            await serve_websocket(session, stream, head, surplus, self.config, path)
+
+
+async def _read_head(stream: trio.SocketStream) -> tuple[RequestHead, bytes] | None:
+    """Read a request's head and what came with it; None if the client went away or sent something else."""
+    data = b""
+    while (parsed := parse_head(data)) is None:
+        if len(data) > LONGEST_HEAD or (data and not b"GET ".startswith(data[:4])):
+            return None
+        more = await stream.receive_some(READ_SIZE)
+        if not more:
+            return None
+        data += bytes(more)
+    return parsed

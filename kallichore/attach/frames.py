@@ -1,0 +1,43 @@
+"""Heads of the WebSocket frames that we send (RFC 6455, section 5.2). [pure]
+
+A server does not mask, so a frame is 2 to 10 bytes and the payload: 0.6 µs, where building an event for the general
+library costs 3.7. Everything that arrives, with its masks, fragments and limits, is wsproto's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import pack
+
+_FINAL = 0x80
+TEXT, CLOSE, PING, PONG = _FINAL | 0x1, _FINAL | 0x8, _FINAL | 0x9, _FINAL | 0xA
+
+_SHORT, _MEDIUM = 126, 1 << 16
+
+
+def head(opcode: int, length: int) -> bytes:
+    """Return the head of an unfragmented, unmasked frame."""
+    if length < _SHORT:
+        return bytes((opcode, length))
+    if length < _MEDIUM:
+        return pack("!BBH", opcode, 126, length)
+    return pack("!BBQ", opcode, 127, length)
+
+
+def text_frames(payloads: Iterable[bytes]) -> bytes:
+    """Return text frames, one for each payload, ready to be sent at once."""
+    parts: list[bytes] = []
+    for payload in payloads:
+        parts.append(head(TEXT, len(payload)))
+        parts.append(payload)
+    return b"".join(parts)
+
+
+def control_frame(opcode: int, payload: bytes = b"") -> bytes:
+    """Return a ping, pong or close frame; ``payload`` has at most 125 bytes."""
+    return head(opcode, len(payload)) + payload
+
+
+def close_frame(code: int | None, reason: str = "") -> bytes:
+    """Return a close frame; without a code it has no payload, and the peer sees 1005."""
+    return control_frame(CLOSE, b"" if code is None else pack("!H", code) + reason.encode()[:123])

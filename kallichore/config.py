@@ -1,0 +1,124 @@
+"""The server's settings: one frozen value, checked when it is made.
+
+Durations are seconds and live here; whoever waits sets the deadline from here. What can change while the server
+runs (idle shutdown, sampling, log level) starts with the values from here and is kept by the `Server`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from kallichore.errors import ConfigurationError
+
+TRANSPORTS = ("tcp", "socket", "named-pipe")
+LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
+
+
+def make_token() -> str:
+    """Return a new bearer token: 32 random bytes as 64 hexadecimal digits."""
+    return secrets.token_hex(32)
+
+
+def _check(condition: bool, field: attrs.Attribute[Any], value: object, rule: str) -> None:
+    if not condition:
+        raise ConfigurationError(f"{field.name} is {value!r}; it must be {rule}")
+
+
+def _between(low: float, high: float) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    def validate(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        _check(number and low <= value <= high, field, value, f"a number from {low} to {high}")
+
+    return validate
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    def validate(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+        _check(value in choices, field, value, "one of " + ", ".join(choices))
+
+    return validate
+
+
+def _to_path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value).expanduser().absolute()
+
+
+_seconds = _between(0, 1e9)
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfig:
+    """How a server listens, whom it lets in, and how long it waits for what.
+
+    Raises:
+        ConfigurationError: A value is out of range, or two settings contradict each other.
+    """
+
+    transport: str = attrs.field(default="tcp", validator=_one_of(TRANSPORTS))
+    """``tcp`` (127.0.0.1), ``socket`` (Unix domain socket) or ``named-pipe`` (Windows)."""
+    port: int = attrs.field(default=0, validator=_between(0, 65535))
+    """TCP port on 127.0.0.1; 0 lets the system choose."""
+    unix_socket: Path | None = attrs.field(default=None, converter=_to_path)
+    """Exact path of the main Unix socket; None for a short unique name in the socket directory."""
+    socket_directory: Path | None = attrs.field(default=None, converter=_to_path)
+    """Where generated sockets go; None for XDG_RUNTIME_DIR, else the temporary directory."""
+    token: str | None = attrs.field(factory=make_token, repr=False)
+    """The bearer token; a new random one by default, None to let everybody in."""
+    connection_file: Path | None = attrs.field(default=None, converter=_to_path)
+    """Where to write how to reach the server; None for nowhere. Removed at the end."""
+    handshake_socket: str | None = None
+    """A Unix socket or pipe on which a launcher listens to be told how to reach the server, once."""
+    log_file: Path | None = attrs.field(default=None, converter=_to_path)
+    """The log file, as reported in the connection file; the server itself only logs through `logging`."""
+    log_level: str = attrs.field(default="info", validator=_one_of(LOG_LEVELS))
+    """The level that the configuration endpoint reports at first."""
+    idle_shutdown_hours: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_between(0, 65535))
+    )
+    """Hours without activity after which the server ends; 0 means 30 s, None means never."""
+    resource_sample_interval_ms: int = attrs.field(default=1000, validator=_between(0, 2**31 - 1))
+    """Milliseconds between two samples of a kernel's resource usage; 0 for no samples."""
+    resource_include_children: bool = True
+    """Whether resource usage counts the kernel's child processes too."""
+
+    shutdown_grace: float = attrs.field(default=5.0, validator=_seconds)
+    """How long a kernel that was asked to shut down may take before it is terminated (SIGTERM).
+    Five seconds is what Jupyter's own kernel manager gives."""
+    terminate_grace: float = attrs.field(default=2.0, validator=_seconds)
+    """How long a terminated kernel may take before it is killed (SIGKILL)."""
+    drain_grace: float = attrs.field(default=1.0, validator=_seconds)
+    """How long the last words of a dead kernel, on its pipes and sockets, are waited for."""
+    heartbeat_limit: float = attrs.field(default=5.0, validator=_seconds)
+    """How long a heartbeat may stay unanswered before the kernel counts as offline."""
+    heartbeat_pause: float = attrs.field(default=2.0, validator=_seconds)
+    """The pause between an answered heartbeat and the next."""
+    ping_interval: float = attrs.field(default=10.0, validator=_seconds)
+    """How often a channel's client is pinged."""
+    ping_allowance: int = attrs.field(default=3, validator=_between(0, 1000))
+    """How many pings a client may leave unanswered; with one more it counts as gone."""
+    journal_memory: int = attrs.field(default=64 << 20, validator=_between(1 << 16, 1 << 40))
+    """Bytes of undelivered messages that a session keeps in memory; what is older moves to a file."""
+    journal_file: int = attrs.field(default=1 << 30, validator=_between(0, 1 << 44))
+    """Bytes of undelivered messages that a session keeps in a file; beyond that the oldest are dropped and the
+    client is told how many. 0 for no file."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.port and self.transport != "tcp":
+            raise ConfigurationError(
+                f"port {self.port} needs the tcp transport, but the transport is {self.transport}; drop one of them"
+            )
+        if self.unix_socket and self.transport != "socket":
+            raise ConfigurationError(
+                f"unix_socket {self.unix_socket} needs the socket transport, but the transport is {self.transport}; "
+                "drop one of them"
+            )
+        if sys.platform == "win32" and self.transport == "socket":
+            raise ConfigurationError("Unix sockets are not served on Windows; use the named-pipe or tcp transport")
+        if sys.platform != "win32" and self.transport == "named-pipe":
+            raise ConfigurationError("named pipes exist on Windows only; use the socket or tcp transport")

@@ -1,0 +1,262 @@
+"""The whole server in somebody's Trio program: listeners, HTTP, channels, sessions, and their order at the end.
+
+`run` is the server as a task, for ``await nursery.start(kallichore.run, config)``; `serve` is the same as a block. The
+nursery tree is here. Connections are the outermost, in a nursery of their own that outlives the sessions for a moment:
+clients are to hear how their session ended.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+import trio_util
+
+from kallichore.api.app import create_app
+from kallichore.api.handlers import make_handlers
+from kallichore.attach.channel_sockets import ChannelSockets, check_upgrade, refusal
+from kallichore.attach.websocket import serve_websocket
+from kallichore.config import ServerConfig
+from kallichore.errors import BadPathError, ConfigurationError, SessionNotFoundError
+from kallichore.models.bodies import NewSession
+from kallichore.server import Server, open_server
+from kallichore.session.supervisor import Session
+from kallichore.transport.auth import is_same_machine
+from kallichore.transport.connection_file import (
+    ServerAddress,
+    connection_document,
+    open_connection_file,
+    send_handshake,
+)
+from kallichore.transport.front_door import Attach, FrontDoor
+from kallichore.transport.request_head import RequestHead, channels_session, decode_segment
+from kallichore.transport.runtime_directory import candidate_directories
+from kallichore.transport.unix_socket import open_unix_listener
+
+FAREWELL = 1.0
+"""Seconds that connections get after the last session has ended: to deliver last messages and answers."""
+
+
+@attrs.define(eq=False)
+class RunningServer:
+    """A server that listens: how to reach it, and how to end it.
+
+    Attributes:
+        address: Where it listens.
+        token: The bearer token; None if everybody is let in.
+        server: The server behind it, to use its sessions in this process.
+    """
+
+    address: ServerAddress
+    token: str | None = attrs.field(repr=False)
+    server: Server
+    _stop_listening: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions, in the order of their creation."""
+        return self.server.sessions
+
+    def create_session(self, request: NewSession) -> Session:
+        """Create a session; see `Server.create_session`."""
+        return self.server.create_session(request)
+
+    def request_shutdown(self, reason: str = "asked to", *, stop_listening: bool = False) -> None:
+        """Begin to end the server: its kernels are asked to stop, each with its grace period. Idempotent.
+
+        Args:
+            reason: Why, for the log.
+            stop_listening: Whether to refuse new connections from now on, rather than at the very end.
+        """
+        self.server.request_shutdown(reason)
+        if stop_listening:
+            self._stop_listening.set()
+
+    def hurry(self) -> None:
+        """Cut the grace periods of a shutdown short: kernels that still run are killed."""
+        self.server.hurry()
+
+
+async def run(
+    config: ServerConfig | None = None,
+    *,
+    on_listening: Callable[[RunningServer], None] | None = None,
+    task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a server until it ends: by request, by idleness, or by cancellation.
+
+    Cancelling ends it in order: kernels are asked to stop, then terminated, then killed, within the configured grace
+    periods; sockets, files and processes are gone when this returns.
+
+    Args:
+        config: The settings.
+        on_listening: Called when the server is bound, before the first request is answered.
+        task_status: Is given the running server.
+
+    Raises:
+        ConfigurationError: It cannot listen there, or the connection file or the handshake failed.
+    """
+    config = config or ServerConfig()
+    async with trio.open_nursery() as nursery:
+        connections: _Connections = await nursery.start(_hold_connections)
+        try:
+            await _run_server(config, connections.nursery, on_listening, task_status)
+        finally:
+            connections.nursery.cancel_scope.deadline = trio.current_time() + FAREWELL
+            connections.closing.set()
+
+
+@attrs.frozen
+class _Connections:
+    """The nursery of the connections, and the word that no more will come."""
+
+    nursery: trio.Nursery
+    closing: trio.Event
+
+
+async def _hold_connections(task_status: trio.TaskStatus[_Connections] = trio.TASK_STATUS_IGNORED) -> None:
+    """Hold the connections' nursery, out of a cancellation's reach, until they have ended or their deadline has come."""
+    closing = trio.Event()
+    with trio.CancelScope(shield=True):
+        async with trio.open_nursery() as nursery:
+            task_status.started(_Connections(nursery, closing))
+            await closing.wait()
+
+
+async def _run_server(
+    config: ServerConfig,
+    connections: trio.Nursery,
+    on_listening: Callable[[RunningServer], None] | None,
+    task_status: trio.TaskStatus[RunningServer],
+) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(open_server(config))
+        listeners, address = await _open_listeners(config, stack)
+        running = RunningServer(address, config.token, server)
+        door = _open_front_door(server, config, connections)
+        if on_listening is not None:
+            on_listening(running)
+        async with trio.open_nursery() as accepting:
+            accepting.start_soon(
+                partial(trio.serve_listeners, door.serve, listeners, handler_nursery=connections)
+            )
+            await _announce(running, config, stack)
+            task_status.started(running)
+            await server.shutdown_requested.wait()
+            await trio_util.wait_all(
+                server.wait_sessions_ended, partial(_close_when_asked, running, accepting.cancel_scope, server)
+            )
+            accepting.cancel_scope.cancel()
+        await door.close_idle()
+
+
+async def _close_when_asked(running: RunningServer, accepting: trio.CancelScope, server: Server) -> None:
+    """Stop accepting connections early, if that is asked for before the sessions have ended."""
+    await trio_util.wait_any(running._stop_listening.wait, server.wait_sessions_ended)
+    accepting.cancel()
+
+
+async def _open_listeners(
+    config: ServerConfig, stack: AsyncExitStack
+) -> tuple[list[trio.abc.Listener[Any]], ServerAddress]:
+    if config.transport == "tcp":
+        try:
+            listeners = await trio.open_tcp_listeners(config.port, host="127.0.0.1")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigurationError(
+                f"Could not listen on 127.0.0.1:{config.port}: {reason}; choose another --port, or 0 for any"
+            ) from error
+        for listener in listeners:
+            stack.push_async_callback(listener.aclose)
+        port = listeners[0].socket.getsockname()[1]
+        return list(listeners), ServerAddress(transport="tcp", port=port, base_path=f"http://127.0.0.1:{port}")
+    if config.transport == "socket":
+        path = config.unix_socket or _socket_path(config)
+        listener = await stack.enter_async_context(open_unix_listener(path))
+        return [listener], ServerAddress(transport="socket", socket_path=str(path))
+    from kallichore.transport.named_pipe import open_pipe_listener
+
+    name = rf"\\.\pipe\kallichore-{os.getpid()}"
+    pipe = await stack.enter_async_context(open_pipe_listener(name))
+    return [pipe], ServerAddress(transport="named-pipe", named_pipe=name)
+
+
+def _socket_path(config: ServerConfig) -> Path:
+    """Return a short path of this server's own for its main socket."""
+    name = f"kc-{os.getpid()}-{secrets.token_hex(2)}.sock"
+    return candidate_directories(config)[0] / name
+
+
+def _open_front_door(server: Server, config: ServerConfig, connections: trio.Nursery) -> FrontDoor:
+    over_tcp = config.transport == "tcp"
+    channel_path = None
+    attach: Attach | None = None
+    if over_tcp:
+        attach = partial(_attach, server, config)
+    else:
+        sockets = ChannelSockets(config, server.facilities.runtime_directory, connections)
+        channel_path = sockets.path_for
+    app = create_app(make_handlers(server, channel_path), config.token, over_tcp=over_tcp)
+    return FrontDoor(app, attach)
+
+
+async def _attach(
+    server: Server, config: ServerConfig, stream: trio.abc.Stream, head: RequestHead, surplus: bytes
+) -> None:
+    """Answer a channel upgrade over TCP: refuse it, or serve the session's client."""
+    if not is_same_machine(head.headers.get("host"), head.headers.get("origin")):
+        await stream.send_all(refusal("403 Forbidden"))
+        return
+    refused = check_upgrade(head, config)
+    if refused is not None:
+        await stream.send_all(refused)
+        return
+    try:
+        session = server.session(decode_segment(channels_session(head.path) or ""))
+    except SessionNotFoundError:
+        await stream.send_all(refusal("404 Not Found"))
+    except BadPathError:
+        await stream.send_all(refusal("400 Bad Request"))
+    else:
+        await serve_websocket(session, stream, head, surplus, config)
+
+
+async def _announce(running: RunningServer, config: ServerConfig, stack: AsyncExitStack) -> None:
+    """Tell clients how to reach the server, where that was asked for."""
+    if config.connection_file is None and config.handshake_socket is None:
+        return
+    document = connection_document(
+        running.address,
+        server_path=shutil.which(sys.argv[0]) or sys.executable,
+        bearer_token=config.token,
+        log_path=config.log_file,
+        server_id=running.server.server_id,
+    )
+    if config.connection_file is not None:
+        stack.enter_context(open_connection_file(config.connection_file, document))
+    if config.handshake_socket is not None:
+        await send_handshake(config.handshake_socket, document)
+
+
+@asynccontextmanager
+async def serve(config: ServerConfig | None = None) -> AsyncIterator[RunningServer]:
+    """Run a server while a block runs; leaving the block ends it as cancelling `run` does.
+
+    A server that ends by itself (a client's shutdown request, idleness) does not end the block.
+    """
+    async with trio.open_nursery() as nursery:
+        running: RunningServer = await nursery.start(run, config)
+        try:
+            yield running
+        finally:
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,208 @@
+"""Every error that Kallichore raises on purpose, as one tree.
+
+The tree answers "whose doing was it?", since that decides who has to act::
+
+    KallichoreError
+    ├── ConfigurationError            the launcher's: a setting that cannot work
+    ├── RequestError                  the caller's: HTTP 400 unless noted
+    │   ├── BadBodyError              plain text: the body does not fit its schema
+    │   ├── BadPathError              plain text: the path does not decode
+    │   ├── UnauthorizedError         401
+    │   ├── SessionNotFoundError      KS-1, 404
+    │   ├── SessionExistsError        KS-0
+    │   ├── SessionRunningError       KS-2
+    │   ├── SessionNotRunningError    KS-3
+    │   ├── ProcessNotFoundError      KS-4
+    │   ├── InterruptError            KS-10
+    │   ├── NoProcessError            KS-12
+    │   ├── KernelNotFoundError       KS-19, or a kernelspec that is not installed
+    │   ├── ValueRangeError           "400": a configuration value out of range
+    │   └── ChannelSocketError        "socket_path_too_long", "domain_socket_error"
+    ├── StartupError                  the kernel's: KS-5 to KS-8, KS-13 to KS-17, and KS-2; HTTP 500
+    │   └── AdoptionError             the same for a kernel that somebody else started
+    ├── ConnectionInfoError           the machine's: KS-18, HTTP 500
+    └── KernelDiedError               the kernel's: it ended while somebody waited for it
+
+The codes (KS-n) are part of the HTTP API and never change their meaning; the texts are for people.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AdoptionError",
+    "BadBodyError",
+    "BadPathError",
+    "ChannelSocketError",
+    "ConfigurationError",
+    "ConnectionInfoError",
+    "InterruptError",
+    "KallichoreError",
+    "KernelDiedError",
+    "KernelNotFoundError",
+    "NoProcessError",
+    "ProcessNotFoundError",
+    "RequestError",
+    "SessionExistsError",
+    "SessionNotFoundError",
+    "SessionNotRunningError",
+    "SessionRunningError",
+    "StartupError",
+    "UnauthorizedError",
+    "ValueRangeError",
+]
+
+
+class KallichoreError(Exception):
+    """The root of all errors that Kallichore raises on purpose.
+
+    Args:
+        message: What was attempted and why it failed, for a person to read.
+        details: More of the same, where there is more: output, a cause, a way out.
+    """
+
+    code: ClassVar[str] = ""
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, details: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def __str__(self) -> str:
+        return self.message if self.details is None else f"{self.message}\n{self.details}"
+
+
+class ConfigurationError(KallichoreError):
+    """The server was asked to run in a way that cannot work; the message names the setting and the fix."""
+
+
+class RequestError(KallichoreError):
+    """The caller asked for something that cannot be done now, or not like this."""
+
+    http_status = 400
+
+
+class BadBodyError(RequestError):
+    """The request's body is missing, is not JSON, or does not fit its schema."""
+
+
+class BadPathError(RequestError):
+    """A percent-escape of the request's path does not decode to UTF-8."""
+
+
+class UnauthorizedError(RequestError):
+    """The bearer token is missing or wrong."""
+
+    http_status = 401
+
+
+class SessionNotFoundError(RequestError):
+    """There is no session with this id."""
+
+    code = "KS-1"
+    http_status = 404
+
+
+class SessionExistsError(RequestError):
+    """A session with this id exists already."""
+
+    code = "KS-0"
+
+
+class SessionRunningError(RequestError):
+    """The session's kernel has not exited, so the session cannot be deleted."""
+
+    code = "KS-2"
+
+
+class SessionNotRunningError(RequestError):
+    """The session's kernel has exited already."""
+
+    code = "KS-3"
+
+
+class ProcessNotFoundError(RequestError):
+    """The kernel's process is gone, or could not be signalled; the details say which."""
+
+    code = "KS-4"
+
+
+class InterruptError(RequestError):
+    """There is nothing to interrupt, or the interrupt could not be sent."""
+
+    code = "KS-10"
+
+
+class NoProcessError(RequestError):
+    """The session has no process of this server: never started, or adopted."""
+
+    code = "KS-12"
+
+
+class KernelNotFoundError(RequestError):
+    """The kernel's program, or its kernelspec, is not on this machine."""
+
+    code = "KS-19"
+
+
+class ValueRangeError(RequestError):
+    """A configuration value is out of its range."""
+
+    code = "400"
+
+
+class ChannelSocketError(RequestError):
+    """The socket for a session's channels could not be made.
+
+    Args:
+        message: What was attempted and why it failed.
+        code: ``socket_path_too_long`` or ``domain_socket_error``.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # two codes, one error
+
+
+class StartupError(KallichoreError):
+    """A kernel could not be started, restarted or adopted.
+
+    Args:
+        code: The API's code: ``KS-5`` and so on.
+        message: What was attempted and why it failed.
+        details: Which stage failed: the shell, the startup command, the kernel.
+        exit_code: The process's exit code, -1 if a signal ended it, the OS error number if it could not be
+            spawned, 130 if its sockets could not be reached; None where there was no process.
+        output: What the kernel printed while it started, both streams in order of arrival; None where there
+            was no process.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        details: str | None = None,
+        *,
+        exit_code: int | None = None,
+        output: str | None = None,
+    ) -> None:
+        super().__init__(message, details)
+        self.code = code  # type: ignore[misc]  # the API has one error model with many codes here
+        self.exit_code = exit_code
+        self.output = output
+
+
+class AdoptionError(StartupError):
+    """A kernel that somebody else started could not be adopted; the API has no output to show for it."""
+
+
+class ConnectionInfoError(KallichoreError):
+    """No connection information could be made for the session: no free ports."""
+
+    code = "KS-18"
+
+
+class KernelDiedError(KallichoreError):
+    """The kernel ended while somebody waited for its answer; the message says how it ended."""

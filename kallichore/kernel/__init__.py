@@ -1,0 +1,1 @@
+"""One kernel process: what to launch, how to start and end it, what it prints and uses."""

@@ -1,0 +1,166 @@
+"""One kernel process: started in a group of its own, watched, signalled, and reaped with everything that it started.
+
+A kernel leads its own session and process group, so that signals reach its workers too, and a terminal's Ctrl-C does not.
+When the kernel ends, what is left of its group is killed *before* the kernel is reaped: as long as its zombie stands,
+the group's number cannot have become somebody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import attrs
+import trio
+
+ENDED_BY_SIGNAL = -1
+"""The exit code that the API reports where a signal ended a process."""
+
+
+@attrs.frozen
+class Ending:
+    """How a process ended.
+
+    Args:
+        pid: Its process id.
+        code: Its exit code; -1 if a signal ended it.
+        signal: That signal's name.
+        out_of_memory: Whether the machine killed a process of our control group for memory meanwhile.
+    """
+
+    pid: int
+    code: int
+    signal: str | None = None
+    out_of_memory: bool = False
+
+    def describe(self) -> str:
+        """Return how it ended, as the end of a sentence."""
+        if self.signal is None:
+            return f"exited with code {self.code}"
+        reason = ": the machine ran out of memory" if self.out_of_memory else ""
+        return f"was ended by signal {self.signal}{reason}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def _count_memory_kills() -> int:
+    """Return how many processes of our control group were killed for memory so far; 0 where that is not told."""
+    try:
+        group = Path("/proc/self/cgroup").read_text().partition("0::")[2].strip()
+        events = Path(f"/sys/fs/cgroup{group}/memory.events").read_text()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in events.splitlines() if line.startswith("oom_kill "))
+
+
+@attrs.define(eq=False)
+class KernelProcess:
+    """A running kernel. Made by `open_kernel_process`; its owner must `wait` for it."""
+
+    _process: trio.Process
+    _memory_kills: int = attrs.field(factory=_count_memory_kills, init=False)
+    ending: Ending | None = attrs.field(default=None, init=False)
+    """How it ended, once it was reaped."""
+
+    def __repr__(self) -> str:
+        return f"<KernelProcess {self.pid} {'running' if self.ending is None else self.ending.describe()}>"
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its group's too."""
+        return self._process.pid
+
+    @property
+    def stdout(self) -> trio.abc.ReceiveStream:
+        """What it prints."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    @property
+    def stderr(self) -> trio.abc.ReceiveStream:
+        """What it complains about."""
+        assert self._process.stderr is not None
+        return self._process.stderr
+
+    def send_signal_to_group(self, number: int) -> None:
+        """Send a signal to the kernel and to everything in its group.
+
+        Raises:
+            ProcessLookupError: It has ended.
+        """
+        if self.ending is not None:
+            raise ProcessLookupError(f"process {self.pid} has ended")
+        if sys.platform == "win32":
+            self._process.send_signal(number)
+        else:
+            os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill the kernel and everything in its group.
+
+        Raises:
+            ProcessLookupError: It has ended.
+        """
+        self.send_signal_to_group(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+
+    async def wait(self) -> Ending:
+        """Wait for the end, kill what is left of the group, reap. Cancelling leaves the process as it is."""
+        if self.ending is None:
+            await self._wait_unreaped()
+            if sys.platform != "win32":
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+            code = await self._process.wait()
+            if code >= 0:
+                self.ending = Ending(self.pid, code)
+            else:
+                killed_for_memory = _count_memory_kills() > self._memory_kills
+                self.ending = Ending(self.pid, ENDED_BY_SIGNAL, _signal_name(-code), killed_for_memory)
+        return self.ending
+
+    async def _wait_unreaped(self) -> None:
+        """Wait for the end without reaping, where the system has a way to."""
+        if sys.platform == "linux":
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                await trio.lowlevel.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+async def open_kernel_process(
+    argv: Sequence[str], environment: Mapping[str, str], working_directory: str | None
+) -> KernelProcess:
+    """Start a kernel process; the caller must wait for it.
+
+    Its input is empty: a kernel that read the server's terminal would take what others typed. Cancelling either comes
+    before the process is made or does not come: `trio.lowlevel.open_process` sees to that.
+
+    Args:
+        argv: Program and arguments.
+        environment: The whole environment.
+        working_directory: Where it starts; None for the server's own directory.
+
+    Raises:
+        OSError: It could not be started.
+    """
+    process = await trio.lowlevel.open_process(
+        list(argv),
+        env=environment,
+        cwd=working_directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=sys.platform != "win32",
+    )
+    return KernelProcess(process)

@@ -1,0 +1,1 @@
+"""The bodies of the HTTP API, and the one place where they meet JSON."""

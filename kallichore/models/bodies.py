@@ -1,0 +1,231 @@
+"""The schemas of the HTTP API as frozen values; kallichore.json describes them for everybody else. [pure]
+
+Defaults here are for programs that build a request in Python. What a JSON body must contain is the schema's ``required``
+list, which `kallichore.models.converter` holds the bodies of requests to.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+
+class Status(StrEnum):
+    """What a session's kernel is doing."""
+
+    UNINITIALIZED = "uninitialized"
+    STARTING = "starting"
+    READY = "ready"
+    IDLE = "idle"
+    BUSY = "busy"
+    OFFLINE = "offline"
+    EXITED = "exited"
+
+
+class SessionMode(StrEnum):
+    """What a session is for; kept and reported, nothing else."""
+
+    CONSOLE = "console"
+    NOTEBOOK = "notebook"
+    BACKGROUND = "background"
+
+
+class InterruptMode(StrEnum):
+    """How a kernel wants to be interrupted."""
+
+    SIGNAL = "signal"
+    MESSAGE = "message"
+
+
+class StartupEnvironment(StrEnum):
+    """In what shell, if any, and after what, a kernel is started."""
+
+    NONE = "none"
+    SHELL = "shell"
+    COMMAND = "command"
+    SCRIPT = "script"
+
+
+class VarActionType(StrEnum):
+    """What to do with an environment variable."""
+
+    REPLACE = "replace"
+    APPEND = "append"
+    PREPEND = "prepend"
+
+
+class LogLevel(StrEnum):
+    """How much the server logs."""
+
+    TRACE = "trace"
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
+@attrs.frozen
+class VarAction:
+    """One change to an environment variable; no separator is inserted."""
+
+    action: VarActionType = attrs.field(converter=VarActionType)
+    name: str
+    value: str
+
+
+@attrs.frozen(kw_only=True)
+class NewSession:
+    """The body of ``PUT /sessions``; see kallichore.json for each member."""
+
+    session_id: str
+    argv: tuple[str, ...] = attrs.field(converter=tuple)
+    display_name: str = ""
+    language: str = ""
+    username: str = ""
+    input_prompt: str = ""
+    continuation_prompt: str = ""
+    session_mode: SessionMode = attrs.field(default=SessionMode.CONSOLE, converter=SessionMode)
+    working_directory: str = ""
+    notebook_uri: str | None = None
+    env: tuple[VarAction, ...] = attrs.field(default=(), converter=tuple)
+    connection_timeout: int = 30
+    interrupt_mode: InterruptMode = attrs.field(default=InterruptMode.MESSAGE, converter=InterruptMode)
+    protocol_version: str = "5.3"
+    startup_environment: StartupEnvironment = attrs.field(
+        default=StartupEnvironment.NONE, converter=StartupEnvironment
+    )
+    startup_environment_arg: str | None = None
+    workspace_id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RestartSession:
+    """The body of ``POST /sessions/{session_id}/restart``."""
+
+    working_directory: str | None = None
+    env: tuple[VarAction, ...] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionInfo:
+    """Where a kernel listens and what signs its messages: the members of a connection file."""
+
+    control_port: int
+    shell_port: int
+    stdin_port: int
+    hb_port: int
+    iopub_port: int
+    signature_scheme: str
+    key: str = attrs.field(repr=False)
+    transport: str
+    ip: str
+
+
+@attrs.frozen(kw_only=True)
+class ClientHeartbeat:
+    """The body of ``POST /client_heartbeat``."""
+
+    process_id: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfiguration:
+    """What can be changed while the server runs."""
+
+    idle_shutdown_hours: int | None = None
+    resource_sample_interval_ms: int | None = None
+    resource_include_children: bool | None = None
+    log_level: LogLevel | None = attrs.field(default=None, converter=attrs.converters.optional(LogLevel))
+
+
+@attrs.frozen(kw_only=True)
+class ServerStatus:
+    """The answer of ``GET /status``."""
+
+    sessions: int
+    active: int
+    busy: bool
+    idle_seconds: int
+    busy_seconds: int
+    uptime_seconds: int
+    version: str
+    process_id: int
+    started: datetime
+    server_id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ExecutionQueue:
+    """What a session's kernel runs, and what waits behind it."""
+
+    active: dict[str, Any] | None
+    length: int
+    pending: tuple[dict[str, Any], ...]
+
+
+@attrs.frozen(kw_only=True)
+class ResourceUsage:
+    """What a kernel's process tree used when it was last looked at."""
+
+    cpu_percent: int
+    memory_bytes: int
+    thread_count: int
+    sampling_period_ms: int
+    timestamp: int
+
+
+@attrs.frozen(kw_only=True)
+class ActiveSession:
+    """A session as the API shows it."""
+
+    session_id: str
+    argv: tuple[str, ...]
+    process_id: int | None
+    username: str
+    display_name: str
+    language: str
+    interrupt_mode: InterruptMode
+    initial_env: dict[str, str]
+    connected: bool
+    started: datetime
+    session_mode: SessionMode
+    working_directory: str
+    notebook_uri: str | None
+    input_prompt: str
+    continuation_prompt: str
+    execution_queue: ExecutionQueue
+    status: Status
+    kernel_info: dict[str, Any]
+    resource_usage: ResourceUsage | None
+    idle_seconds: int
+    busy_seconds: int
+    socket_path: str | None
+
+
+@attrs.frozen(kw_only=True)
+class SessionList:
+    """The answer of ``GET /sessions``."""
+
+    total: int
+    sessions: tuple[ActiveSession, ...]
+
+
+@attrs.frozen(kw_only=True)
+class ErrorBody:
+    """Why a request was refused."""
+
+    code: str
+    message: str
+    details: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class StartupErrorBody:
+    """Why a kernel did not start, and what it printed."""
+
+    error: ErrorBody
+    exit_code: int | None = None
+    output: str | None = None

@@ -1,0 +1,9 @@
+"""The server itself, without any way in: its sessions, configuration, clocks and end.
+
+`kallichore.api` speaks HTTP for it and `kallichore.embed` wires both to listeners; a program that embeds Kallichore can
+do without either.
+"""
+
+from kallichore.server.server import Server, open_server
+
+__all__ = ["Server", "open_server"]

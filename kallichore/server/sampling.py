@@ -1,0 +1,59 @@
+"""Samples of what the kernels use, for those that somebody watches.
+
+The sampler itself is `kallichore.kernel.resources`; here is when it is asked, and for whom. Nothing is sampled for
+nobody: a session counts as watched while a client is connected, and for a minute after it was asked for over HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import trio
+import trio_util
+
+from kallichore.kernel.resources import ResourceSampler
+from kallichore.models.bodies import ResourceUsage
+from kallichore.session.supervisor import Session
+
+
+async def sample_resources(
+    interval_ms: trio_util.AsyncValue[int],
+    include_children: Callable[[], bool],
+    sessions: Callable[[], Iterable[Session]],
+) -> None:
+    """Sample the watched kernels once an interval, for ever; ticks that are late are not made up for.
+
+    Args:
+        interval_ms: The interval, in milliseconds; 0 for no samples. A change begins a new interval.
+        include_children: Whether a kernel's child processes count.
+        sessions: The sessions of now.
+    """
+    while True:
+        period = await interval_ms.wait_value(lambda value: value > 0)
+        async with trio_util.move_on_when(interval_ms.wait_transition):
+            await _sample_regularly(period, include_children, sessions)
+
+
+async def _sample_regularly(
+    period: int, include_children: Callable[[], bool], sessions: Callable[[], Iterable[Session]]
+) -> None:
+    sampler = ResourceSampler()
+    async for _ in trio_util.periodic(period / 1000):
+        # One tick for all: they share the look at the clock, and what the sampler reads once.
+        timestamp = int(time.time() * 1000)
+        watched = [session for session in sessions() if session.wants_samples]
+        sampler.forget_others(session.process_id or 0 for session in watched)
+        for session in watched:
+            assert session.process_id is not None
+            usage = sampler.sample(session.process_id, include_children=include_children())
+            if usage is not None:
+                session.note_usage(
+                    ResourceUsage(
+                        cpu_percent=usage.cpu_percent,
+                        memory_bytes=usage.memory_bytes,
+                        thread_count=usage.thread_count,
+                        sampling_period_ms=period,
+                        timestamp=timestamp,
+                    )
+                )

@@ -1,0 +1,316 @@
+"""The server: who owns the sessions, and what it does for all of them.
+
+Opened by `open_server`, which is also where its nursery is: one supervising task a session, the resource sampler, the
+idle clock. Leaving it ends them all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import psutil
+import trio
+import trio_util
+import zmq
+
+from kallichore._version import __version__
+from kallichore.config import ServerConfig
+from kallichore.errors import (
+    KernelNotFoundError,
+    SessionExistsError,
+    SessionNotFoundError,
+    SessionRunningError,
+    ValueRangeError,
+)
+from kallichore.kernel.launch_plan import Surroundings, find_program
+from kallichore.kernel.watchdog import open_watchdog
+from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList, Status
+from kallichore.server.idle import IdleClock
+from kallichore.server.sampling import sample_resources
+from kallichore.session.facilities import Facilities
+from kallichore.session.supervisor import Session, supervise_session
+from kallichore.transport.runtime_directory import open_runtime_directory
+
+logger = logging.getLogger(__name__)
+
+LEAST_SAMPLE_INTERVAL_MS = 100
+MOST_IDLE_HOURS = 65535
+
+
+@attrs.define(eq=False)
+class Server:
+    """The sessions of one server and what is true of all of them. Made by `open_server`.
+
+    Args:
+        config: The settings that it started with.
+        facilities: What it lends to its sessions.
+    """
+
+    config: ServerConfig
+    facilities: Facilities
+    _nursery: trio.Nursery
+    server_id: str = attrs.field(factory=lambda: str(uuid.uuid4()), init=False)
+    started: datetime = attrs.field(factory=lambda: datetime.now(UTC), init=False)
+    log_level: str = attrs.field(init=False)
+    set_log_level: Callable[[str], None] | None = attrs.field(default=None, init=False)
+    """Applies a log level that a client asks for; None where logging is not ours (embedded)."""
+    resource_include_children: bool = attrs.field(init=False)
+    shutdown_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
+    _idle: IdleClock = attrs.field(init=False)
+    _idle_changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _sample_interval: trio_util.AsyncValue[int] = attrs.field(init=False)
+    _client_pid: int | None = attrs.field(default=None, init=False)
+    _began: float = attrs.field(factory=trio.current_time, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.log_level = self.config.log_level
+        self.resource_include_children = self.config.resource_include_children
+        self._idle = IdleClock(self.config.idle_shutdown_hours, trio.current_time())
+        self._sample_interval = trio_util.AsyncValue(self.config.resource_sample_interval_ms)
+
+    def __repr__(self) -> str:
+        return f"<Server {self.server_id} sessions={len(self._sessions)} ending={self.shutdown_requested.is_set()}>"
+
+    # Sessions
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions, in the order of their creation."""
+        return list(self._sessions.values())
+
+    def create_session(self, request: NewSession) -> Session:
+        """Create a session; nothing is started yet.
+
+        Raises:
+            KernelNotFoundError: Its program is not on this machine.
+            SessionExistsError: The id is taken.
+        """
+        if request.argv:
+            self._check_program(request)
+        if request.session_id in self._sessions:
+            raise SessionExistsError(f"There is a session {request.session_id!r} already; choose another id")
+        session = Session(request, secrets.token_hex(16), self.facilities, self.nudge)
+        self._sessions[request.session_id] = session
+        self._nursery.start_soon(supervise_session, session, name=f"session {request.session_id}")
+        return session
+
+    def _check_program(self, request: NewSession) -> None:
+        program = request.argv[0]
+        surroundings = self.facilities.surroundings
+        found = find_program(
+            program,
+            search_path=surroundings.environment.get("PATH", os.defpath),
+            separator=os.pathsep,
+            is_file=surroundings.is_file,
+            directory=surroundings.expand(request.working_directory) or os.getcwd(),
+        )
+        if found is None:
+            raise KernelNotFoundError(
+                f"The kernel's program {program!r} was not found; "
+                "give an absolute path, or a name that is in the server's PATH"
+            )
+
+    def session(self, session_id: str) -> Session:
+        """Return a session.
+
+        Raises:
+            SessionNotFoundError: There is none with this id.
+        """
+        try:
+            return self._sessions[session_id]
+        except KeyError:
+            raise SessionNotFoundError(f"There is no session {session_id!r}") from None
+
+    def delete_session(self, session_id: str) -> None:
+        """Forget a session whose kernel is not running; a client that is still connected is told and let go.
+
+        Raises:
+            SessionNotFoundError: There is none with this id.
+            SessionRunningError: Its kernel has not exited.
+        """
+        session = self.session(session_id)
+        if session.is_running:
+            raise SessionRunningError(
+                f"Session {session_id!r} is running ({session.status.value}); end its kernel before you delete it"
+            )
+        del self._sessions[session_id]
+        session.deleted.set()
+
+    def list_sessions(self) -> SessionList:
+        """Return all sessions as the API shows them."""
+        return SessionList(
+            total=len(self._sessions), sessions=tuple(session.describe() for session in self._sessions.values())
+        )
+
+    # Status, configuration, activity
+
+    def status(self) -> ServerStatus:
+        """Return how the server is."""
+        now = trio.current_time()
+        statuses = [session.conversation.status for session in self._sessions.values()]
+        busy = [status.busy_since for status in statuses if status.busy_since is not None]
+        idle = [status.idle_since for status in statuses if status.idle_since is not None]
+        uptime = int(now - self._began)
+        idle_seconds = uptime if not statuses else int(now - max(idle)) if idle and not busy else 0
+        return ServerStatus(
+            sessions=len(statuses),
+            active=sum(session.is_running for session in self._sessions.values()),
+            busy=bool(busy),
+            idle_seconds=idle_seconds,
+            busy_seconds=int(now - min(busy)) if busy else 0,
+            uptime_seconds=uptime,
+            version=__version__,
+            process_id=os.getpid(),
+            started=self.started,
+            server_id=self.server_id,
+        )
+
+    def configuration(self) -> ServerConfiguration:
+        """Return the settings that can change while the server runs."""
+        return ServerConfiguration(
+            idle_shutdown_hours=self._idle.hours,
+            resource_sample_interval_ms=self._sample_interval.value,
+            log_level=self.log_level,
+            resource_include_children=self.resource_include_children,
+        )
+
+    def configure(self, change: ServerConfiguration) -> None:
+        """Change settings; what is None stays. All or nothing.
+
+        Raises:
+            ValueRangeError: A value is out of range.
+        """
+        hours, interval = change.idle_shutdown_hours, change.resource_sample_interval_ms
+        if hours is not None and hours > MOST_IDLE_HOURS:
+            raise ValueRangeError(f"idle_shutdown_hours is {hours}; it can be at most {MOST_IDLE_HOURS}, -1 for never")
+        if interval is not None and interval < 0:
+            raise ValueRangeError(f"resource_sample_interval_ms is {interval}; it cannot be negative, 0 is off")
+        if hours is not None:
+            self._idle.set_hours(hours if hours >= 0 else None, trio.current_time())
+            self._idle_changed.set()
+        if interval is not None:
+            if 0 < interval < LEAST_SAMPLE_INTERVAL_MS:
+                logger.warning("Sampling every %d ms is too often; using %d", interval, LEAST_SAMPLE_INTERVAL_MS)
+                interval = LEAST_SAMPLE_INTERVAL_MS
+            self._sample_interval.value = interval
+        if change.resource_include_children is not None:
+            self.resource_include_children = change.resource_include_children
+        if change.log_level is not None:
+            self.log_level = getattr(change.log_level, "value", change.log_level)
+            if self.set_log_level is not None:
+                self.set_log_level(self.log_level)
+
+    def nudge(self) -> None:
+        """Note activity: the idle clock begins anew."""
+        self._idle.nudge(trio.current_time())
+
+    def client_heartbeat(self, process_id: int | None) -> None:
+        """Note that a client lives, and which process it is."""
+        if process_id is not None:
+            self._client_pid = process_id
+        self.nudge()
+
+    # The end
+
+    def request_shutdown(self, reason: str) -> None:
+        """Begin to end the server: kernels are asked to stop, each with its grace period. Idempotent."""
+        if not self.shutdown_requested.is_set():
+            logger.info("Shutting down: %s", reason)
+            self.shutdown_requested.set()
+        for session in self._sessions.values():
+            session.begin_stop()
+
+    def hurry(self) -> None:
+        """Cut the grace periods short: kernels that still run are killed."""
+        for session in self._sessions.values():
+            session.begin_stop(hurry=True)
+
+    async def wait_sessions_ended(self) -> None:
+        """Wait until no session has a running kernel. Cancelling changes nothing."""
+        for session in self.sessions:
+            await session.wait_ended()
+
+    async def _watch_idleness(self) -> None:
+        """Ask for a shutdown when nothing happened for the configured time and nobody is there."""
+        while True:
+            self._idle_changed = trio.Event()
+            with trio.move_on_after(self._idle.next_look()):
+                await self._idle_changed.wait()
+            if not self._idle.look(trio.current_time()):
+                continue
+            if self._is_in_use():
+                self.nudge()
+            else:
+                self.request_shutdown("idle")
+                return
+
+    def _is_in_use(self) -> bool:
+        if self._client_pid is not None and self._client_pid > 1:
+            if psutil.pid_exists(self._client_pid):
+                return True
+            self._client_pid = None
+        active = (Status.BUSY, Status.STARTING)
+        return any(session.client is not None or session.status in active for session in self._sessions.values())
+
+
+@asynccontextmanager
+async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Server]:
+    """Open a server in this process, without listeners: for programs that need no HTTP.
+
+    Leaving the block, and cancelling it, ends every kernel: asked first, then terminated and killed. Nothing is left: no
+    process, socket or file.
+
+    Args:
+        config: How long to wait for what; how to listen is not looked at here.
+
+    Raises:
+        ConfigurationError: There is no place for the server's private directory.
+    """
+    config = config or ServerConfig()
+    context: zmq.Context[Any] = zmq.Context()
+    # One socket and one monitor a channel: 1,023, ZeroMQ's default, would be the end at 100 sessions.
+    context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))
+    try:
+        with open_runtime_directory(config) as runtime_directory:
+            async with open_watchdog(runtime_directory) as watchdog, trio.open_nursery() as nursery:
+                facilities = Facilities(
+                    config=config,
+                    context=context,
+                    runtime_directory=runtime_directory,
+                    watchdog=watchdog,
+                    surroundings=Surroundings(
+                        environment=dict(os.environ),
+                        home=os.path.expanduser("~"),
+                        platform=sys.platform,
+                        exists=os.path.exists,
+                        is_file=os.path.isfile,
+                        is_directory=os.path.isdir,
+                    ),
+                    taken_ports=set(),
+                )
+                server = Server(config, facilities, nursery)
+                nursery.start_soon(server._watch_idleness)
+                nursery.start_soon(
+                    sample_resources,
+                    server._sample_interval,
+                    lambda: server.resource_include_children,
+                    lambda: server.sessions,
+                )
+                try:
+                    yield server
+                finally:
+                    nursery.cancel_scope.cancel()
+    finally:
+        context.destroy(linger=0)
+
+

@@ -1,0 +1,177 @@
+"""What is said between a session's clients and its kernel, and what follows from it. [pure]
+
+This is the session's mind without its hands: messages in, decisions out. It keeps the status, the execution queue and
+the journal of what clients are to be told, and leaves sockets, processes and waiting to `kallichore.session.life`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import msgspec
+
+from kallichore.models.bodies import NewSession, Status
+from kallichore.session.execution_queue import ExecutionQueue
+from kallichore.session.replay import Journal
+from kallichore.session.status import SessionStatus, StatusEvent
+from kallichore.wire.client_messages import ClientMessage, kernel_message
+from kallichore.wire.envelope import KernelMessage
+
+CLEARS_ALL = "shutdown_request"
+CLEARS_PENDING = "interrupt_request"
+
+
+class _ExecutionState(msgspec.Struct):
+    execution_state: str
+
+
+_read_execution_state = msgspec.json.Decoder(_ExecutionState).decode
+
+_STATUS_EVENTS = {"busy": StatusEvent.KERNEL_BUSY, "idle": StatusEvent.KERNEL_IDLE}
+
+Listener = Callable[[KernelMessage], None]
+
+
+def _ignore() -> None:
+    pass
+
+
+@attrs.define(eq=False)
+class Conversation:
+    """The state of what was said, owned by one session.
+
+    Args:
+        request: What the session was created with.
+        journal: What clients are to be told, numbered.
+        status: The session's status.
+        on_growth: Called after the journal grew outside of `hear`, to wake who reads it.
+    """
+
+    request: NewSession
+    journal: Journal
+    status: SessionStatus
+    on_growth: Callable[[], None] = _ignore
+    queue: ExecutionQueue[ClientMessage] = attrs.field(factory=ExecutionQueue)
+    working_directory: str = ""
+    input_prompt: str = ""
+    continuation_prompt: str = ""
+    kernel_info: dict[str, Any] = attrs.field(factory=dict)
+    listeners: dict[str, Listener] = attrs.field(factory=dict)
+    """Who in this process wants the messages with a certain parent."""
+    _silent_requests: set[str] = attrs.field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.working_directory = self.request.working_directory
+        self.input_prompt = self.request.input_prompt
+        self.continuation_prompt = self.request.continuation_prompt
+
+    # What the session says to its clients
+
+    def say(self, member: str, value: Any) -> None:
+        """Put a ``kind: kernel`` message into the journal."""
+        self.journal.append(kernel_message(member, value))
+        self.on_growth()
+
+    def change_status(self, event: StatusEvent, reason: str | None, now: float) -> None:
+        """Apply a status event and tell clients if it changed anything; leaving for ``exited`` clears the queue."""
+        change = self.status.apply(event, reason, now)
+        if change is None:
+            return
+        if self.status.current is Status.EXITED:
+            self.queue.clear()
+        self.say("status", {"status": self.status.current.value, "reason": reason})
+
+    def move_to(self, directory: str | None) -> None:
+        """Note the kernel's current directory, and tell clients if it is another than before."""
+        if directory is not None and directory != self.working_directory:
+            self.working_directory = directory
+            self.say("workingDirChanged", directory)
+
+    # What the kernel says
+
+    def begin_life(self) -> None:
+        """Forget what was true of the kernel before."""
+        self._silent_requests.clear()
+
+    def expect_kernel_info(self, msg_id: str) -> None:
+        """Take the answers to this request of the server's own as its own: clients do not see them."""
+        self._silent_requests.add(msg_id)
+
+    def hear(
+        self, message: KernelMessage, now: float, read_directory: Callable[[], str | None]
+    ) -> ClientMessage | KernelMessage | None:
+        """Take in one message of the kernel, and journal it for the clients.
+
+        Args:
+            message: The message.
+            now: The time, for the status.
+            read_directory: Reads the kernel's current directory; called where an execution may have changed it.
+
+        Returns:
+            The execution to be sent to the kernel next, if this message released one; or the message itself if it is
+            the reply to the server's own kernel info request; else None.
+        """
+        msg_type = message.header.msg_type
+        parent = message.parent
+        parent_id = None if parent is None else parent.msg_id
+        if parent_id in self._silent_requests:
+            if msg_type == "kernel_info_reply":
+                return message
+            if msg_type == "status":
+                return None
+        released: ClientMessage | None = None
+        if msg_type == "status":
+            released = self._hear_status(message, None if parent is None else parent.msg_type, now, read_directory)
+        elif msg_type == "execute_reply":
+            self.queue.on_reply(parent_id)
+        self.journal.append(message.payload)
+        if self.listeners and parent_id in self.listeners:
+            self.listeners[parent_id](message)
+        return released
+
+    def _hear_status(
+        self, message: KernelMessage, reason: str | None, now: float, read_directory: Callable[[], str | None]
+    ) -> ClientMessage | None:
+        try:
+            state = _read_execution_state(message.content).execution_state
+        except msgspec.DecodeError:
+            return None
+        event = _STATUS_EVENTS.get(state)
+        if event is None:
+            return None
+        self.change_status(event, reason, now)
+        if event is not StatusEvent.KERNEL_IDLE:
+            return None
+        if reason == "execute_request":
+            self.move_to(read_directory())
+        following = self.queue.on_idle(None if message.parent is None else message.parent.msg_id)
+        return None if following is None else following[1]
+
+    def learn_kernel_info(self, message: KernelMessage) -> dict[str, Any]:
+        """Keep a ``kernel_info_reply`` and its prompts, and return its content as an object."""
+        info = json.loads(message.content)
+        self.kernel_info = info if isinstance(info, dict) else {}
+        language = self.kernel_info.get("language_info")
+        positron = language.get("positron") if isinstance(language, dict) else None
+        if isinstance(positron, dict):
+            if isinstance(prompt := positron.get("input_prompt"), str):
+                self.input_prompt = prompt
+            if isinstance(prompt := positron.get("continuation_prompt"), str):
+                self.continuation_prompt = prompt
+        return self.kernel_info
+
+    # What clients say
+
+    def tell(self, message: ClientMessage) -> ClientMessage | None:
+        """Decide on a client's message: return it if it is to be sent now, or None if it waits in the queue."""
+        if message.msg_type == CLEARS_ALL:
+            self.queue.clear()
+        elif message.msg_type == CLEARS_PENDING:
+            self.queue.clear_pending()
+        elif message.is_execution and not self.queue.submit(message.msg_id, message):
+            self.say("executionQueued", message.msg_id)
+            return None
+        return message

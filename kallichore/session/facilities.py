@@ -1,0 +1,41 @@
+"""What a server lends to each of its sessions."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+import zmq
+
+from kallichore.config import ServerConfig
+from kallichore.kernel.launch_plan import Surroundings
+from kallichore.kernel.watchdog import Watchdog
+
+
+@attrs.frozen(kw_only=True)
+class Facilities:
+    """The server's things that a kernel's life needs. They outlive every session."""
+
+    config: ServerConfig
+    context: zmq.Context[zmq.Socket[bytes]]
+    """ZeroMQ, one for the whole server."""
+    runtime_directory: Path
+    """A directory for this server alone; gone when it ends."""
+    watchdog: Watchdog
+    """Ends the kernels of a server that was killed."""
+    surroundings: Surroundings
+    """The machine, as launch plans ask about it."""
+    taken_ports: set[int]
+    """Ports that were promised to kernels; see `kallichore.kernel.ports`."""
+
+
+def utc_date() -> str:
+    """Return now as message headers have it: UTC, ISO 8601, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new_msg_id() -> str:
+    """Return an id for a message of the server's own: ten hexadecimal digits."""
+    return secrets.token_hex(5)

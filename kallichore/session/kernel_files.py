@@ -1,0 +1,37 @@
+"""The file that a starting kernel is given: connection file or registration file.
+
+It holds the session's key, so only its owner may read it, and it goes when the kernel goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from kallichore.errors import StartupError
+from kallichore.wire.connection_info import to_file
+
+
+@contextmanager
+def open_kernel_file(path: Path, document: dict[str, Any]) -> Iterator[Path]:
+    """Write ``document`` to ``path``, for its owner only; removed on leaving.
+
+    Raises:
+        StartupError: ``KS-5``, the file could not be written.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            path.unlink()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(to_file(document))
+    except OSError as error:
+        raise StartupError("KS-5", f"Could not write the kernel's connection file {path}: {error.strerror}") from error
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,122 @@
+"""What a session's kernel is doing: seven statuses, eight events, one table. [pure]
+
+The kernel's own word counts: ``busy`` and ``idle`` are what it last published. Around that stand the facts that it
+cannot publish: that it was asked to start, that it fell silent, that it is gone. Once it is gone, whatever still arrives
+from it changes nothing; only a new start does.
+
+``offline`` covers a status, it does not replace it: when the heartbeat is back, what was true before is true again,
+unless the kernel has said otherwise meanwhile (saying anything ends ``offline`` too).
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import attrs
+
+from kallichore.models.bodies import Status
+
+
+class StatusEvent(Enum):
+    """What can happen to a status."""
+
+    START_REQUESTED = auto()
+    ADOPTION_REQUESTED = auto()
+    KERNEL_BUSY = auto()
+    KERNEL_IDLE = auto()
+    START_SUCCEEDED = auto()
+    """The kernel answered kernel_info; where its own idle was not seen, this ends ``starting``."""
+    HEARTBEAT_LOST = auto()
+    HEARTBEAT_BACK = auto()
+    EXITED = auto()
+
+
+class _Back(Enum):
+    """The way back from ``offline``: to the status that it covers."""
+
+    COVERED = auto()
+
+
+_S, _E = Status, StatusEvent
+
+_RUNNING = (_S.STARTING, _S.READY, _S.IDLE, _S.BUSY, _S.OFFLINE)
+_GONE = (_S.UNINITIALIZED, _S.EXITED)
+
+TRANSITIONS: dict[tuple[Status, StatusEvent], Status | _Back] = {
+    **{(status, _E.START_REQUESTED): _S.STARTING for status in _GONE},
+    # An adopted kernel is on its way like a started one, except that no client is told so.
+    **{(status, _E.ADOPTION_REQUESTED): _S.STARTING for status in _GONE},
+    **{(status, _E.KERNEL_BUSY): _S.BUSY for status in _RUNNING},
+    **{(status, _E.KERNEL_IDLE): _S.IDLE for status in _RUNNING},
+    **{(status, _E.START_SUCCEEDED): status for status in _RUNNING},
+    (_S.STARTING, _E.START_SUCCEEDED): _S.IDLE,
+    **{(status, _E.HEARTBEAT_LOST): _S.OFFLINE for status in _RUNNING},
+    **{(status, _E.HEARTBEAT_BACK): status for status in _RUNNING},
+    (_S.OFFLINE, _E.HEARTBEAT_BACK): _Back.COVERED,
+    **{(status, _E.EXITED): _S.EXITED for status in Status},
+    # The last words of a kernel that is gone.
+    **{
+        (status, event): status
+        for status in _GONE
+        for event in (_E.KERNEL_BUSY, _E.KERNEL_IDLE, _E.START_SUCCEEDED, _E.HEARTBEAT_LOST, _E.HEARTBEAT_BACK)
+    },
+}
+"""Where each event leads from each status. What is missing cannot happen."""
+
+
+class IllegalTransitionError(RuntimeError):
+    """An event that cannot happen in this status: a bug of ours."""
+
+
+@attrs.frozen
+class StatusChange:
+    """A status that became another."""
+
+    before: Status
+    after: Status
+    reason: str | None
+
+
+@attrs.define
+class SessionStatus:
+    """A session's status and since when.
+
+    Args:
+        created: When the session was created, in seconds of the caller's clock.
+    """
+
+    idle_since: float | None = attrs.field(alias="created")
+    """Since when the kernel is idle or gone; None while it starts, runs or is offline."""
+    busy_since: float | None = attrs.field(default=None, init=False)
+    current: Status = attrs.field(default=Status.UNINITIALIZED, init=False)
+    reason: str | None = attrs.field(default=None, init=False)
+    _covered: Status = attrs.field(default=Status.IDLE, init=False)
+
+    def apply(self, event: StatusEvent, reason: str | None, now: float) -> StatusChange | None:
+        """Take in an event; return what it changed, or None if it changed nothing.
+
+        Raises:
+            IllegalTransitionError: It cannot happen in this status.
+        """
+        before = self.current
+        try:
+            target = TRANSITIONS[before, event]
+        except KeyError:
+            raise IllegalTransitionError(f"{event.name} cannot happen while the status is {before.value}") from None
+        after = self._covered if isinstance(target, _Back) else target
+        if after is before:
+            return None
+        if after is Status.OFFLINE:
+            self._covered = before
+        self.current, self.reason = after, reason
+        self.idle_since = now if after in (Status.IDLE, Status.READY, Status.EXITED) else None
+        self.busy_since = now if after is Status.BUSY else None
+        return StatusChange(before, after, reason)
+
+    def idle_seconds(self, now: float) -> int:
+        """Return whole seconds since the kernel became idle or exited, or the session was created; else 0."""
+        return 0 if self.idle_since is None else int(now - self.idle_since)
+
+    def busy_seconds(self, now: float) -> int:
+        """Return whole seconds since the kernel became busy; 0 if it is not."""
+        return 0 if self.busy_since is None else int(now - self.busy_since)

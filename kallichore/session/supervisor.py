@@ -1,0 +1,590 @@
+"""A session, and the task that supervises it.
+
+`Session` is what everybody else holds: acts that change its state at once, and waits for their results. The lives of its
+kernel run in `supervise_session`, one at a time, so that nobody who merely waits for a start, an HTTP client that
+goes away for one, can cancel it midway.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+import zmq
+
+from kallichore.errors import (
+    AdoptionError,
+    ConfigurationError,
+    InterruptError,
+    NoProcessError,
+    ProcessNotFoundError,
+    SessionNotRunningError,
+    StartupError,
+)
+from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, safe_name, uses_handshake
+from kallichore.kernel.ports import PortReservation, reserve_ports
+from kallichore.models.bodies import (
+    ActiveSession,
+    ConnectionInfo,
+    ExecutionQueue as ExecutionQueueBody,
+    InterruptMode,
+    NewSession,
+    ResourceUsage,
+    RestartSession,
+    Status,
+    VarAction,
+)
+from kallichore.session.clients import ClientSlot
+from kallichore.session.conversation import Conversation
+from kallichore.session.facilities import Facilities, new_msg_id, utc_date
+from kallichore.session.kernel_files import open_kernel_file
+from kallichore.session.life import KernelLife
+from kallichore.session.overflow_file import OverflowFile
+from kallichore.session.pending import Pending
+from kallichore.session.replay import Journal
+from kallichore.session.status import SessionStatus, StatusEvent
+from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, make, parse
+from kallichore.wire.connection_info import connection_document, registration_document
+from kallichore.wire.signing import Signer
+from kallichore.zeromq.registration import open_registration
+
+logger = logging.getLogger(__name__)
+
+OUTBOX_MESSAGES = 10_000
+"""Clients' messages kept for a kernel that is still starting. A client that sends more before its kernel is there has
+its oldest dropped, with a log line: nobody types that fast, so it is a loop gone wild."""
+
+SAMPLING_INTEREST = 60.0
+"""Seconds for which a session's resource usage is sampled after somebody asked for it without being connected."""
+
+Job = Callable[[], Any]
+
+
+@attrs.define(eq=False)
+class Session:
+    """One kernel looked after, over all its restarts. Made by `kallichore.server.Server`.
+
+    Args:
+        request: What it was created with.
+        key: The key that signs its kernel's messages; kept for the session's life.
+        facilities: The server's things.
+        on_activity: Called whenever something happens that counts against the server's idle shutdown.
+    """
+
+    request: NewSession
+    key: str
+    facilities: Facilities
+    on_activity: Callable[[], None]
+    conversation: Conversation = attrs.field(init=False)
+    client: ClientSlot | None = attrs.field(default=None, init=False)
+    created: datetime = attrs.field(init=False)
+    initial_env: dict[str, str] = attrs.field(factory=dict, init=False)
+    resource_usage: ResourceUsage | None = attrs.field(default=None, init=False)
+    deleted: trio.Event = attrs.field(factory=trio.Event, init=False)
+    closed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when the session is over, deleted or with its server."""
+    _actions: Sequence[VarAction] = attrs.field(init=False)
+    _life: KernelLife | None = attrs.field(default=None, init=False)
+    _job: Job | None = attrs.field(default=None, init=False)
+    _job_given: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _restart: Pending[dict[str, Any]] | None = attrs.field(default=None, init=False)
+    _closing: bool = attrs.field(default=False, init=False)
+    _outbox: deque[ClientMessage] = attrs.field(factory=lambda: deque(maxlen=OUTBOX_MESSAGES), init=False)
+    _connection_info: ConnectionInfo | None = attrs.field(default=None, init=False)
+    _reservation: PortReservation | None = attrs.field(default=None, init=False)
+    _overflow: OverflowFile = attrs.field(init=False)
+    _asked_for_usage: float = attrs.field(default=-SAMPLING_INTEREST, init=False)
+    _settled: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        config = self.facilities.config
+        self._actions = self.request.env
+        self._overflow = OverflowFile()
+        journal = Journal(
+            memory_limit=config.journal_memory, file_limit=config.journal_file, overflow=self._overflow
+        )
+        self.created = datetime.now(UTC)
+        status = SessionStatus(created=trio.current_time())
+        self.conversation = Conversation(self.request, journal, status, self._on_growth)
+        self._settled.set()
+
+    def __repr__(self) -> str:
+        queue = self.conversation.queue
+        return (
+            f"<Session {self.session_id!r} {self.status.value} pid={self.process_id} "
+            f"queued={len(queue)} connected={self.client is not None}>"
+        )
+
+    # What it is
+
+    @property
+    def session_id(self) -> str:
+        """The id that the client chose."""
+        return self.request.session_id
+
+    @property
+    def status(self) -> Status:
+        """The status now."""
+        return self.conversation.status.current
+
+    @property
+    def process_id(self) -> int | None:
+        """The kernel's process id, while there is a process of ours."""
+        return None if self._life is None else self._life.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is, or is about to be, a kernel."""
+        return self.status not in (Status.UNINITIALIZED, Status.EXITED) or self._life is not None or self._restart is not None
+
+    @property
+    def wants_samples(self) -> bool:
+        """Whether anybody would look at the kernel's resource usage."""
+        asked_lately = trio.current_time() - self._asked_for_usage < SAMPLING_INTEREST
+        return self.process_id is not None and (self.client is not None or asked_lately)
+
+    def describe(self) -> ActiveSession:
+        """Return the session as the API shows it; this counts as asking for its resource usage."""
+        now = trio.current_time()
+        self._asked_for_usage = now
+        request, conversation = self.request, self.conversation
+        queue = conversation.queue
+        return ActiveSession(
+            session_id=request.session_id,
+            argv=request.argv,
+            process_id=self.process_id,
+            username=request.username,
+            display_name=request.display_name,
+            language=request.language,
+            interrupt_mode=request.interrupt_mode,
+            initial_env=self.initial_env,
+            connected=self.client is not None,
+            started=self.created,
+            session_mode=request.session_mode,
+            working_directory=conversation.working_directory,
+            notebook_uri=request.notebook_uri,
+            input_prompt=conversation.input_prompt,
+            continuation_prompt=conversation.continuation_prompt,
+            execution_queue=ExecutionQueueBody(
+                active=None if queue.active is None else queue.active.as_body(),
+                length=len(queue),
+                pending=tuple(message.as_body() for message in queue.pending),
+            ),
+            status=self.status,
+            kernel_info=conversation.kernel_info,
+            resource_usage=self.resource_usage,
+            idle_seconds=conversation.status.idle_seconds(now),
+            busy_seconds=conversation.status.busy_seconds(now),
+            socket_path=None if self.client is None else self.client.socket_path,
+        )
+
+    # Its client
+
+    def attach(self, socket_path: str | None = None) -> ClientSlot:
+        """Make room for a new client: the present one is asked to leave, and undelivered messages are the new one's."""
+        if self.client is not None:
+            self.client.leave("Another client connected to this session", displaced=True)
+        self.client = ClientSlot(self.conversation.journal, socket_path)
+        self.on_activity()
+        return self.client
+
+    def detach(self, slot: ClientSlot) -> None:
+        """Note that a client is gone. Only the present client's leaving disconnects the session."""
+        if self.client is slot:
+            self.client = None
+            self.on_activity()
+
+    def _on_growth(self) -> None:
+        if self.client is not None:
+            self.client.wake()
+
+    def receive(self, text: str | bytes) -> None:
+        """Take in a client's text frame; what is not a Jupyter message is logged and ignored."""
+        try:
+            message = parse(text)
+        except ClientMessageError as error:
+            logger.error("[session %s] Ignored a client's message: %s", self.session_id, error)
+            return
+        self.send(message)
+
+    def send(self, message: ClientMessage) -> None:
+        """Send a message to the kernel as a client would: now, or when its turn comes.
+
+        While no kernel is there nor on its way, the message is dropped with a log line, as its answer could never come.
+        """
+        if self.status is Status.EXITED and self._restart is None and self._life is None:
+            logger.warning("[session %s] Dropped %s: the kernel has exited", self.session_id, message.msg_type)
+            return
+        following = self.conversation.tell(message)
+        if following is None:
+            return
+        if self._life is None:
+            self._outbox.append(following)
+        else:
+            self._life.send(following)
+
+    def note_usage(self, usage: ResourceUsage) -> None:
+        """Keep a sample of what the kernel uses, and tell the client."""
+        self.resource_usage = usage
+        self.conversation.say("resourceUsage", attrs.asdict(usage))
+
+    # Starting
+
+    async def start(self) -> dict[str, Any]:
+        """Start the kernel and wait until it answered; return the content of its ``kernel_info_reply``.
+
+        Cancelling the wait does not cancel the start.
+
+        Raises:
+            StartupError: It runs already (``KS-2``) or could not be started; the process is gone then.
+        """
+        if self.is_running:
+            text = f"Session {self.session_id} has a kernel already ({self.status.value}); restart it instead"
+            raise StartupError("KS-2", text)
+        return await self._begin(self._make_life()).wait()
+
+    def _begin(self, life: KernelLife) -> Pending[dict[str, Any]]:
+        if not self.request.argv:
+            raise StartupError("KS-5", f"Session {self.session_id} has no argv to start; it can only adopt a kernel")
+        if self._closing:
+            raise StartupError("KS-16", "The server is shutting down")
+        self._set_life(life)
+        self._change(StatusEvent.START_REQUESTED, "start requested")
+        self._give_job(lambda: self._run_launched(life))
+        return life.started
+
+    def _make_life(self) -> KernelLife:
+        self.conversation.begin_life()
+        request = self.request
+        sender = Sender(self.session_id, request.username, request.protocol_version or "5.3")
+        return KernelLife(self.facilities, self.conversation, sender, request.connection_timeout, self._outbox)
+
+    def _set_life(self, life: KernelLife) -> None:
+        self._life = life
+        self._settled = trio.Event()
+
+    def _give_job(self, job: Job) -> None:
+        self._job = job
+        self._job_given.set()
+
+    def _change(self, event: StatusEvent, reason: str) -> None:
+        self.conversation.change_status(event, reason, trio.current_time())
+
+    async def _run_launched(self, life: KernelLife) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                if uses_handshake(self.request.protocol_version):
+                    path, meet = await self._prepare_handshake(stack, life)
+                else:
+                    path, meet = self._prepare_connection(stack)
+                plan = self._plan(path)
+                self.initial_env = plan.environment
+                for warning in plan.warnings:
+                    logger.warning("[session %s] %s", self.session_id, warning)
+                await life.run_launched(plan, meet, self._release_ports)
+        except StartupError as error:
+            self._change(StatusEvent.EXITED, error.message)
+            life.started.fail(error)
+
+    def _plan(self, path: Path) -> LaunchPlan:
+        return make_launch_plan(
+            self.request,
+            actions=self._actions,
+            connection_file=str(path),
+            working_directory=self.conversation.working_directory,
+            surroundings=self.facilities.surroundings,
+        )
+
+    def _kernel_file(self, kind: str) -> Path:
+        return self.facilities.runtime_directory / f"{kind}-{safe_name(self.session_id)}.json"
+
+    def _prepare_connection(self, stack: AsyncExitStack) -> tuple[Path, Callable[[], Any]]:
+        if self._reservation is None:
+            self._reserve_ports()
+        assert self._reservation is not None
+        info = self._info(self._reservation.ports)
+        self._connection_info = info
+        stack.callback(self._release_ports)
+        document = connection_document(self._reservation.ports, self.key)
+        path = stack.enter_context(open_kernel_file(self._kernel_file("connection"), document))
+
+        async def meet() -> ConnectionInfo:
+            return info
+
+        return path, meet
+
+    async def _prepare_handshake(self, stack: AsyncExitStack, life: KernelLife) -> tuple[Path, Callable[[], Any]]:
+        try:
+            registration = await stack.enter_async_context(
+                open_registration(self.facilities.context, Signer(self.key))
+            )
+        except zmq.ZMQError as error:
+            raise StartupError("KS-17", f"Could not bind the registration socket: {error}") from error
+        document = registration_document(registration.port, self.key)
+        path = stack.enter_context(open_kernel_file(self._kernel_file("registration"), document))
+        life.in_handshake = True
+
+        async def meet() -> ConnectionInfo:
+            timeout = self.request.connection_timeout
+            with trio.move_on_after(timeout if timeout >= 0 else float("inf")):
+                ports = await registration.receive(life.sender, lambda: (new_msg_id(), utc_date()))
+                life.in_handshake = False
+                info = self._info(
+                    (ports.control_port, ports.shell_port, ports.stdin_port, ports.hb_port, ports.iopub_port)
+                )
+                self._connection_info = info
+                self.conversation.say("handshakeCompleted", [self.session_id, attrs.asdict(info)])
+                return info
+            life.in_handshake = False
+            reason = f": {registration.refused[-1]}" if registration.refused else ""
+            text = f"The kernel of session {self.session_id} did not register within {timeout:g} seconds{reason}"
+            raise StartupError("KS-17", text)
+
+        return path, meet
+
+    # Connection information and adoption
+
+    def _info(self, ports: Sequence[int]) -> ConnectionInfo:
+        return ConnectionInfo(**connection_document(ports, self.key))
+
+    def _reserve_ports(self) -> None:
+        self._reservation = reserve_ports(taken=self.facilities.taken_ports)
+
+    def _release_ports(self) -> None:
+        if self._reservation is not None:
+            self._reservation.close()
+            self._reservation = None
+
+    def connection_info(self) -> ConnectionInfo:
+        """Return where the kernel is, or is to be: ports are reserved if there are none yet.
+
+        Raises:
+            ConnectionInfoError: There are no free ports.
+        """
+        if self._connection_info is None:
+            self._reserve_ports()
+            assert self._reservation is not None
+            self._connection_info = self._info(self._reservation.ports)
+        return self._connection_info
+
+    async def adopt(self, info: ConnectionInfo) -> dict[str, Any]:
+        """Connect to a kernel that somebody else started; return the content of its ``kernel_info_reply``.
+
+        Cancelling the wait does not cancel the adoption.
+
+        Raises:
+            AdoptionError: There is a kernel already (``KS-2``), or this one could not be reached (``KS-6``, ``KS-7``).
+        """
+        if self.is_running:
+            raise AdoptionError("KS-2", f"Session {self.session_id} has a kernel already ({self.status.value})")
+        try:
+            if self._closing:
+                raise StartupError("KS-16", "The server is shutting down")
+            _check_connection(info)
+            self._connection_info = info
+            life = self._make_life()
+            self._set_life(life)
+            self._change(StatusEvent.ADOPTION_REQUESTED, "adoption requested")
+            self._give_job(lambda: life.run_adopted(info, self._release_ports))
+            return await life.started.wait()
+        except StartupError as error:
+            raise AdoptionError(error.code, error.message, error.details) from error
+
+    # Interrupt, kill, restart, stop
+
+    def interrupt(self) -> None:
+        """Interrupt the running execution and drop those that wait behind it.
+
+        Raises:
+            InterruptError: There is no kernel, or no process to signal.
+        """
+        life = self._life
+        if life is None or life.over.is_set() or self.status in (Status.EXITED, Status.UNINITIALIZED):
+            raise InterruptError(f"Session {self.session_id} has no kernel to interrupt")
+        if self.request.interrupt_mode is InterruptMode.MESSAGE:
+            if not life.is_relaying:
+                raise InterruptError(f"The kernel of session {self.session_id} is still starting")
+            self.send(make("interrupt_request", new_msg_id(), {}, "control"))
+            return
+        if life.process is None:
+            raise InterruptError(f"Session {self.session_id} has no process to signal")
+        self.conversation.queue.clear_pending()
+        try:
+            life.process.send_signal_to_group(signal.SIGINT)
+        except OSError as error:
+            text = f"Could not interrupt process {life.process.pid} of session {self.session_id}: {error}"
+            raise InterruptError(text) from error
+
+    def kill(self) -> None:
+        """Kill the kernel with its whole process group, now. Its end follows a moment later.
+
+        Raises:
+            SessionNotRunningError: It has exited already.
+            NoProcessError: There is no process of ours: never started, or adopted.
+            ProcessNotFoundError: The process is gone already, or could not be signalled.
+        """
+        if self.status is Status.EXITED and self._life is None:
+            raise SessionNotRunningError(f"The kernel of session {self.session_id} has exited already")
+        self.conversation.queue.clear()
+        process = None if self._life is None else self._life.process
+        if process is None:
+            raise NoProcessError(f"Session {self.session_id} has no process of this server: never started, or adopted")
+        try:
+            process.kill()
+        except OSError as error:
+            text = f"Could not kill process {process.pid} of session {self.session_id}"
+            raise ProcessNotFoundError(text, f"The signal could not be sent: {error}") from error
+
+    async def restart(self, options: RestartSession | None = None) -> None:
+        """End the kernel, if there is one, and start it again; wait until it answered.
+
+        Cancelling the wait does not cancel the restart.
+
+        Args:
+            options: Another working directory, or another list of environment actions, for this and later starts.
+
+        Raises:
+            StartupError: A restart is under way (``KS-13``), or the new kernel could not be started.
+        """
+        if self._restart is not None:
+            raise StartupError("KS-13", f"Session {self.session_id} is restarting already")
+        if not self.request.argv and self._life is None:
+            raise StartupError("KS-5", f"Session {self.session_id} has no argv to start; it can only adopt a kernel")
+        self._take_options(options or RestartSession())
+        if self._life is None:
+            await self._begin(self._make_life()).wait()
+            return
+        self._restart = restart = Pending[dict[str, Any]]()
+        self._give_job(lambda: self._start_again(restart))
+        self._life.ask_to_stop(restarting=True)
+        await restart.wait()
+
+    async def _start_again(self, started: Pending[dict[str, Any]]) -> None:
+        """The second half of a restart, in the supervisor's task: the old life is over."""
+        self._restart = None
+        try:
+            life = self._make_life()
+            life.started = started
+            self._begin(life)
+        except StartupError as error:
+            self._settled.set()
+            started.fail(error)
+
+    def _take_options(self, options: RestartSession) -> None:
+        if options.env:
+            self._actions = options.env
+        if options.working_directory:
+            directory = Path(options.working_directory).expanduser()
+            with suppress(OSError, RuntimeError):
+                directory = directory.resolve()
+            if directory.is_dir():
+                self.conversation.working_directory = str(directory)
+                return
+            logger.warning(
+                "[session %s] %s is no directory; keeping the kernel's own", self.session_id, options.working_directory
+            )
+        if self._life is not None:
+            self.conversation.move_to(self._life.read_directory())
+
+    def begin_stop(self, *, hurry: bool = False) -> None:
+        """Begin to end the kernel, for good: no restart follows. Idempotent."""
+        self._closing = True
+        if self._restart is not None:
+            self._restart.fail(StartupError("KS-16", "The server is shutting down"))
+            self._restart = None
+            self._job = None
+        if self._life is not None:
+            self._life.ask_to_stop(hurry=hurry)
+
+    async def wait_ended(self) -> None:
+        """Wait until no kernel of this session runs."""
+        await self._settled.wait()
+
+    # Its supervisor's part
+
+    async def _next_job(self) -> Job:
+        while self._job is None:
+            self._job_given = trio.Event()
+            await self._job_given.wait()
+        job, self._job = self._job, None
+        return job
+
+    def _end_life(self, life: KernelLife | None) -> None:
+        """What is left to do when a kernel is gone and the next is not there yet."""
+        if self._life is life:
+            self._life = None
+        if self._restart is None and self._life is None:
+            # What clients sent meanwhile was for the kernel that is gone; nobody is there to answer it.
+            self._outbox.clear()
+            self._settled.set()
+
+    def close(self) -> None:
+        """Give up what the session holds: a start that did not begin, reserved ports, the journal's file, its client."""
+        self.begin_stop()
+        if self._life is not None:
+            self._life.started.fail(StartupError("KS-16", "The server is shutting down"))
+            self._change(StatusEvent.EXITED, "the server is shutting down")
+            self._end_life(self._life)
+        self._release_ports()
+        self._overflow.close()
+        self.closed.set()
+        if self.client is not None:
+            self.client.leave("The session was deleted" if self.deleted.is_set() else "The server is ending")
+
+
+def _check_connection(info: ConnectionInfo) -> None:
+    try:
+        Signer(info.key, info.signature_scheme)
+    except ConfigurationError as error:
+        raise StartupError("KS-6", error.message) from error
+
+
+async def supervise_session(session: Session) -> None:
+    """Run a session's kernels, one life at a time, until the session is deleted.
+
+    Cancelling is how it is stopped: the kernel is asked, given its grace period, terminated, killed and reaped, its
+    channels drained and closed, its files removed, and its client told, before this returns.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when, session.deleted, nursery.cancel_scope)
+            while True:
+                job = await session._next_job()
+                await _run_shielded(session, job)
+    finally:
+        session.close()
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def _run_shielded(session: Session, job: Job) -> None:
+    """Run one life to its end. Cancelled, it asks the kernel to stop and still waits for the end, which has a bound."""
+    life = session._life
+    done = trio.Event()
+
+    async def run() -> None:
+        with trio.CancelScope(shield=True):
+            try:
+                await job()
+            finally:
+                session._end_life(life)
+                done.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        try:
+            await done.wait()
+        finally:
+            if not done.is_set():
+                session.begin_stop()

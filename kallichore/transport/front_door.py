@@ -1,0 +1,194 @@
+"""The door that every connection comes through: HTTP goes to hypercorn, channel upgrades go to the session.
+
+ASGI costs 58 µs a message, so channel traffic must not pass through it. A connection is hypercorn's until a request
+turns out to be the WebSocket upgrade of a session's channels, be it the connection's first request or its tenth; then
+hypercorn sees the end of the stream, and the attachment gets the stream itself.
+
+This is the one place that uses ``hypercorn.trio.tcp_server.TCPServer``, which is not documented as public: it serves an
+ASGI app on anything that looks like a ``trio.SocketStream``. pyproject.toml bounds hypercorn's version for that, and
+tests/transport/test_front_door.py is the contract. hypercorn writes a response in pieces; here they are put together
+again, since clients that read once expect head and body in one piece.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, LifespanState
+
+from kallichore.transport.request_head import LONGEST_HEAD, RequestHead, channels_session, parse_head
+
+logger = logging.getLogger(__name__)
+
+CLOSING_PATIENCE = 1.0
+"""Seconds that a client is given to read our last bytes: closing a socket with unread data would reset the connection
+and could destroy them on their way."""
+
+LARGEST_HELD_BACK = 1 << 20
+"""Bytes of a response that wait for the rest of it; a longer response leaves as it comes."""
+
+READ_SIZE = 1 << 16
+
+_CHANNEL_REQUEST = b"GET /sessions/"
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+
+Attach = Callable[[trio.abc.Stream, RequestHead, bytes], Awaitable[None]]
+
+
+class _HttpStream(trio.abc.Stream):
+    """A connection as hypercorn sees it: requests that are ours never reach it."""
+
+    def __init__(self, stream: Any, scope: trio.CancelScope, *, takes_upgrades: bool) -> None:
+        self.socket = stream.socket
+        self.upgrade: tuple[RequestHead, bytes] | None = None
+        self._stream = stream
+        self._scope = scope
+        self._takes_upgrades = takes_upgrades
+        self._in_request = False
+        self._answered = trio.Event()
+        self._without_body = False
+        self._held_back: list[bytes] = []
+        self._owed: int | None = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        data = bytes(await self._stream.receive_some(max_bytes))
+        if not self._in_request and data:
+            data = await self._begin_request(data)
+        if not data:
+            if self._in_request:
+                # The client closed its side and still wants the answer; hypercorn would take this for a hang-up.
+                await self._answered.wait()
+            self._scope.cancel()
+        return data
+
+    async def _begin_request(self, data: bytes) -> bytes:
+        parsed = parse_head(data)
+        while parsed is None and len(data) < LONGEST_HEAD and _may_be_ours(data):
+            more = bytes(await self._stream.receive_some(READ_SIZE))
+            if not more:
+                break
+            data += more
+            parsed = parse_head(data)
+        if parsed is not None:
+            head, surplus = parsed
+            if self._takes_upgrades and head.asks_for_websocket and channels_session(head.path) is not None:
+                self.upgrade = head, surplus
+                return b""
+            if "host" not in head.headers:
+                # h11 insists on a Host, the API does not.
+                data = data.replace(b"\r\n", b"\r\nhost: localhost\r\n", 1)
+        self._in_request = True
+        self._answered = trio.Event()
+        self._without_body = data.startswith(b"HEAD ")
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if not data:
+            return
+        self._held_back.append(bytes(data))
+        if self._owed is None:
+            self._owed = self._size_of_response(self._held_back[0])
+        else:
+            self._owed -= len(data)
+        if self._owed <= 0 or len(data) > LARGEST_HELD_BACK:
+            await self._flush()
+
+    def _size_of_response(self, first: bytes) -> int:
+        """Return how many bytes are to come behind ``first``, the head of a response and perhaps more."""
+        end = first.find(b"\r\n\r\n")
+        length = _CONTENT_LENGTH.search(first, 0, end + 2)
+        if first.startswith(b"HTTP/1.1 1") or length is None or self._without_body:
+            return 0
+        return end + 4 + int(length[1]) - len(first)
+
+    async def _flush(self) -> None:
+        data = b"".join(self._held_back)
+        self._held_back.clear()
+        await self._stream.send_all(data)
+        if self._owed is not None and self._owed <= 0:
+            self._owed = None
+            if not data.startswith(b"HTTP/1.1 1"):
+                self._in_request = False
+                self._answered.set()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        if self.upgrade is None:
+            await self._flush()
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        # The connection is closed by `FrontDoor.serve`; what hypercorn keeps running for it ends here.
+        self._scope.cancel()
+        self._answered.set()
+        await trio.lowlevel.checkpoint()
+
+
+def _may_be_ours(data: bytes) -> bool:
+    return data.startswith(_CHANNEL_REQUEST[: len(data)])
+
+
+class FrontDoor:
+    """Serves connections for one server.
+
+    Args:
+        app: The ASGI app for everything but channels.
+        attach: Serves a channel upgrade; it gets the stream, the request's head and the bytes behind it, and answers.
+            None where channels have sockets of their own: then an upgrade is an ordinary request.
+    """
+
+    def __init__(self, app: ASGIFramework, attach: Attach | None) -> None:
+        self._app = ASGIWrapper(app)
+        self._attach = attach
+        self._context = WorkerContext(None)
+        self._config = Config()
+        self._config.include_server_header = False
+        # The API has no time limits for idle connections; `close_idle` ends them when the server does.
+        self._config.keep_alive_timeout = float("inf")
+        self._config.keep_alive_max_requests = 1 << 62
+        self._config.h11_max_incomplete_size = LONGEST_HEAD
+        self._config.errorlog = logging.getLogger("kallichore.hypercorn")
+
+    async def serve(self, stream: Any) -> None:
+        """Serve one connection to its end and close it. Cancelling closes it at once.
+
+        Args:
+            stream: A stream with a ``socket``, such as `trio.SocketStream`.
+        """
+        try:
+            with trio.CancelScope() as scope:
+                http = _HttpStream(stream, scope, takes_upgrades=self._attach is not None)
+                state: LifespanState = {}
+                await TCPServer(self._app, self._config, self._context, state, http).run()  # type: ignore[arg-type]
+            if http.upgrade is not None and self._attach is not None:
+                await self._attach(stream, *http.upgrade)
+            else:
+                await close_in_order(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # The client is gone; nobody is left to tell.
+            pass
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def close_idle(self) -> None:
+        """Close the connections that wait for a next request; those in the middle of one get their answer first."""
+        await self._context.terminated.set()
+
+
+async def close_in_order(stream: trio.SocketStream) -> None:
+    """Close a stream so that what was sent arrives: end our side, let the other side read, then close."""
+    with trio.move_on_after(CLOSING_PATIENCE):
+        await stream.send_eof()
+        while await stream.receive_some(READ_SIZE):
+            pass
+    await stream.aclose()

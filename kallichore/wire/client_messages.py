@@ -1,0 +1,155 @@
+"""What a client sends on its channel, and the ``kind: kernel`` messages that it is sent.
+
+A client's content and metadata go to the kernel byte for byte and are signed as sent. Its header keeps members that
+we do not know; session, username, version and date are the server's, as the API promises.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import Any, Literal
+
+import msgspec
+
+from kallichore.wire.envelope import encode
+from kallichore.wire.frames import MessageParts
+
+
+class ClientMessageError(ValueError):
+    """A client's text frame is not a Jupyter message; the text says what is wrong where."""
+
+
+class _Execution(msgspec.Struct):
+    code: str
+
+
+class _Envelope(msgspec.Struct):
+    header: dict[str, Any]
+    channel: Literal["shell", "control", "stdin", "iopub", "heartbeat", "registration"]
+    content: msgspec.Raw
+    metadata: msgspec.Raw
+    buffers: list[str]
+    parent_header: dict[str, Any] | None = None
+
+
+class ClientMessage(msgspec.Struct, frozen=True):
+    """One Jupyter message on its way to the kernel."""
+
+    msg_id: str
+    msg_type: str
+    channel: str
+    header: dict[str, Any]
+    parent_header: dict[str, Any] | None
+    content: bytes
+    metadata: bytes = b"{}"
+    buffers: tuple[str, ...] = ()
+
+    def as_body(self) -> dict[str, Any]:
+        """Return the message as the API shows it in an execution queue."""
+        return {
+            "header": self.header,
+            "parent_header": self.parent_header,
+            "channel": self.channel,
+            "content": msgspec.json.decode(self.content),
+            "metadata": msgspec.json.decode(self.metadata),
+            "buffers": list(self.buffers),
+        }
+
+    @property
+    def is_execution(self) -> bool:
+        """Whether this is an ``execute_request`` with code: what the execution queue is about."""
+        if self.msg_type != "execute_request":
+            return False
+        try:
+            msgspec.json.decode(self.content, type=_Execution)
+        except msgspec.DecodeError:
+            return False
+        return True
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def _check_ids(header: dict[str, Any], where: str) -> tuple[str, str]:
+    msg_id, msg_type = header.get("msg_id"), header.get("msg_type")
+    if not isinstance(msg_id, str) or not isinstance(msg_type, str):
+        raise ClientMessageError(f"{where} needs the strings msg_id and msg_type")
+    return msg_id, msg_type
+
+
+def parse(text: str | bytes) -> ClientMessage:
+    """Read a client's text frame.
+
+    Raises:
+        ClientMessageError: It is not a Jupyter message; nothing is to be sent for it.
+    """
+    try:
+        envelope = _decode_envelope(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ClientMessageError(str(error)) from error
+    msg_id, msg_type = _check_ids(envelope.header, "header")
+    parent = envelope.parent_header or None
+    if parent is not None:
+        _check_ids(parent, "parent_header")
+    return ClientMessage(
+        msg_id,
+        msg_type,
+        envelope.channel,
+        envelope.header,
+        parent,
+        bytes(envelope.content),
+        bytes(envelope.metadata),
+        tuple(envelope.buffers),
+    )
+
+
+def make(msg_type: str, msg_id: str, content: dict[str, Any], channel: str = "shell") -> ClientMessage:
+    """Return a message of the server's own, or of somebody in this process."""
+    return ClientMessage(msg_id, msg_type, channel, {"msg_id": msg_id, "msg_type": msg_type}, None, encode(content))
+
+
+class Sender(msgspec.Struct, frozen=True):
+    """Who the kernel is told a message comes from: the header fields that are the session's."""
+
+    session: str
+    username: str
+    version: str
+
+    def stamp(self, header: dict[str, Any], date: str) -> dict[str, Any]:
+        """Return ``header`` with the session's own fields and the date (UTC, ISO 8601)."""
+        return {
+            **header,
+            "session": self.session,
+            "username": self.username,
+            "date": date,
+            "version": self.version,
+        }
+
+
+def to_kernel(message: ClientMessage, sender: Sender, date: str) -> MessageParts:
+    """Return the parts to sign and send for ``message``.
+
+    Raises:
+        ClientMessageError: A buffer is not base64.
+    """
+    try:
+        buffers = [b64decode(buffer, validate=True) for buffer in message.buffers]
+    except ValueError as error:
+        raise ClientMessageError(f"buffers: not base64: {error}") from error
+    parent = message.parent_header
+    return MessageParts(
+        encode(sender.stamp(message.header, date)),
+        b"{}" if parent is None else encode(sender.stamp(parent, date)),
+        message.metadata,
+        message.content,
+        buffers,
+    )
+
+
+def kernel_message(member: str, value: Any) -> bytes:
+    """Return a ``kind: kernel`` message: news of the session, in an object with one further member.
+
+    Members: ``status``, ``output``, ``executionQueued``, ``workingDirChanged``, ``resourceUsage``,
+    ``clientDisconnected``, ``exited``, ``handshakeCompleted``, and ours, ``messagesLost``.
+    """
+    return encode({"kind": "kernel", member: value})

@@ -1,0 +1,141 @@
+"""Message headers, and the envelope in which clients get a kernel's messages.
+
+Content and metadata are never rebuilt: they are checked to be JSON and spliced into the envelope as they came
+(docs/explanation has the measurements). What a strict JSON reader would refuse is repaired where there is an
+obvious repair: NaN and infinities become null, half a surrogate pair becomes U+FFFD.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from kallichore.wire.frames import MessageParts
+
+
+class EnvelopeError(ValueError):
+    """A message's parts are not what the messaging spec says, beyond repair."""
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What Kallichore itself needs of a header; the bytes travel whole."""
+
+    msg_id: str
+    msg_type: str
+
+
+class KernelMessage(msgspec.Struct, frozen=True):
+    """A kernel's message: what the session looks at, and the bytes that clients get."""
+
+    channel: str
+    header: Header
+    parent: Header | None
+    content: bytes
+    payload: bytes
+
+
+_decode_header = msgspec.json.Decoder(Header).decode
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_any = msgspec.json.Decoder().decode
+
+# Escaped surrogates are rare, and fine as long as they come in pairs: only where one is seen is the document read.
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+# `{}`, `null` and nothing at all: "no parent". A header takes more than four bytes.
+_LONGEST_ABSENT_PARENT = 4
+
+
+def _repaired(document: bytes) -> bytes:
+    """Return ``document`` as strict JSON: non-finite numbers null, lone surrogates and bad UTF-8 replaced."""
+    try:
+        value = json.loads(document.decode("utf-8", "replace"), parse_constant=lambda _: None)
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (ValueError, RecursionError) as error:
+        raise EnvelopeError(f"not JSON: {error}") from error
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode()
+
+
+def _strict(document: bytes) -> bytes:
+    """Return ``document`` if a strict reader takes it, else its repaired form."""
+    try:
+        _check_json(document)
+        if b"\\u" in document and _SURROGATE_ESCAPE.search(document):
+            _decode_any(document)
+        if not document.isascii():
+            document.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _repaired(document)
+    return document
+
+
+def decode_header(document: bytes) -> Header:
+    """Read a header.
+
+    Raises:
+        EnvelopeError: It is no JSON object with the strings ``msg_id`` and ``msg_type``.
+    """
+    try:
+        return _decode_header(document)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise EnvelopeError(f"bad header: {error}") from error
+
+
+def _encode_buffers(buffers: Sequence[bytes]) -> bytes:
+    return b'","'.join(b64encode(buffer) for buffer in buffers).join((b'["', b'"]'))
+
+
+_PARTS: dict[str, bytes] = {
+    channel: b',"channel":"' + channel.encode() + b'","content":' for channel in ("shell", "iopub", "stdin", "control")
+}
+
+
+def from_kernel(channel: str, parts: MessageParts) -> KernelMessage:
+    """Turn a kernel's message into what the session reads and what clients get.
+
+    The envelope is ``{"kind": "jupyter", "header", "parent_header", "channel", "content", "metadata", "buffers"}``
+    with buffers in base64; ``parent_header`` is null where the kernel sent none.
+
+    Args:
+        channel: ``shell``, ``iopub``, ``stdin`` or ``control``.
+        parts: The verified parts.
+
+    Raises:
+        EnvelopeError: A part is not JSON, or a header lacks ``msg_id`` or ``msg_type``.
+    """
+    raw_header, raw_parent, metadata, content, buffers = parts
+    header = decode_header(raw_header)
+    if len(raw_parent) <= _LONGEST_ABSENT_PARENT:
+        parent, raw_parent = None, b"null"
+    else:
+        parent = decode_header(raw_parent)
+        raw_parent = _strict(raw_parent)
+    content = _strict(content)
+    payload = b"".join(
+        (
+            b'{"kind":"jupyter","header":',
+            _strict(raw_header),
+            b',"parent_header":',
+            raw_parent,
+            _PARTS[channel],
+            content,
+            b',"metadata":',
+            _strict(metadata),
+            b',"buffers":',
+            _encode_buffers(buffers) if buffers else b"[]",
+            b"}",
+        )
+    )
+    return KernelMessage(channel, header, parent, content, payload)
+
+
+def encode(value: Any) -> bytes:
+    """Return ``value`` as compact strict JSON; lone surrogates (undecodable file names) become U+FFFD."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode()
