@@ -1,0 +1,1 @@
+"""The API from the other side: for kcclient, the tests and the benchmarks."""

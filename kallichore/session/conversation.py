@@ -32,7 +32,8 @@ _read_execution_state = msgspec.json.Decoder(_ExecutionState).decode
 
 _STATUS_EVENTS = {"busy": StatusEvent.KERNEL_BUSY, "idle": StatusEvent.KERNEL_IDLE}
 
-Listener = Callable[[KernelMessage], None]
+Listener = Callable[[KernelMessage | str], None]
+"""Is given messages, and at the end of the kernel how it ended."""
 
 
 def _ignore() -> None:
@@ -82,6 +83,8 @@ class Conversation:
             return
         if self.status.current is Status.EXITED:
             self.queue.clear()
+            for listener in self.listeners.values():
+                listener(reason or "it exited")
         self.say("status", {"status": self.status.current.value, "reason": reason})
 
     def move_to(self, directory: str | None) -> None:

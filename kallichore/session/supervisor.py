@@ -11,7 +11,7 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from kallichore.models.bodies import (
 )
 from kallichore.session.clients import ClientSlot
 from kallichore.session.conversation import Conversation
+from kallichore.session.executions import Execution, open_execution
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.kernel_files import open_kernel_file
 from kallichore.session.life import KernelLife
@@ -235,6 +236,10 @@ class Session:
         """Keep a sample of what the kernel uses, and tell the client."""
         self.resource_usage = usage
         self.conversation.say("resourceUsage", attrs.asdict(usage))
+
+    def execute(self, code: str, **content: Any) -> AbstractAsyncContextManager[Execution]:
+        """Execute code and hear what the kernel says about it; see `kallichore.session.executions.open_execution`."""
+        return open_execution(self, code, **content)
 
     # Starting
 

@@ -191,7 +191,20 @@ async def test_cancelled_wait_leaves_the_kernel_alone() -> None:
         await process.wait()
 
     assert running is None
-    assert process.ending is not None
+    assert Ending(process.pid, 5) == process.ending
+
+
+async def test_wait_that_is_cancelled_at_the_very_end_can_be_repeated() -> None:
+    """A wait that is cancelled while a dead kernel is being reaped loses nothing: the next one tells the ending."""
+    with trio.fail_after(PATIENCE):
+        process = await launch("exit 6")
+        await read_to_end(process.stdout)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await process.wait()
+        await process.wait()
+
+    assert Ending(process.pid, 6) == process.ending
 
 
 async def test_any_number_of_tasks_may_wait() -> None:

@@ -1,0 +1,175 @@
+"""The ``kcserver`` command: a server as a process, ended by signals.
+
+Starting is what people wait for, so the arguments are read before anything large is imported, and the collector is off
+while modules are loaded (measured: benchmarks/start_up.py).
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kallichore._version import __version__
+from kallichore.cli.launch import Launch, forget_token_file, read_command_line
+from kallichore.cli.logs import Console, keep_standard_streams, set_level, set_up_logging
+from kallichore.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from kallichore.embed import RunningServer
+
+logger = logging.getLogger("kallichore")
+
+BANNER = rf"""
+  |_/ _ || o  _ |_  _  _ _
+  | \(_|||_|_(_ | |(_)| (/_  {__version__}
+  Jupyter kernels, supervised. MIT licence.
+"""
+
+
+def _fail(error: ConfigurationError) -> int:
+    text = f"Error: {error}\n"
+    try:
+        os.write(2, text.encode("utf-8", "replace"))
+    except OSError:
+        return 1
+    return 1
+
+
+def main() -> int:
+    """Run kcserver and return its exit code: 0 after any ordinary end, 1 if it cannot run, 2 for bad arguments."""
+    keep_standard_streams()
+    try:
+        launch = read_command_line(sys.argv[1:], os.environ)
+    except ConfigurationError as error:
+        return _fail(error)
+    console = Console()
+    try:
+        return _run(launch, console)
+    except ConfigurationError as error:
+        logger.debug("Could not run: %s", error)
+        return _fail(error)
+    finally:
+        console.flush()
+
+
+def _run(launch: Launch, console: Console) -> int:
+    if launch.bad_level is not None:
+        console.put(f"Unknown log level {launch.bad_level!r}; using info")
+    set_up_logging(launch.config.log_level, launch.config.log_file, console)
+    if launch.token_file is not None and (problem := forget_token_file(launch.token_file)):
+        logger.warning("Could not delete the token file %s: %s", launch.token_file, problem)
+    _name_process()
+    _allow_many_files()
+    gc.disable()
+    import trio
+
+    from kallichore.embed import run
+
+    gc.enable()
+    gc.freeze()
+
+    async def serve_until_signalled() -> None:
+        async with trio.open_nursery() as nursery:
+            running: list[RunningServer] = []
+            nursery.start_soon(_obey_signals, running, nursery.cancel_scope)
+            await run(launch.config, on_listening=_announcer(launch, console, running))
+            nursery.cancel_scope.cancel()
+
+    try:
+        trio.run(serve_until_signalled)
+    except BaseExceptionGroup as group:
+        problems = group.split(ConfigurationError)
+        if problems[0] is None or problems[1] is not None:
+            raise
+        raise _first(problems[0]) from group
+    return 0
+
+
+def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _announcer(launch: Launch, console: Console, running: list[RunningServer]) -> Callable[[RunningServer], None]:
+    """Return what is called when the server listens: it says so, in the order that the spec gives."""
+
+    def announce(server: RunningServer) -> None:
+        running.append(server)
+        server.server.set_log_level = set_level
+        config, address = launch.config, server.address
+        if address.port is not None:
+            logger.info("Port %d was %s", address.port, "chosen" if config.port else "assigned by the system")
+        logger.info("Transport %s at %s", address.transport, address)
+        match address.transport:
+            case "tcp":
+                console.put(f"Listening at 127.0.0.1:{address.port}")
+            case "socket":
+                console.put(f"Listening on Unix socket: {address.socket_path}")
+            case _:
+                console.put(f"Listening on named pipe: {address.named_pipe}")
+        if server.token is None:
+            logger.warning("Authentication is off: everybody on this machine can run code here")
+        elif launch.token_is_generated and config.connection_file is None and config.handshake_socket is None:
+            logger.info("Use this auth token: %s", server.token)
+        console.put(BANNER)
+        if config.connection_file is not None:
+            logger.info("Connection file: %s", config.connection_file)
+        logger.debug("Starting")
+        interval = config.resource_sample_interval_ms
+        logger.info("Resource usage is sampled %s", f"every {interval} ms" if interval else "never")
+        hours = config.idle_shutdown_hours
+        if hours is None:
+            logger.debug("No idle shutdown")
+        else:
+            logger.info("Idle shutdown after %s", f"{hours} hours" if hours else "30 seconds")
+
+    return announce
+
+
+async def _obey_signals(running: list[RunningServer], scope: object) -> None:
+    """End the server on SIGINT, SIGTERM and SIGHUP: the first in order, a second one at once."""
+    import trio
+
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    # Under nohup it is ignored from the start, and that is to be respected.
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.add(signal.SIGHUP)
+    with trio.open_signal_receiver(*numbers) as signals:
+        async for number in signals:
+            name = signal.Signals(number).name
+            if not running:
+                assert isinstance(scope, trio.CancelScope)
+                scope.cancel()
+            elif running[0].server.shutdown_requested.is_set():
+                logger.info("%s: hurrying", name)
+                running[0].hurry()
+            else:
+                running[0].request_shutdown(name, stop_listening=True)
+
+
+def _name_process() -> None:
+    """Be called ``kcserver`` in the process list; on Linux clients look for that name in /proc."""
+    from setproctitle import setproctitle
+
+    setproctitle("kcserver " + " ".join(sys.argv[1:]))
+    if sys.platform == "linux":
+        with open("/proc/self/comm", "wb", buffering=0) as name:
+            name.write(b"kcserver")
+
+
+def _allow_many_files() -> None:
+    """Raise the soft limit of open files to the hard one: a session has some twenty, and 1,024 is a common limit."""
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

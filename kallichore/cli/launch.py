@@ -1,0 +1,185 @@
+"""kcserver's command line, read: options to settings, without side effects beyond reading the token file.
+
+The rules are those of two generations of launchers: ``--connection-file`` makes a socket (on Windows a named pipe) the
+default transport, ``--handshake-socket`` leaves it at TCP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import attrs
+
+from kallichore._version import __version__
+from kallichore.cli.logs import choose_level
+from kallichore.config import TRANSPORTS, ServerConfig, make_token
+from kallichore.errors import ConfigurationError
+
+LONGEST_TOKEN = 64
+
+_MOST = 65535
+
+
+@attrs.frozen
+class Launch:
+    """What the command line asks for."""
+
+    config: ServerConfig
+    token_file: Path | None = None
+    """To be deleted: its name shows in the process list, so its content must not stay."""
+    bad_level: str | None = None
+    token_is_generated: bool = False
+
+
+class _Once(argparse.Action):
+    """Stores a value, and refuses a second one: launchers build these command lines, and one of the two is wrong."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store the value."""
+        if getattr(namespace, self.dest, None) is not None:
+            parser.error(f"argument {option}: given twice")
+        setattr(namespace, self.dest, values)
+
+
+def _number(text: str) -> int:
+    digits = text.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit() and int(digits) <= _MOST):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_MOST}")
+    return int(digits)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
+    """Return the parser of kcserver's options."""
+    parser = _Parser(
+        prog="kcserver",
+        description="Supervise Jupyter kernels, with one HTTP and WebSocket API in front of them.",
+        allow_abbrev=False,
+    )
+    parser.register("action", None, _Once)
+    add = parser.add_argument
+    add("-p", "--port", type=_number, metavar="PORT", help="TCP port on 127.0.0.1; 0 (the default) for any")
+    add("-t", "--token", metavar="FILE", help="file that holds the bearer token, deleted once read; or 'none'")
+    add("--log-file", metavar="FILE", help="write the log there as well")
+    add("--connection-file", metavar="FILE", help="write there how to reach the server; implies a socket")
+    add("--handshake-socket", metavar="PATH", help="tell the launcher that listens there how to reach the server")
+    add("-i", "--idle-shutdown-hours", type=_number, metavar="HOURS", help="end when idle so long; 0 for 30 seconds")
+    add(
+        "-r",
+        "--resource-sample-interval",
+        type=_number,
+        metavar="MS",
+        help="milliseconds between two looks at what kernels use (1000); 0 for none",
+    )
+    add("-l", "--log-level", metavar="LEVEL", help="trace, debug, info, warn or error")
+    if platform != "win32":
+        add("--socket-dir", metavar="DIR", help="where sockets go (XDG_RUNTIME_DIR, else the temporary directory)")
+        add("--unix-socket", metavar="PATH", help="listen on this Unix socket")
+    add("--transport", metavar="KIND", help="tcp, socket or named-pipe")
+    parser.add_argument("-V", "--version", action="version", version=f"kcserver {__version__}")
+    parser.set_defaults(socket_dir=None, unix_socket=None)
+    return parser
+
+
+def choose_transport(options: argparse.Namespace, platform: str) -> str:
+    """Return the transport that the options ask for, however they do it."""
+    if options.transport is not None:
+        return str(options.transport)
+    if options.unix_socket is not None:
+        return "socket"
+    if options.connection_file is not None:
+        return "named-pipe" if platform == "win32" else "socket"
+    return "tcp"
+
+
+def _check(options: argparse.Namespace, transport: str, platform: str) -> None:
+    if options.port and transport != "tcp":
+        raise ConfigurationError(
+            f"--port {options.port} needs --transport tcp, but the transport is {transport!r}; drop one of them"
+        )
+    if options.unix_socket is not None and transport != "socket":
+        raise ConfigurationError(
+            f"--unix-socket needs --transport socket, but the transport is {transport!r}; drop one of them"
+        )
+    if platform == "win32" and transport == "socket":
+        raise ConfigurationError("--transport socket does not work on Windows; use named-pipe or tcp")
+    if platform != "win32" and transport == "named-pipe":
+        raise ConfigurationError("--transport named-pipe works on Windows only; use socket or tcp")
+    if transport not in TRANSPORTS:
+        raise ConfigurationError(f"--transport {transport!r} is unknown; use {', '.join(TRANSPORTS)}")
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file, without white space around it.
+
+    Raises:
+        ConfigurationError: The file cannot be read, is not text, or holds more than 64 bytes. It is left in place.
+    """
+    try:
+        token = path.read_bytes().decode().strip()
+    except OSError as error:
+        raise ConfigurationError(f"Could not read the token file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"The token file {path} is not UTF-8 text") from error
+    if len(token.encode()) > LONGEST_TOKEN:
+        raise ConfigurationError(f"The token in {path} is longer than {LONGEST_TOKEN} bytes")
+    return token
+
+
+def read_command_line(argv: Sequence[str], environ: Mapping[str, str], platform: str = sys.platform) -> Launch:
+    """Read kcserver's arguments.
+
+    Args:
+        argv: The arguments, without the program's name.
+        environ: The environment, for the log level.
+        platform: As ``sys.platform``.
+
+    Raises:
+        ConfigurationError: The options contradict each other, or the token file is no good.
+        SystemExit: 0 after help or version, 2 after a syntax error.
+    """
+    options = make_parser(platform).parse_args(argv)
+    transport = choose_transport(options, platform)
+    _check(options, transport, platform)
+    level, bad_level = choose_level(options.log_level, environ)
+    token_file = None if options.token in (None, "none") else Path(options.token)
+    if token_file is not None:
+        token: str | None = read_token(token_file)
+    else:
+        token = None if options.token == "none" else make_token()
+    interval = options.resource_sample_interval
+    config = ServerConfig(
+        transport=transport,
+        port=options.port or 0,
+        unix_socket=options.unix_socket,
+        socket_directory=options.socket_dir,
+        token=token,
+        connection_file=options.connection_file,
+        handshake_socket=options.handshake_socket,
+        log_file=options.log_file,
+        log_level=level,
+        idle_shutdown_hours=options.idle_shutdown_hours,
+        resource_sample_interval_ms=1000 if interval is None else interval,
+    )
+    return Launch(config, token_file, bad_level, token_is_generated=options.token is None)
+
+
+def forget_token_file(path: Path) -> str | None:
+    """Delete a token file; return why it could not be, if so."""
+    try:
+        os.unlink(path)
+    except OSError as error:
+        return error.strerror
+    return None

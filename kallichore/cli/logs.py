@@ -1,0 +1,153 @@
+"""Where the server's log lines go: a file that is there from the start, and the console, which may not be read.
+
+Launchers start the server with pipes that nobody drains, or with closed streams. So console lines are written by a thread
+of their own from a bounded queue: when the reader does not come, lines are dropped, and nothing ever waits. The
+file gets each line at once; people watch it while the server runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from kallichore.errors import ConfigurationError
+
+TRACE = 5
+
+LEVELS = {
+    "trace": TRACE,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+_COLOURS = {"ERROR": "31", "WARN": "33", "INFO": "32", "DEBUG": "36", "TRACE": "35"}
+
+QUEUED_LINES = 10_000
+"""Console lines that wait for a reader; what comes beyond is dropped."""
+
+FLUSH_PATIENCE = 0.5
+"""Seconds that the end of the process waits for the console to take its last lines."""
+
+
+def choose_level(option: str | None, environ: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the log level's name, and the value that was not understood, if any.
+
+    The option counts first, then ``KALLICHORE_LOG``, then ``RUST_LOG``, else it is ``info``.
+    """
+    asked = option if option is not None else environ.get("KALLICHORE_LOG", environ.get("RUST_LOG"))
+    if asked is None or asked in LEVELS:
+        return asked or "info", None
+    return "info", asked
+
+
+class LineFormatter(logging.Formatter):
+    """``HH:MM:SS [LEVEL] message``, in UTC; DEBUG says where from, TRACE exactly where from."""
+
+    converter = time.gmtime
+
+    def __init__(self, *, colours: bool) -> None:
+        super().__init__(datefmt="%H:%M:%S")
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without an ending."""
+        level = {"WARNING": "WARN", "CRITICAL": "ERROR"}.get(record.levelname, record.levelname)
+        shown = f"\x1b[{_COLOURS.get(level, '0')}m{level}\x1b[0m" if self._colours else level
+        origin = ""
+        if record.levelno <= logging.DEBUG:
+            place = f"[{record.filename}:{record.lineno}] " if record.levelno <= TRACE else ""
+            origin = f"({record.thread}) {record.name}: {place}"
+        line = f"{self.formatTime(record, self.datefmt)} [{shown}] {origin}{record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class Console:
+    """Standard output and error, written to by a thread that may wait as long as it likes."""
+
+    def __init__(self) -> None:
+        self._lines: queue.Queue[tuple[int, bytes]] = queue.Queue(QUEUED_LINES)
+        threading.Thread(target=self._write, name="console", daemon=True).start()
+
+    def put(self, line: str, descriptor: int = 1) -> None:
+        """Write a line, soon, or drop it if too many wait."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait((descriptor, line.encode("utf-8", "replace") + b"\n"))
+
+    def _write(self) -> None:
+        while True:
+            descriptor, line = self._lines.get()
+            # A closed stream or a reader that is gone: there is nobody to tell.
+            with contextlib.suppress(OSError):
+                while line:
+                    line = line[os.write(descriptor, line) :]
+            self._lines.task_done()
+
+    def flush(self) -> None:
+        """Wait for the lines to be written, at most `FLUSH_PATIENCE`."""
+        deadline = time.monotonic() + FLUSH_PATIENCE
+        with self._lines.all_tasks_done:
+            while self._lines.unfinished_tasks and (left := deadline - time.monotonic()) > 0:
+                self._lines.all_tasks_done.wait(left)
+
+
+class ConsoleHandler(logging.Handler):
+    """Sends errors to standard error, everything else to standard output."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        colours = "NO_COLOR" not in os.environ and os.environ.get("TERM", "dumb") != "dumb"
+        self._formatters = {fd: LineFormatter(colours=colours and os.isatty(fd)) for fd in (1, 2)}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line."""
+        descriptor = 2 if record.levelno >= logging.ERROR else 1
+        self._console.put(self._formatters[descriptor].format(record), descriptor)
+
+
+def keep_standard_streams() -> None:
+    """Put the null device where standard streams are closed, or a socket would get their number and our lines."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def set_level(name: str) -> None:
+    """Log from this level on."""
+    logging.getLogger().setLevel(LEVELS[name])
+
+
+def set_up_logging(level: str, log_file: Path | None, console: Console) -> None:
+    """Send the log to the console, and to a file of its owner's only, made anew.
+
+    Raises:
+        ConfigurationError: The file cannot be made.
+    """
+    logging.addLevelName(TRACE, "TRACE")
+    handlers: list[logging.Handler] = [ConsoleHandler(console)]
+    if log_file is not None:
+        try:
+            descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.chmod(log_file, 0o600)
+        except OSError as error:
+            raise ConfigurationError(f"Could not make the log file {log_file}: {error.strerror}") from error
+        # A StreamHandler flushes after each line.
+        to_file = logging.StreamHandler(open(descriptor, "w", encoding="utf-8", errors="replace"))  # noqa: SIM115
+        to_file.setFormatter(LineFormatter(colours=False))
+        handlers.append(to_file)
+    root = logging.getLogger()
+    root.handlers[:] = handlers
+    set_level(level)
+    logging.raiseExceptions = False
+    sys.excepthook = lambda kind, error, trace: logging.critical("Crashed", exc_info=(kind, error, trace))

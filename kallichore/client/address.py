@@ -1,0 +1,62 @@
+"""Which server to talk to, however it was named: a URL, a socket, a connection file. [pure]"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from kallichore.errors import ConfigurationError
+
+DEFAULT_URL = "http://localhost:8182"
+
+
+@attrs.frozen
+class Address:
+    """A server's address and token. Either ``host`` and ``port`` are set, or ``socket_path``."""
+
+    host: str | None = None
+    port: int | None = None
+    socket_path: str | None = None
+    token: str | None = attrs.field(default=None, repr=False)
+
+    @property
+    def authority(self) -> str:
+        """What goes into a Host header."""
+        return f"{self.host}:{self.port}" if self.host is not None else "localhost"
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """The headers that every request needs."""
+        token = [] if self.token is None else [("authorization", f"Bearer {self.token}")]
+        return [("host", self.authority), *token]
+
+
+def from_url(url: str, token: str | None = None) -> Address:
+    """Return the address of ``http://host:port``, or of a socket as ``unix:/path``.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if url.startswith("unix:"):
+        return Address(socket_path=url.removeprefix("unix:").removeprefix("//"), token=token)
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ConfigurationError(f"{url!r} is no server's address; use http://host:port or unix:/path")
+    return Address(host=parts.hostname, port=parts.port or 80, token=token)
+
+
+def from_connection_document(document: Mapping[str, Any]) -> Address:
+    """Return the address in a connection file.
+
+    Raises:
+        ConfigurationError: It holds none that can be reached from here.
+    """
+    token = document.get("bearer_token")
+    if url := document.get("base_path"):
+        return from_url(str(url), token)
+    if path := document.get("socket_path"):
+        return Address(socket_path=str(path), token=token)
+    raise ConfigurationError(f"A server on transport {document.get('transport')} cannot be reached from here")

@@ -1,0 +1,124 @@
+"""A session's channels from outside: messages as dicts, over a WebSocket on whichever transport the server has."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+
+from kallichore.client.address import Address
+from kallichore.client.api_client import ApiClient, ApiError, open_stream, session_path
+from kallichore.errors import KallichoreError
+
+LARGEST_MESSAGE = 1 << 31
+
+
+class ChannelClosedError(KallichoreError):
+    """The channels were closed; ``code`` is the WebSocket close code, 1006 where there was none."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.close_code = code
+
+
+def make_message(msg_type: str, content: dict[str, Any], channel: str = "shell") -> dict[str, Any]:
+    """Return a Jupyter message as clients send it."""
+    return {
+        "header": {
+            "msg_id": secrets.token_hex(16),
+            "msg_type": msg_type,
+            "session": "kcclient",
+            "username": "kcclient",
+            "date": datetime.now(UTC).isoformat(),
+            "version": "5.3",
+        },
+        "parent_header": None,
+        "channel": channel,
+        "content": content,
+        "metadata": {},
+        "buffers": [],
+    }
+
+
+def make_execute_request(code: str, **content: Any) -> dict[str, Any]:
+    """Return an ``execute_request``; ``content`` are members other than the usual."""
+    usual = {"silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": True, "stop_on_error": True}
+    return make_message("execute_request", {"code": code, **usual, **content})
+
+
+@attrs.frozen(eq=False)
+class ChannelClient:
+    """A session's channels, open. Made by `open_channel`."""
+
+    socket: WebSocketConnection
+
+    async def send(self, message: dict[str, Any]) -> str:
+        """Send a message and return its ``msg_id``.
+
+        Raises:
+            ChannelClosedError: The channels are closed.
+        """
+        try:
+            await self.socket.send_message(json.dumps(message))
+        except ConnectionClosed as error:
+            raise _closed(error) from error
+        return str(message["header"]["msg_id"])
+
+    async def receive(self) -> dict[str, Any]:
+        """Wait for the next message. Cancelling loses nothing.
+
+        Raises:
+            ChannelClosedError: The channels are closed.
+        """
+        try:
+            message: dict[str, Any] = json.loads(await self.socket.get_message())
+        except ConnectionClosed as error:
+            raise _closed(error) from error
+        return message
+
+
+def _closed(error: ConnectionClosed) -> ChannelClosedError:
+    reason = error.reason
+    code = 1006 if reason is None else int(reason.code)
+    text = "" if reason is None or not reason.reason else f": {reason.reason}"
+    return ChannelClosedError(f"The channels were closed ({code}){text}", code)
+
+
+@asynccontextmanager
+async def open_channel(address: Address, session_id: str) -> AsyncIterator[ChannelClient]:
+    """Connect to a session's channels; a client that is connected already is displaced. Closed on leaving.
+
+    Raises:
+        ApiError: The server refused.
+        OSError: Nobody listens there.
+    """
+    if address.socket_path is not None:
+        path = await ApiClient(address).call("GET", session_path(session_id, "channels"))
+        stream, resource = await trio.open_unix_socket(path), f"/api/channels/{session_id}"
+    else:
+        stream, resource = await open_stream(address), session_path(session_id, "channels")
+    headers = [(name.encode(), value.encode()) for name, value in address.headers if name != "host"]
+    async with trio.open_nursery() as nursery:
+        try:
+            socket = await wrap_client_stream(
+                nursery,
+                stream,
+                address.authority,
+                resource,
+                extra_headers=headers,
+                max_message_size=LARGEST_MESSAGE,
+            )
+        except HandshakeError as error:
+            status = getattr(error, "status_code", 400)
+            await trio.aclose_forcefully(stream)
+            raise ApiError(f"Session {session_id} cannot be connected to: status {status}", status, None) from error
+        async with socket:
+            yield ChannelClient(socket)
+        nursery.cancel_scope.cancel()

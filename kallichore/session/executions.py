@@ -1,0 +1,122 @@
+"""Running code from inside this process: an execution and its messages, without being the session's client.
+
+The request joins the same queue as those of clients, and a connected client sees all of it. What the kernel says about
+it is heard here as well, in the order of its arrival.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from kallichore.errors import KernelDiedError
+from kallichore.session.facilities import new_msg_id
+from kallichore.wire.client_messages import make
+from kallichore.wire.envelope import KernelMessage
+
+if TYPE_CHECKING:
+    from kallichore.session.supervisor import Session
+
+WAITING_BYTES = 1 << 28
+"""Bytes of messages that wait for a program that does not read on. What comes beyond is dropped, and counted."""
+
+
+@attrs.define(eq=False)
+class Execution:
+    """One running execution: iterate over it for its messages, decoded, each a dict as clients get it.
+
+    The iteration ends when the kernel has replied and is idle again.
+
+    Attributes:
+        msg_id: The request's id, the parent of all its messages.
+        reply: The content of the ``execute_reply``, once it is there.
+        dropped: How many messages were dropped because nobody took them in time.
+    """
+
+    session: Session
+    msg_id: str
+    reply: dict[str, Any] | None = attrs.field(default=None, init=False)
+    dropped: int = attrs.field(default=0, init=False)
+    _idle: bool = attrs.field(default=False, init=False)
+    _ended: str | None = attrs.field(default=None, init=False)
+    _waiting: deque[bytes] = attrs.field(factory=deque, init=False)
+    _waiting_bytes: int = attrs.field(default=0, init=False)
+    _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def hear(self, message: KernelMessage | str) -> None:
+        """Take in a message of the kernel, or how it ended."""
+        if isinstance(message, str):
+            self._ended = message
+        else:
+            if message.header.msg_type == "execute_reply":
+                self.reply = json.loads(message.content)
+            elif message.header.msg_type == "status" and b'"idle"' in message.content:
+                self._idle = True
+            if self._waiting_bytes > WAITING_BYTES:
+                self.dropped += 1
+            else:
+                self._waiting.append(message.payload)
+                self._waiting_bytes += len(message.payload)
+        self._parked.unpark_all()
+
+    def answer_input(self, value: str) -> None:
+        """Answer the kernel's ``input_request``."""
+        self.session.send(make("input_reply", new_msg_id(), {"value": value, "status": "ok"}, "stdin"))
+
+    def __aiter__(self) -> Execution:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        """Return the next message. Cancelling the wait loses nothing.
+
+        Raises:
+            KernelDiedError: The kernel ended before it had replied.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            if self.reply is not None and self._idle:
+                raise StopAsyncIteration
+            if self._ended is not None:
+                raise KernelDiedError(f"The kernel ended during the execution: {self._ended}")
+            await self._parked.park()
+        payload = self._waiting.popleft()
+        self._waiting_bytes -= len(payload)
+        message: dict[str, Any] = json.loads(payload)
+        return message
+
+
+@asynccontextmanager
+async def open_execution(session: Session, code: str, **content: Any) -> AsyncIterator[Execution]:
+    """Execute code and hear what the kernel says about it.
+
+    Leaving the block early, or cancelling it, stops listening and takes a request that still waits out of the queue; one
+    that runs goes on, until somebody interrupts it.
+
+    Args:
+        session: Whose kernel.
+        code: What to run.
+        content: Other members of the request's content (messaging spec, "Execute"): ``silent``, ``store_history``,
+            ``allow_stdin``, ``stop_on_error``, ``user_expressions``.
+
+    Raises:
+        KernelDiedError: There is no kernel.
+    """
+    if not session.is_running:
+        raise KernelDiedError(f"Session {session.session_id} has no kernel ({session.status.value}); start it first")
+    request = {"silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False, **content}
+    message = make("execute_request", new_msg_id(), {"code": code, "stop_on_error": True, **request})
+    conversation = session.conversation
+    execution = Execution(session, message.msg_id)
+    conversation.listeners[message.msg_id] = execution.hear
+    try:
+        session.send(message)
+        yield execution
+    finally:
+        del conversation.listeners[message.msg_id]
+        conversation.queue.withdraw(message.msg_id)

@@ -1,0 +1,181 @@
+"""The heartbeat: when it is sent, when its silence counts, and when it does not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from kallichore.session.heartbeat import TOO_LATE, HeartbeatMonitor
+
+LIMIT = 5.0
+PAUSE = 2.0
+
+
+@pytest.fixture
+def monitor() -> HeartbeatMonitor:
+    """Return a monitor whose first heartbeat was sent at 100 s."""
+    monitor = HeartbeatMonitor(LIMIT, PAUSE)
+    monitor.sent(100)
+    return monitor
+
+
+def test_first_heartbeat_is_due_at_once() -> None:
+    """A kernel that is new is asked without delay."""
+    assert HeartbeatMonitor(LIMIT, PAUSE).is_due(0)
+
+
+def test_nothing_is_due_while_a_heartbeat_is_open(monitor: HeartbeatMonitor) -> None:
+    """While an answer may still come in time nothing else is sent; the next look is at the deadline."""
+    assert (monitor.is_due(104), monitor.next_action_at()) == (False, 105)
+
+
+def test_answered_heartbeat_is_followed_by_a_pause(monitor: HeartbeatMonitor) -> None:
+    """A healthy kernel is asked again a pause after its answer."""
+    monitor.answered(100.25)
+
+    assert (monitor.next_action_at(), monitor.is_due(102.24), monitor.is_due(102.25)) == (102.25, False, True)
+
+
+def test_silence_begins_at_the_limit_and_once(monitor: HeartbeatMonitor) -> None:
+    """The kernel counts as silent when the limit is over, not before, and begins to only once."""
+    assert [monitor.expired(now) for now in (104.99, 105, 105, 106)] == [False, True, False, False]
+
+
+def test_silent_kernel_is_asked_again_after_the_pause(monitor: HeartbeatMonitor) -> None:
+    """Heartbeats go on every limit and pause, and further silence begins nothing new."""
+    monitor.expired(105)
+    due = monitor.next_action_at()
+    monitor.sent(due)
+
+    assert (due, monitor.next_action_at(), monitor.expired(112), monitor.is_silent) == (107, 112, False, True)
+
+
+def test_late_answer_ends_silence_once(monitor: HeartbeatMonitor) -> None:
+    """An answer after the limit is an answer."""
+    monitor.expired(105)
+
+    assert (monitor.answered(106), monitor.is_silent, monitor.answered(106.1)) == (True, False, False)
+
+
+def test_answer_to_the_heartbeat_before_counts_for_the_open_one(monitor: HeartbeatMonitor) -> None:
+    """A kernel that answers anything is there: its next heartbeat comes a pause later, and no deadline is left."""
+    monitor.expired(105)
+    monitor.sent(107)
+    monitor.answered(108)
+
+    assert (monitor.expired(112), monitor.next_action_at()) == (False, 110)
+
+
+def test_second_answer_does_not_delay_the_next_heartbeat(monitor: HeartbeatMonitor) -> None:
+    """An answer too many, such as the late one to an old heartbeat, leaves the pause as it is."""
+    monitor.answered(100.5)
+    monitor.answered(102)
+
+    assert monitor.next_action_at() == 102.5
+
+
+def test_answer_within_the_limit_ends_no_silence(monitor: HeartbeatMonitor) -> None:
+    """A kernel that was never silent is not back."""
+    assert monitor.answered(104.9) is False
+
+
+def test_silence_can_begin_again(monitor: HeartbeatMonitor) -> None:
+    """After it was back, the kernel can be silent anew."""
+    monitor.expired(105)
+    monitor.answered(106)
+    monitor.sent(107)
+
+    assert monitor.expired(112) is True
+
+
+def test_machine_that_slept_does_not_blame_the_kernel(monitor: HeartbeatMonitor) -> None:
+    """After a deadline was missed by far, by an hour of sleep, the kernel gets the whole limit anew."""
+    woken = 100 + 3600
+
+    assert (monitor.expired(woken), monitor.is_silent, monitor.next_action_at()) == (False, False, woken + LIMIT)
+    assert monitor.expired(woken + LIMIT) is True
+
+
+def test_look_that_is_a_little_late_counts(monitor: HeartbeatMonitor) -> None:
+    """A busy loop looks late by a moment; that does not excuse the kernel."""
+    assert monitor.expired(105 + TOO_LATE) is True
+
+
+def test_sleep_during_the_pause_is_followed_by_a_heartbeat(monitor: HeartbeatMonitor) -> None:
+    """A machine that slept between two heartbeats sends the next, and counts from there."""
+    monitor.answered(100.1)
+    woken = 100 + 3600
+
+    assert (monitor.expired(woken), monitor.is_due(woken)) == (False, True)
+
+
+class HeartbeatMachine(RuleBasedStateMachine):
+    """The loop that uses the monitor, on a clock that also jumps, with a kernel that answers when it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.monitor = HeartbeatMonitor(LIMIT, PAUSE)
+        self.now = 0.0
+        self.open_for = 0.0
+        """For how many waking seconds a heartbeat is unanswered; sleep does not count."""
+        self.waits_for_answer = False
+        self.silent = False
+        self.last_sent = float("-inf")
+
+    def look(self) -> None:
+        """Do what the loop does when its wait ends."""
+        if self.monitor.expired(self.now):
+            assert (self.silent, self.waits_for_answer) == (False, True)
+            assert self.open_for >= LIMIT
+
+            self.silent = True
+        if self.monitor.is_due(self.now):
+            assert self.now - self.last_sent >= PAUSE
+
+            self.monitor.sent(self.now)
+            self.last_sent = self.now
+            self.open_for, self.waits_for_answer = 0.0, True
+
+    @rule()
+    def wait(self) -> None:
+        """The loop wakes up when it wants to."""
+        before = self.now
+        self.now = max(self.now, self.monitor.next_action_at())
+        self.open_for += self.now - before
+
+        assert self.now - before <= max(LIMIT, PAUSE)
+
+        self.look()
+
+    @rule(late=st.floats(0, TOO_LATE))
+    def wake_up_late(self, late: float) -> None:
+        """Something else kept the loop busy for a moment."""
+        before = self.now
+        self.now = max(self.now, self.monitor.next_action_at()) + late
+        self.open_for += self.now - before
+        self.look()
+
+    @rule(asleep=st.floats(LIMIT + PAUSE + TOO_LATE, 1e6))
+    def sleep(self, asleep: float) -> None:
+        """The machine sleeps: longer than all deadlines, and no part of it is the kernel's fault."""
+        self.now += asleep
+        self.look()
+
+    @precondition(lambda self: self.last_sent >= 0)
+    @rule(after=st.floats(0, 1))
+    def answer(self, after: float) -> None:
+        """The kernel answers, in time, late, or twice; before the loop looks at the deadline."""
+        self.now += after
+
+        assert self.monitor.answered(self.now) == self.silent
+
+        self.silent, self.waits_for_answer = False, False
+
+    @invariant()
+    def agrees_on_silence(self) -> None:
+        """Silence begins and ends in turn, as it was told."""
+        assert self.monitor.is_silent == self.silent
+
+
+TestHeartbeatMachine = HeartbeatMachine.TestCase

@@ -1,0 +1,119 @@
+"""The file for undelivered messages: a queue that gives its space back and survives a full disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from kallichore.session import overflow_file
+from kallichore.session.overflow_file import OverflowFile
+
+PLENTY = 1 << 20
+
+
+@pytest.fixture
+def overflow() -> Iterator[OverflowFile]:
+    """Return an overflow that is closed afterwards."""
+    overflow = OverflowFile()
+    yield overflow
+    overflow.close()
+
+
+@pytest.fixture
+def directory(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> os.PathLike[str]:
+    """Return the directory in which temporary files are made."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_messages_come_back_in_order(overflow: OverflowFile) -> None:
+    """What was pushed is read as it was, an empty message included."""
+    assert [overflow.push(payload) for payload in (b"a", b"", b"ccc")] == [True] * 3
+    assert (overflow.read(0, 10, PLENTY), overflow.size) == ([b"a", b"", b"ccc"], 4)
+
+
+def test_reading_can_begin_anywhere(overflow: OverflowFile) -> None:
+    """A reader skips what it has, and gets no more than it asks for."""
+    for payload in (b"a", b"bb", b"ccc", b"d"):
+        overflow.push(payload)
+
+    assert (overflow.read(1, 2, PLENTY), overflow.read(1, 10, 5), overflow.read(2, 10, 1)) == (
+        [b"bb", b"ccc"],
+        [b"bb", b"ccc"],
+        [b"ccc"],
+    )
+
+
+def test_pushing_goes_on_after_reading_and_dropping(overflow: OverflowFile) -> None:
+    """New messages go to the end, wherever was read, and whatever was dropped."""
+    overflow.push(b"a")
+    overflow.push(b"bb")
+    overflow.read(0, 1, PLENTY)
+    overflow.drop(1)
+    overflow.push(b"ccc")
+
+    assert (overflow.read(0, 10, PLENTY), overflow.size) == ([b"bb", b"ccc"], 5)
+
+
+def test_emptied_overflow_can_be_filled_again(overflow: OverflowFile) -> None:
+    """When all was dropped it begins anew."""
+    overflow.push(b"a")
+    overflow.drop(1)
+    overflow.push(b"b")
+
+    assert (overflow.read(0, 10, PLENTY), overflow.size) == ([b"b"], 1)
+
+
+def test_messages_survive_that_space_is_given_back(overflow: OverflowFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that is much longer than what it holds at a time loses nothing."""
+    monkeypatch.setattr(overflow_file, "COMPACT_AT", 64)
+    numbers = [b"%d" % number for number in range(500)]
+    read: list[bytes] = []
+    for payload in numbers:
+        overflow.push(payload)
+        if len(payload) + overflow.size > 40:
+            read += overflow.read(0, 5, PLENTY)
+            overflow.drop(5)
+
+    assert read + overflow.read(0, 1000, PLENTY) == numbers
+
+
+def test_nothing_is_left_in_the_directory(overflow: OverflowFile, directory: os.PathLike[str]) -> None:
+    """The file has no name: nothing is left behind even by a server that is killed."""
+    overflow.push(b"a")
+
+    assert (os.listdir(directory) if os.name == "posix" else []) == []
+
+
+def test_closed_overflow_is_empty(overflow: OverflowFile) -> None:
+    """Closing forgets everything, and again does no harm."""
+    overflow.push(b"a")
+    overflow.close()
+    overflow.close()
+
+    assert overflow.size == 0
+
+
+def test_directory_that_takes_no_file_is_refused(
+    overflow: OverflowFile, directory: os.PathLike[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no file can be made a message is refused, with a line in the log, and nothing is counted."""
+    os.rmdir(directory)
+
+    assert (overflow.push(b"a"), overflow.size, len(caplog.records)) == (False, 0, 1)
+
+
+def test_disk_that_takes_a_part_only_is_refused(overflow: OverflowFile) -> None:
+    """A message of which only the beginning fits is refused whole; later ones that fit are kept intact."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    overflow.push(b"a" * 6)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        pushed = [overflow.push(payload) for payload in (b"b" * 6, b"cccc")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert (pushed, overflow.read(0, 10, PLENTY)) == ([False, True], [b"a" * 6, b"cccc"])

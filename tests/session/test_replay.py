@@ -1,0 +1,323 @@
+"""The journal: every message once and in order, or an honest count of those that are missing."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+
+import attrs
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from kallichore.session.overflow_file import OverflowFile
+from kallichore.session.replay import Batch, Journal, Overflow
+
+PLENTY = 1 << 20
+
+
+@attrs.define
+class MemoryOverflow:
+    """An overflow in memory, which can be full like a disk.
+
+    Args:
+        is_full: Whether it takes nothing more.
+    """
+
+    is_full: bool = False
+    payloads: deque[bytes] = attrs.field(factory=deque, init=False)
+
+    @property
+    def size(self) -> int:
+        """How many bytes of messages it holds."""
+        return sum(map(len, self.payloads))
+
+    def push(self, payload: bytes) -> bool:
+        """Add a message at the end, unless it is full."""
+        if not self.is_full:
+            self.payloads.append(payload)
+        return not self.is_full
+
+    def read(self, skip: int, count: int, max_bytes: int) -> list[bytes]:
+        """Return messages up to a count and a size, but at least one."""
+        payloads = list(islice(self.payloads, skip, skip + count))
+        while len(payloads) > 1 and sum(map(len, payloads)) > max_bytes:
+            payloads.pop()
+        return payloads
+
+    def drop(self, count: int) -> None:
+        """Forget the first messages."""
+        for _ in range(count):
+            self.payloads.popleft()
+
+
+def journal_of(*payloads: bytes, memory: int = PLENTY, file: int = PLENTY, overflow: Overflow | None = None) -> Journal:
+    """Return a journal to which these messages were appended."""
+    journal = Journal(memory, file, overflow or MemoryOverflow())
+    for payload in payloads:
+        journal.append(payload)
+    return journal
+
+
+def read_all(journal: Journal, position: int = 0) -> list[bytes]:
+    """Return all messages from a position on, read batch by batch."""
+    payloads: list[bytes] = []
+    while position < journal.end:
+        batch = journal.read(position, PLENTY, 1000)
+        payloads += batch.payloads
+        position = batch.next_position
+    return payloads
+
+
+def test_messages_are_numbered_from_zero() -> None:
+    """The first message has number 0, the next 1; the end is the number to come."""
+    journal = journal_of()
+
+    assert (journal.end, [journal.append(b"a"), journal.append(b"b")], journal.end) == (0, [0, 1], 2)
+
+
+def test_batch_holds_what_was_appended() -> None:
+    """A reader gets the messages in order, and where to read on."""
+    assert journal_of(b"a", b"b", b"c").read(1, PLENTY, 10) == Batch([b"b", b"c"], 3, 0)
+
+
+def test_reading_forgets_nothing() -> None:
+    """A message that was read but not released is read again: its delivery may have failed."""
+    journal = journal_of(b"a", b"b")
+
+    assert [journal.read(0, PLENTY, 10), journal.read(0, PLENTY, 10)] == [Batch([b"a", b"b"], 2, 0)] * 2
+
+
+def test_reader_at_the_end_gets_nothing() -> None:
+    """Where nothing is new a batch is empty and leads nowhere."""
+    assert journal_of(b"a").read(1, PLENTY, 10) == Batch([], 1, 0)
+
+
+def test_batch_is_bounded_by_count() -> None:
+    """A batch has no more messages than asked for."""
+    assert journal_of(b"a", b"b", b"c").read(0, PLENTY, 2) == Batch([b"a", b"b"], 2, 0)
+
+
+def test_batch_is_bounded_by_bytes() -> None:
+    """A batch ends before the message that would make it too large."""
+    assert journal_of(b"aa", b"bb", b"cc").read(0, 5, 10) == Batch([b"aa", b"bb"], 2, 0)
+
+
+@pytest.mark.parametrize("memory", [PLENTY, 0])
+def test_message_larger_than_a_batch_comes_alone(memory: int) -> None:
+    """What is larger than the bound is delivered all the same, by itself."""
+    assert journal_of(b"aaaa", b"b", memory=memory).read(0, 3, 10) == Batch([b"aaaa"], 1, 0)
+
+
+def test_released_messages_are_forgotten() -> None:
+    """What was delivered takes no space."""
+    journal = journal_of(b"aa", b"b")
+    journal.release(1)
+
+    assert (journal.first, journal.released, journal.memory_bytes, read_all(journal, 1)) == (1, 1, 1, [b"b"])
+
+
+def test_release_of_what_is_gone_changes_nothing() -> None:
+    """To release the same again, or less, is harmless."""
+    journal = journal_of(b"a", b"b", b"c")
+    journal.release(2)
+    journal.release(1)
+
+    assert (journal.first, journal.released, read_all(journal, 2)) == (2, 2, [b"c"])
+
+
+def test_everything_released_is_nothing_undelivered() -> None:
+    """With all delivered the journal is empty and goes on counting."""
+    journal = journal_of(b"a", b"b")
+    journal.release(2)
+
+    assert (journal.has_undelivered, journal.first, journal.memory_bytes, journal.append(b"c")) == (False, 2, 0, 2)
+
+
+def test_older_messages_move_out_of_memory() -> None:
+    """Beyond the memory limit the oldest go to the overflow, in order, and are read from there."""
+    overflow = MemoryOverflow()
+    journal = journal_of(b"aa", b"bb", b"cc", memory=3, overflow=overflow)
+
+    assert (list(overflow.payloads), journal.memory_bytes) == ([b"aa", b"bb"], 2)
+    assert read_all(journal) == [b"aa", b"bb", b"cc"]
+
+
+def test_journal_within_its_memory_leaves_the_overflow_alone() -> None:
+    """A session that stays within memory needs no file."""
+    overflow = MemoryOverflow()
+    journal_of(b"aa", b"b", memory=3, overflow=overflow)
+
+    assert list(overflow.payloads) == []
+
+
+def test_release_reaches_through_the_overflow_into_memory() -> None:
+    """Delivered messages are forgotten wherever they are."""
+    overflow = MemoryOverflow()
+    journal = journal_of(b"aa", b"bb", b"c", b"d", memory=2, overflow=overflow)
+    journal.release(3)
+
+    assert (list(overflow.payloads), journal.memory_bytes, journal.first) == ([], 1, 3)
+
+
+def test_oldest_are_dropped_when_all_is_full() -> None:
+    """Beyond both limits the oldest messages go, and a reader is told how many."""
+    journal = journal_of(b"aa", b"bb", b"cc", b"dd", memory=2, file=4)
+
+    assert (journal.read(0, PLENTY, 10), journal.dropped) == (Batch([b"bb", b"cc"], 3, 1), 1)
+
+
+def test_reader_behind_the_gap_misses_nothing() -> None:
+    """A reader that has what was dropped is told of no gap."""
+    journal = journal_of(b"aa", b"bb", b"cc", b"dd", memory=2, file=4)
+
+    assert journal.read(1, PLENTY, 10).missed == 0
+
+
+def test_release_behind_the_gap_is_harmless() -> None:
+    """A batch may be delivered after its messages were dropped: what is newer stays."""
+    journal = journal_of(b"aa", b"bb", memory=2, file=2)
+    journal.append(b"cc")
+    journal.release(1)
+
+    assert (journal.first, journal.released, read_all(journal, 1)) == (1, 1, [b"bb", b"cc"])
+
+
+def test_message_larger_than_everything_is_a_gap() -> None:
+    """A message that fits nowhere is dropped with all before it, so that the gap is one, and counted."""
+    journal = journal_of(b"a", b"b" * 9, b"c", memory=2, file=4)
+
+    assert (journal.read(0, PLENTY, 10), journal.dropped) == (Batch([b"c"], 3, 2), 2)
+
+
+def test_gap_with_nothing_behind_it_is_told_too() -> None:
+    """Where all is gone, a reader still learns how many it misses, and then there is nothing more to say."""
+    journal = journal_of(b"a" * 9, memory=2, file=4)
+    batch = journal.read(0, PLENTY, 10)
+
+    assert (journal.has_undelivered, batch) == (True, Batch([], 1, 1))
+
+    journal.release(batch.next_position)
+
+    assert journal.has_undelivered is False
+
+
+def test_disk_that_is_full_is_a_gap() -> None:
+    """What the overflow does not take is dropped and counted; later messages follow in order."""
+    overflow = MemoryOverflow()
+    journal = journal_of(b"aa", b"bb", memory=2, overflow=overflow)
+    overflow.is_full = True
+    journal.append(b"cc")
+    overflow.is_full = False
+    journal.append(b"dd")
+
+    assert journal.read(0, PLENTY, 10) == Batch([b"cc"], 3, 2)
+    assert read_all(journal, 3) == [b"dd"]
+
+
+def test_no_file_is_a_bounded_memory() -> None:
+    """With a file limit of zero the oldest are dropped at the memory limit."""
+    overflow = MemoryOverflow()
+    journal = journal_of(b"aa", b"bb", b"cc", memory=4, file=0, overflow=overflow)
+
+    assert (journal.read(0, PLENTY, 10), list(overflow.payloads)) == (Batch([b"bb", b"cc"], 3, 1), [])
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """A reader that takes any batches at any time, and releases them when it likes, from a journal under pressure."""
+
+    memory_limit = 40
+    file_limit = 100
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.overflow = self.make_overflow()
+        self.journal = Journal(self.memory_limit, self.file_limit, self.overflow)
+        self.appended: list[bytes] = []
+        self.position = 0
+        self.missed = 0
+        self.received: list[int] = []
+
+    def make_overflow(self) -> Overflow:
+        """Return the overflow that this journal has."""
+        return MemoryOverflow()
+
+    @rule(sizes=st.lists(st.integers(0, 20) | st.sampled_from([41, 99, 101, 150]), min_size=1, max_size=12))
+    def append(self, sizes: list[int]) -> None:
+        """Messages come in, each with a text of its own; some are larger than a limit."""
+        for size in sizes:
+            number = len(self.appended)
+            self.appended.append((b"%d." % number * size)[:size])
+
+            assert self.journal.append(self.appended[-1]) == number
+
+    @rule(max_bytes=st.integers(1, 200), max_messages=st.integers(1, 20))
+    def read(self, max_bytes: int, max_messages: int) -> None:
+        """The reader takes a batch and goes on behind it."""
+        batch = self.journal.read(self.position, max_bytes, max_messages)
+        first = self.position + batch.missed
+        numbers = range(first, first + len(batch.payloads))
+
+        assert list(batch.payloads) == [self.appended[number] for number in numbers]
+        assert batch.next_position == numbers.stop
+        assert len(batch.payloads) <= max_messages
+        assert sum(map(len, batch.payloads)) <= max_bytes or len(batch.payloads) == 1
+        assert batch.next_position > self.position or self.position == len(self.appended)
+
+        self.received += numbers
+        self.missed += batch.missed
+        self.position = batch.next_position
+
+    @precondition(lambda self: self.position)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        """Some of what was read is delivered."""
+        self.journal.release(data.draw(st.integers(0, self.position)))
+
+    @precondition(lambda self: self.position > self.journal.released)
+    @rule()
+    def reconnect(self) -> None:
+        """Another reader comes: it begins where the delivered messages end."""
+        self.position = self.journal.released
+        self.received = [number for number in self.received if number < self.position]
+        self.missed = self.position - len(self.received)
+
+    @invariant()
+    def every_number_is_received_or_missed(self) -> None:
+        """Nothing comes twice, nothing out of order, nothing is gone without being counted."""
+        assert self.received == sorted(set(self.received))
+        assert len(self.received) + self.missed == self.position
+
+    @invariant()
+    def bounds_hold(self) -> None:
+        """Neither memory nor the file ever holds more than its limit, and what they hold is what is not gone."""
+        assert self.journal.memory_bytes <= self.memory_limit
+        assert self.overflow.size <= self.file_limit
+        assert self.journal.memory_bytes + self.overflow.size == sum(map(len, self.appended[self.journal.first :]))
+
+    @invariant()
+    def nothing_is_dropped_without_need(self) -> None:
+        """What is gone was delivered, or there was no room for it."""
+        assert self.journal.dropped == 0 or sum(map(len, self.appended)) > self.memory_limit
+
+
+class JournalInAFileMachine(JournalMachine):
+    """The same with a real file."""
+
+    @initialize()
+    def begin_with_an_empty_file(self) -> None:
+        """An overflow is empty at first."""
+        assert self.overflow.size == 0
+
+    def make_overflow(self) -> Overflow:
+        """Return an overflow that keeps its messages in a file."""
+        self.file = OverflowFile()
+        return self.file
+
+    def teardown(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+TestJournalMachine = JournalMachine.TestCase
+TestJournalInAFileMachine = JournalInAFileMachine.TestCase
