@@ -102,7 +102,9 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
                 raise UnauthorizedError("The bearer token is missing or wrong")
             _log(operation, subject[0] if subject else None, span_id)
             if operation.body is not None:
-                body, ignored[:] = operation.parse(await request.get_data(cache=False, as_text=False))
+                raw = await request.get_data(cache=False, as_text=False)
+                assert isinstance(raw, bytes)
+                body, ignored[:] = operation.parse(raw)
                 response = _json(to_json(await handlers[operation.operation_id](*subject, body)), 200)
             else:
                 response = _json(to_json(await handlers[operation.operation_id](*subject)), 200)

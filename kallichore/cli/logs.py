@@ -52,7 +52,7 @@ def choose_level(option: str | None, environ: Mapping[str, str]) -> tuple[str, s
 class LineFormatter(logging.Formatter):
     """``HH:MM:SS [LEVEL] message``, in UTC; DEBUG says where from, TRACE exactly where from."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def __init__(self, *, colours: bool) -> None:
         super().__init__(datefmt="%H:%M:%S")

@@ -22,7 +22,11 @@ logger = logging.getLogger(__name__)
 
 @attrs.frozen
 class KernelSpec:
-    """An installed kernel."""
+    """An installed kernel.
+
+    Its ``kernel_protocol_version`` is not among this: ipykernel says 5.5 there and does not register itself (JEP 66), so
+    what it says is no ground to start it any other way than with a connection file.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -31,7 +35,6 @@ class KernelSpec:
     resource_dir: str
     env: dict[str, str] = attrs.field(factory=dict)
     interrupt_mode: InterruptMode = InterruptMode.SIGNAL
-    protocol_version: str = "5.3"
 
     def new_session(self, session_id: str, **members: Any) -> NewSession:
         """Return a request for a session with this kernel; ``members`` are further members of `NewSession`."""
@@ -41,7 +44,6 @@ class KernelSpec:
             "display_name": self.display_name,
             "language": self.language,
             "interrupt_mode": self.interrupt_mode,
-            "protocol_version": self.protocol_version,
             "env": tuple(VarAction(VarActionType.REPLACE, name, value) for name, value in self.env.items()),
         }
         return NewSession(**{**request, **members})
@@ -74,7 +76,6 @@ def _read(folder: Path) -> KernelSpec:
         resource_dir=str(folder),
         env={str(name): str(value) for name, value in document.get("env", {}).items()},
         interrupt_mode=InterruptMode(document.get("interrupt_mode", "signal")),
-        protocol_version=str(document.get("kernel_protocol_version", "5.3")),
     )
 
 

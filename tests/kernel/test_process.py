@@ -149,6 +149,7 @@ async def test_grandchildren_end_with_the_kernel(killed: bool) -> None:
         rest = await read_to_end(process.stdout)
 
     assert rest == b""
+    assert process.ending is not None
     assert (-1 if killed else 0) == process.ending.code
 
 

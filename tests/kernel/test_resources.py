@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kallichore.kernel.resources import (
     REFRESH_EVERY,
@@ -225,8 +224,8 @@ def test_children_of_any_thread_are_found() -> None:
 @posix_only
 def test_children_count_only_where_they_shall() -> None:
     """With children a tree has the threads of all of its processes, without them those of its root."""
-    child = "print('ready', flush=True); input()"
-    with open_tree(f'"{sys.executable}" -c "{child}" <&0 & wait') as process:
+    child = "import time; print('ready', flush=True); time.sleep(600)"
+    with open_tree(f'"{sys.executable}" -c "{child}" & wait') as process:
         with_children = ResourceSampler().sample(process.pid, include_children=True)
         alone = ResourceSampler().sample(process.pid, include_children=False)
 

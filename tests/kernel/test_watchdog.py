@@ -270,7 +270,7 @@ async def test_lost_watchdog_is_logged_once(directory: Path, caplog: pytest.LogC
 
 
 async def test_watchdog_that_does_not_read_costs_no_kernel(directory: Path) -> None:
-    """A pipe that is full, since the watchdog stands still, is not closed: that would end the kernels of a living server."""
+    """A pipe that is full, the watchdog standing still, is not closed: that would end a living server's kernels."""
     with trio.fail_after(PATIENCE), open_sleeper() as sleeper:
         async with open_watchdog(directory) as watchdog:
             companion = find_companion()
@@ -304,8 +304,8 @@ async def test_kernels_do_not_hold_the_pipe(directory: Path) -> None:
             companion = find_companion()
             with open_sleeper() as sleeper:
                 pipe = os.readlink(f"/proc/{companion}/fd/0")
-                descriptors = Path(f"/proc/{sleeper.group}/fd").iterdir()
-                held = [os.readlink(descriptor) for descriptor in descriptors]
+                descriptors = f"/proc/{sleeper.group}/fd"
+                held = [os.readlink(f"{descriptors}/{number}") for number in os.listdir(descriptors)]
 
     assert pipe.startswith("pipe:")
     assert pipe not in held
@@ -323,7 +323,7 @@ async def test_watchdogs_leave_no_descriptors(directory: Path) -> None:
 
 
 async def test_file_is_removed_whatever_its_name(tmp_path: Path, directory: Path) -> None:
-    """A guarded file is removed, and no other: spaces at the end, backslashes, leading dashes, characters that are no UTF-8."""
+    """A guarded file is removed, and no other: spaces at the end, backslashes, dashes, bytes that are no UTF-8."""
     names = ["two  spaces ", "back\\slash", "-rf", "$HOME *", os.fsdecode(b"latin \xe9")]
     files = [tmp_path / name for name in names]
     other = tmp_path / "two  spaces"
