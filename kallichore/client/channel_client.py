@@ -8,16 +8,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+from wsproto.utilities import LocalProtocolError
 
 from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient, ApiError, open_stream, session_path
 from kallichore.errors import KallichoreError
 
 LARGEST_MESSAGE = 1 << 31
+
+CLOSING_PATIENCE = 2.0
+"""Seconds that the server is given to answer our close frame."""
 
 
 class ChannelClosedError(KallichoreError):
@@ -101,24 +106,31 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
     """
     if address.socket_path is not None:
         path = await ApiClient(address).call("GET", session_path(session_id, "channels"))
-        stream, resource = await trio.open_unix_socket(path), f"/api/channels/{session_id}"
+        stream, resource = await trio.open_unix_socket(path), f"/api/channels/{quote(session_id, safe='')}"
     else:
         stream, resource = await open_stream(address), session_path(session_id, "channels")
     headers = [(name.encode(), value.encode()) for name, value in address.headers if name != "host"]
-    async with trio.open_nursery() as nursery:
-        try:
-            socket = await wrap_client_stream(
-                nursery,
-                stream,
-                address.authority,
-                resource,
-                extra_headers=headers,
-                max_message_size=LARGEST_MESSAGE,
-            )
-        except HandshakeError as error:
-            status = getattr(error, "status_code", 400)
-            await trio.aclose_forcefully(stream)
-            raise ApiError(f"Session {session_id} cannot be connected to: status {status}", status, None) from error
-        async with socket:
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                socket = await wrap_client_stream(
+                    nursery,
+                    stream,
+                    address.authority,
+                    resource,
+                    extra_headers=headers,
+                    max_message_size=LARGEST_MESSAGE,
+                )
+            except HandshakeError as error:
+                status = getattr(error, "status_code", 400)
+                text = f"Session {session_id} cannot be connected to: status {status}"
+                raise ApiError(text, status, None) from error
             yield ChannelClient(socket)
-        nursery.cancel_scope.cancel()
+            with trio.move_on_after(CLOSING_PATIENCE):
+                await socket.aclose()
+            nursery.cancel_scope.cancel()
+    except* LocalProtocolError:
+        # trio-websocket's reader answers a ping that comes while we are closing, and stumbles over it.
+        pass
+    finally:
+        await trio.aclose_forcefully(stream)

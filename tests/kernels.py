@@ -1,0 +1,153 @@
+"""Kernels for tests: real ones, and the scripted one for faults."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import trio
+from kallichore.client.address import Address
+from kallichore.client.api_client import ApiClient, session_path
+from kallichore.client.channel_client import ChannelClient, make_execute_request, open_channel
+from kallichore.config import ServerConfig
+from kallichore.embed import RunningServer, serve
+from kallichore.models.bodies import NewSession
+
+SCRIPTED = Path(__file__).with_name("scripted_kernel.py")
+
+REAL_TIME = 30.0
+"""Seconds after which a wait for a real kernel has failed; on a noisy machine they take a second or two."""
+
+
+def scripted_argv(*behaviours: str) -> tuple[str, ...]:
+    """Return the command line of a scripted kernel."""
+    flags = [word for name in behaviours for word in ("--behaviour", name)]
+    return (sys.executable, str(SCRIPTED), "{connection_file}", *flags)
+
+
+def ipykernel_argv() -> tuple[str, ...]:
+    """Return the command line of the Python kernel."""
+    return (sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}")
+
+
+def bash_kernel_argv() -> tuple[str, ...]:
+    """Return the command line of the bash kernel."""
+    return (sys.executable, "-m", "bash_kernel", "-f", "{connection_file}")
+
+
+def scripted(session_id: str = "s", *behaviours: str, **members: Any) -> NewSession:
+    """Return a request for a session with a scripted kernel."""
+    return NewSession(session_id=session_id, argv=scripted_argv(*behaviours), **members)
+
+
+def body(session_id: str = "s", *behaviours: str, **members: Any) -> dict[str, Any]:
+    """Return the JSON body of a new session with a scripted kernel."""
+    return {
+        "session_id": session_id,
+        "display_name": "Scripted",
+        "language": "script",
+        "username": "tester",
+        "input_prompt": "",
+        "continuation_prompt": "",
+        "argv": list(scripted_argv(*behaviours)),
+        "session_mode": "console",
+        "working_directory": "",
+        "env": [],
+        "interrupt_mode": "message",
+        "startup_environment": "none",
+        "connection_timeout": 20,
+        **members,
+    }
+
+
+def address_of(server: RunningServer) -> Address:
+    """Return the address under which clients reach a server of this process."""
+    where = server.address
+    if where.socket_path is not None:
+        return Address(socket_path=where.socket_path, token=server.token)
+    return Address(host="127.0.0.1", port=where.port, token=server.token)
+
+
+@asynccontextmanager
+async def open_client(**settings: Any) -> Any:
+    """Run a server and yield a client of its HTTP API."""
+    async with serve(ServerConfig(**settings)) as server:
+        yield ApiClient(address_of(server))
+
+
+@asynccontextmanager
+async def open_started(client: ApiClient, request: dict[str, Any]) -> Any:
+    """Create and start a session, connect to its channels, and yield them; the kernel ends with the server."""
+    await client.call("PUT", "/sessions", request)
+    await client.call("POST", session_path(request["session_id"], "start"))
+    async with open_channel(client.address, request["session_id"]) as channel:
+        yield channel
+
+
+async def receive_until(channel: ChannelClient, wanted: Any) -> list[dict[str, Any]]:
+    """Receive up to and including the first message for which ``wanted`` holds; return all."""
+    messages = []
+    with trio.fail_after(REAL_TIME):
+        while True:
+            messages.append(await channel.receive())
+            if wanted(messages[-1]):
+                return messages
+
+
+def is_type(msg_type: str, parent: str | None = None) -> Any:
+    """Return a predicate: a Jupyter message of this type, and of this parent where one is given."""
+
+    def check(message: dict[str, Any]) -> bool:
+        if message["kind"] != "jupyter" or message["header"]["msg_type"] != msg_type:
+            return False
+        return parent is None or (message["parent_header"] or {}).get("msg_id") == parent
+
+    return check
+
+
+def is_idle(parent: str) -> Any:
+    """Return a predicate: the idle that ends the request ``parent``."""
+    check = is_type("status", parent)
+    return lambda message: check(message) and message["content"]["execution_state"] == "idle"
+
+
+def is_kernel(member: str, value: Any = None) -> Any:
+    """Return a predicate: a ``kind: kernel`` message with this member, and this value where one is given."""
+    return lambda message: member in message and (value is None or message[member] == value)
+
+
+def is_status(status: str) -> Any:
+    """Return a predicate: the session's status became this."""
+    return lambda message: "status" in message and message["status"]["status"] == status
+
+
+async def execute(channel: ChannelClient, code: str) -> list[dict[str, Any]]:
+    """Execute code and return all messages up to its idle."""
+    msg_id = await channel.send(make_execute_request(code))
+    return await receive_until(channel, is_idle(msg_id))
+
+
+def text_of(messages: list[dict[str, Any]]) -> str:
+    """Return what the streams among some messages say, joined."""
+    return "".join(message["content"]["text"] for message in messages if is_type("stream")(message))
+
+
+def statuses_of(messages: list[dict[str, Any]]) -> list[str]:
+    """Return the session statuses among some messages."""
+    return [message["status"]["status"] for message in messages if "status" in message]
+
+
+async def run_code(channel: ChannelClient, code: str) -> str:
+    """Execute code and return what its streams say."""
+    return text_of(await execute(channel, code))
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process is gone, or is a zombie that waits for whoever adopted it to reap it."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

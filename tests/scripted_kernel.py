@@ -1,0 +1,402 @@
+"""A small Jupyter kernel that does as it is told, faults included. For tests; needs only pyzmq.
+
+``python scripted_kernel.py FILE [--behaviour NAME[=VALUE]]...`` where FILE is a connection file, or a registration file
+(JEP 66), for which the kernel binds ports of its own and registers.
+
+Behaviours at the start:
+
+==========================  ==========================================================================================
+``exit-at-start=CODE``      print to stdout and stderr and exit before any socket is bound
+``exit-before-info=CODE``   exit when kernel_info is asked for
+``never-bind``              run without sockets
+``deaf``                    bind the sockets and answer nothing, no heartbeat either
+``silent-shell``            answer heartbeats, never kernel_info
+``slow-info=SECONDS``       answer kernel_info late, and stay responsive otherwise
+``burst=N``                 publish N streams before the kernel_info reply
+``bad-first``               send a badly signed message on shell before the kernel_info reply
+``no-iopub-status``         publish nothing for kernel_info
+``prompts``                 report prompts in kernel_info
+``ignore-shutdown``         answer a shutdown_request and go on
+``ignore-sigterm``          ignore SIGTERM
+``never-register``          do not register (JEP 66)
+``bad-registration``        register with a wrong signature first
+==========================  ==========================================================================================
+
+Code is one command a line; the words are in `COMMANDS` below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from typing import Any
+
+import zmq
+
+DELIMITER = b"<IDS|MSG>"
+
+
+class Interrupted(Exception):
+    """The code was interrupted."""
+
+
+class ScriptError(Exception):
+    """The code asked for an error."""
+
+
+class Kernel:
+    """One kernel process."""
+
+    def __init__(self, file: str, behaviours: dict[str, str]) -> None:
+        self.behaviours = behaviours
+        with open(file) as stream:
+            self.info = json.load(stream)
+        self.key = self.info["key"].encode()
+        self.context = zmq.Context()
+        self.count = 0
+        self.interrupted = False
+        self.parent: dict[str, Any] = {}
+        self.request: list[bytes] = []
+        signal.signal(signal.SIGINT, self.on_sigint)
+        if "ignore-sigterm" in behaviours:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def on_sigint(self, *_: object) -> None:
+        self.interrupted = True
+
+    # Wire
+
+    def sign(self, parts: list[bytes]) -> bytes:
+        return hmac.new(self.key, b"".join(parts), hashlib.sha256).hexdigest().encode()
+
+    def header(self, msg_type: str) -> dict[str, Any]:
+        return {
+            "msg_id": uuid.uuid4().hex,
+            "msg_type": msg_type,
+            "session": "scripted",
+            "username": "kernel",
+            "date": "2026-01-01T00:00:00.000Z",
+            "version": "5.3",
+        }
+
+    def parts(self, msg_type: str, content: Any, parent: dict[str, Any] | None = None) -> list[bytes]:
+        documents = (self.header(msg_type), self.parent if parent is None else parent, {}, content)
+        return [document if isinstance(document, bytes) else json.dumps(document).encode() for document in documents]
+
+    def frames(self, parts: list[bytes], buffers: list[bytes] | None = None) -> list[bytes]:
+        return [DELIMITER, self.sign(parts), *parts, *(buffers or [])]
+
+    def publish(self, msg_type: str, content: Any, *, parent: dict[str, Any] | None = None, buffers: Any = None) -> None:
+        self.iopub.send_multipart([msg_type.encode(), *self.frames(self.parts(msg_type, content, parent), buffers)])
+
+    def reply(self, msg_type: str, content: Any, *, socket: Any = None, parent: dict[str, Any] | None = None) -> None:
+        identities = self.request[: self.request.index(DELIMITER)]
+        target = self.shell if socket is None else socket
+        target.send_multipart([*identities, *self.frames(self.parts(msg_type, content, parent))])
+
+    def stream(self, text: str) -> None:
+        self.publish("stream", {"name": "stdout", "text": text})
+
+    # Life
+
+    def bind(self) -> None:
+        address = f"tcp://{self.info['ip']}"
+        kinds = {
+            "shell": zmq.ROUTER,
+            "control": zmq.ROUTER,
+            "stdin": zmq.ROUTER,
+            "iopub": zmq.PUB,
+            "hb": zmq.ROUTER,
+        }
+        ports = {}
+        for name, kind in kinds.items():
+            # The heartbeat's thread would keep the common context from ending.
+            socket = (zmq.Context() if name == "hb" else self.context).socket(kind)
+            socket.linger = 1000
+            socket.sndhwm = 0
+            port = self.info.get(f"{name}_port")
+            if port:
+                socket.bind(f"{address}:{port}")
+            else:
+                port = socket.bind_to_random_port(address)
+            ports[f"{name}_port"] = port
+            setattr(self, name, socket)
+        if "registration_port" in self.info and "never-register" not in self.behaviours:
+            self.register(ports)
+
+    def register(self, ports: dict[str, int]) -> None:
+        if "bad-registration" in self.behaviours:
+            key, self.key = self.key, b"wrong"
+            assert self.ask_registration(ports)[0] != b""
+            self.key = key
+        answer = self.ask_registration(ports)
+        signature, *parts = answer[answer.index(DELIMITER) + 1 :]
+        assert signature == self.sign(parts[:4]), "the reply is badly signed"
+        assert json.loads(parts[3]) == {"status": "ok", "capabilities": {}}, parts[3]
+        assert json.loads(parts[2]) == {}
+
+    def ask_registration(self, ports: dict[str, int]) -> list[bytes]:
+        with self.context.socket(zmq.REQ) as socket:
+            socket.linger = 0
+            socket.connect(f"tcp://{self.info['ip']}:{self.info['registration_port']}")
+            socket.send_multipart(self.frames(self.parts("handshake_request", ports)))
+            return socket.recv_multipart()
+
+    def beat(self) -> None:
+        while True:
+            try:
+                self.hb.send_multipart(self.hb.recv_multipart())
+            except zmq.ZMQError:
+                return
+
+    def run(self) -> None:
+        behaviours = self.behaviours
+        if "exit-at-start" in behaviours:
+            print("last words on stdout", flush=True)
+            print("last words on stderr", file=sys.stderr, flush=True)
+            os._exit(int(behaviours["exit-at-start"]))
+        if "never-bind" in behaviours:
+            while True:
+                time.sleep(3600)
+        self.bind()
+        if "deaf" in behaviours:
+            while True:
+                time.sleep(3600)
+        threading.Thread(target=self.beat, daemon=True).start()
+        self.poller = zmq.Poller()
+        self.poller.register(self.shell, zmq.POLLIN)
+        self.poller.register(self.control, zmq.POLLIN)
+        while True:
+            ready = dict(self.poller.poll())
+            if self.control in ready:
+                self.on_control()
+            elif self.shell in ready:
+                self.on_request(self.shell)
+
+    def take(self, socket: Any) -> dict[str, Any]:
+        self.request = socket.recv_multipart()
+        start = self.request.index(DELIMITER)
+        assert self.request[start + 1] == self.sign(self.request[start + 2 : start + 6]), "badly signed"
+        self.parent = json.loads(self.request[start + 2])
+        self.raw_content = self.request[start + 5]
+        self.content = json.loads(self.raw_content)
+        return self.parent
+
+    def on_control(self) -> None:
+        """Serve a control request, perhaps in the middle of an execution: put everything back afterwards."""
+        state = (self.parent, self.request, getattr(self, "content", None))
+        header = self.take(self.control)
+        if header["msg_type"] == "interrupt_request":
+            self.interrupted = True
+            self.publish("status", {"execution_state": "busy"})
+            self.reply("interrupt_reply", {"status": "ok"}, socket=self.control)
+            self.publish("status", {"execution_state": "idle"})
+        elif header["msg_type"] == "shutdown_request":
+            self.shut_down(self.control)
+        self.parent, self.request, self.content = state
+
+    def shut_down(self, socket: Any) -> None:
+        self.reply("shutdown_reply", {"status": "ok", **self.content}, socket=socket)
+        if "ignore-shutdown" in self.behaviours:
+            return
+        self.context.destroy(linger=1000)
+        os._exit(0)
+
+    def on_request(self, socket: Any) -> None:
+        header = self.take(socket)
+        msg_type = header["msg_type"]
+        if msg_type == "kernel_info_request":
+            self.on_kernel_info()
+        elif msg_type == "execute_request":
+            self.on_execute()
+        elif msg_type == "shutdown_request":
+            self.shut_down(socket)
+        else:
+            self.publish("status", {"execution_state": "busy"})
+            self.reply(msg_type.replace("_request", "_reply"), {"status": "ok"})
+            self.publish("status", {"execution_state": "idle"})
+
+    def on_kernel_info(self) -> None:
+        behaviours = self.behaviours
+        if "exit-before-info" in behaviours:
+            os._exit(int(behaviours["exit-before-info"]))
+        if "silent-shell" in behaviours:
+            return
+        if "slow-info" in behaviours:
+            self.wait(float(behaviours["slow-info"]))
+        if "no-iopub-status" not in behaviours:
+            self.publish("status", {"execution_state": "busy"})
+        for number in range(int(behaviours.pop("burst", 0))):
+            self.stream(f"burst {number}\n")
+        if "bad-first" in behaviours:
+            identities = self.request[: self.request.index(DELIMITER)]
+            parts = self.parts("kernel_info_reply", {"status": "forged"})
+            self.shell.send_multipart([*identities, DELIMITER, b"0" * 64, *parts])
+        language: dict[str, Any] = {"name": "script", "version": "1", "mimetype": "text/plain", "file_extension": ".s"}
+        if "prompts" in behaviours:
+            language["positron"] = {"input_prompt": "in> ", "continuation_prompt": "...> "}
+        content = {
+            "status": "ok",
+            "protocol_version": "5.3",
+            "implementation": "scripted",
+            "banner": "",
+            "help_links": [],
+            "language_info": language,
+        }
+        self.reply("kernel_info_reply", content)
+        if "no-iopub-status" not in behaviours:
+            self.publish("status", {"execution_state": "idle"})
+
+    def on_execute(self) -> None:
+        self.count += 1
+        self.interrupted = False
+        self.skip: set[str] = set()
+        self.publish("status", {"execution_state": "busy"})
+        self.publish("execute_input", {"code": self.content["code"], "execution_count": self.count})
+        reply: dict[str, Any] = {"status": "ok", "execution_count": self.count}
+        try:
+            for line in self.content["code"].splitlines():
+                word, _, rest = line.partition(" ")
+                COMMANDS[word](self, rest)
+        except (Interrupted, ScriptError) as error:
+            name = "KeyboardInterrupt" if isinstance(error, Interrupted) else "ScriptError"
+            failure = {"ename": name, "evalue": str(error), "traceback": [f"{name}: {error}"]}
+            self.publish("error", failure)
+            reply = {"status": "error", "execution_count": self.count, **failure}
+        idle = lambda: self.publish("status", {"execution_state": "idle"})  # noqa: E731
+        if "idle-first" in self.skip:
+            idle()
+        if "reply" not in self.skip:
+            self.reply("execute_reply", reply)
+        if "twice" in self.skip:
+            self.reply("execute_reply", reply)
+        if not {"idle", "idle-first"} & self.skip:
+            idle()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but serve control meanwhile and end early if interrupted."""
+        deadline = time.monotonic() + seconds
+        poller = zmq.Poller()
+        poller.register(self.control, zmq.POLLIN)
+        while (left := deadline - time.monotonic()) > 0 and not self.interrupted:
+            if poller.poll(min(left, 0.02) * 1000):
+                self.on_control()
+        if self.interrupted:
+            raise Interrupted("interrupted")
+
+    # Commands
+
+    def do_error(self, text: str) -> None:
+        raise ScriptError(text)
+
+    def do_result(self, text: str) -> None:
+        self.publish("execute_result", {"execution_count": self.count, "data": {"text/plain": text}, "metadata": {}})
+
+    def do_input(self, prompt: str) -> None:
+        identities = self.request[: self.request.index(DELIMITER)]
+        parts = self.parts("input_request", {"prompt": prompt, "password": False})
+        self.stdin.send_multipart([*identities, *self.frames(parts)])
+        answer = self.stdin.recv_multipart()
+        self.stream(json.loads(answer[answer.index(DELIMITER) + 5])["value"] + "\n")
+
+    def do_raw(self, text: str) -> None:
+        stream, _, data = text.partition(" ")
+        os.write({"stdout": 1, "stderr": 2}[stream], bytes.fromhex(data))
+
+    def do_flood(self, text: str) -> None:
+        count, size = map(int, text.split())
+        for number in range(count):
+            self.stream(f"{number} " + "x" * size)
+
+    def do_spawn(self, seconds: str) -> None:
+        child = subprocess.Popen(["sleep", seconds], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.stream(str(child.pid))
+
+    def do_headers(self, _: str) -> None:
+        start = self.request.index(DELIMITER)
+        documents = [json.loads(frame) for frame in self.request[start + 2 : start + 5]]
+        frames = {"identities": start, "frames": len(self.request), "buffers": len(self.request) - start - 6}
+        self.stream(json.dumps({"header": documents[0], "parent": documents[1], "metadata": documents[2], **frames}))
+
+    def do_bad(self, fault: str) -> None:
+        good = self.parts("stream", {"name": "stdout", "text": "bad\n"})
+        header, parent, metadata, content = good
+        if fault == "short":
+            self.iopub.send_multipart([b"stream", DELIMITER, self.sign(good), header])
+        elif fault == "signature":
+            self.iopub.send_multipart([b"stream", DELIMITER, b"0" * 64, *good])
+        elif fault == "empty-signature":
+            self.iopub.send_multipart([b"stream", DELIMITER, b"", *good])
+        elif fault == "no-delimiter":
+            self.iopub.send_multipart([b"stream", b"nothing"])
+        elif fault == "ids-only":
+            minimal = json.dumps({"msg_id": "m", "msg_type": "stream"}).encode()
+            self.iopub.send_multipart([b"", *self.frames([minimal, parent, metadata, content])])
+        else:
+            contents = {
+                "json": b'{"name": ',
+                "nan": b'{"name": "stdout", "text": "nan\\n", "value": [NaN, Infinity, -Infinity]}',
+                "surrogate": b'{"name": "stdout", "text": "half \\ud83d\\n"}',
+                "utf8": b'{"name": "stdout", "text": "latin \xe9\\n"}',
+            }
+            self.iopub.send_multipart([b"stream", *self.frames([header, parent, metadata, contents[fault]])])
+
+    def do_buffers(self, text: str) -> None:
+        count, size = map(int, text.split())
+        content = {"data": {"text/plain": "buffers"}, "metadata": {}}
+        self.publish("display_data", content, buffers=[bytes(range(256)) * (size // 256 or 1)] * count)
+
+
+COMMANDS: dict[str, Any] = {
+    "print": lambda kernel, text: kernel.stream(text + "\n"),
+    "error": Kernel.do_error,
+    "result": Kernel.do_result,
+    "sleep": lambda kernel, text: kernel.wait(float(text)),
+    "input": Kernel.do_input,
+    "stdout": lambda kernel, text: os.write(1, text.encode() + b"\n"),
+    "stderr": lambda kernel, text: os.write(2, text.encode() + b"\n"),
+    "raw": Kernel.do_raw,
+    "stderr-flood": lambda kernel, text: [os.write(2, b"e" * 65536) for _ in range(int(text) // 65536)],
+    "exit": lambda kernel, text: os._exit(int(text)),
+    "kill": lambda kernel, text: os.kill(os.getpid(), int(text)),
+    "stop": lambda kernel, text: os.kill(os.getpid(), signal.SIGSTOP),
+    "flood": Kernel.do_flood,
+    "chdir": lambda kernel, text: os.chdir(text),
+    "spawn": Kernel.do_spawn,
+    "env": lambda kernel, text: kernel.stream(os.environ.get(text, "<unset>")),
+    "argv": lambda kernel, text: kernel.stream(json.dumps(sys.argv)),
+    "pid": lambda kernel, text: kernel.stream(f"{os.getpid()} {os.getpgid(0)} {os.getsid(0)}"),
+    "cwd": lambda kernel, text: kernel.stream(os.getcwd()),
+    "headers": Kernel.do_headers,
+    "content": lambda kernel, text: kernel.stream(kernel.raw_content.decode()),
+    "no-reply": lambda kernel, text: kernel.skip.add("reply"),
+    "no-idle": lambda kernel, text: kernel.skip.add("idle"),
+    "idle-first": lambda kernel, text: kernel.skip.add("idle-first"),
+    "duplicate-reply": lambda kernel, text: kernel.skip.add("twice"),
+    "orphan-reply": lambda kernel, text: kernel.reply("execute_reply", {"status": "ok"}, parent={}),
+    "bad": Kernel.do_bad,
+    "buffers": Kernel.do_buffers,
+}
+
+
+def main() -> None:
+    """Run a kernel as the command line says."""
+    behaviours = {}
+    words = sys.argv[2:]
+    for flag, word in zip(words[::2], words[1::2], strict=True):
+        assert flag == "--behaviour"
+        name, _, value = word.partition("=")
+        behaviours[name] = value
+    Kernel(sys.argv[1], behaviours).run()
+
+
+if __name__ == "__main__":
+    main()
