@@ -22,6 +22,12 @@ def _children() -> dict[int, str]:
     return found
 
 
+@pytest.fixture(autouse=True, scope="session")
+def lasting_place(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have pytest choose the place of its ``tmp_path`` before the first test's private one is in force."""
+    tmp_path_factory.getbasetemp()
+
+
 @pytest.fixture(autouse=True)
 def private_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give a test its own temporary and runtime directory, and see that it leaves neither processes nor files.

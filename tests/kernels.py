@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -143,6 +144,19 @@ def statuses_of(messages: list[dict[str, Any]]) -> list[str]:
 async def run_code(channel: ChannelClient, code: str) -> str:
     """Execute code and return what its streams say."""
     return text_of(await execute(channel, code))
+
+
+async def wait_ended(pid: int) -> None:
+    """Wait until a process, ours or not, has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        with trio.fail_after(REAL_TIME):
+            await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def has_ended(pid: int) -> bool:

@@ -6,7 +6,6 @@ library costs 3.7. Everything that arrives, with its masks, fragments and limits
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from struct import pack
 
 _FINAL = 0x80
@@ -24,13 +23,9 @@ def head(opcode: int, length: int) -> bytes:
     return pack("!BBQ", opcode, 127, length)
 
 
-def text_frames(payloads: Iterable[bytes]) -> bytes:
-    """Return text frames, one for each payload, ready to be sent at once."""
-    parts: list[bytes] = []
-    for payload in payloads:
-        parts.append(head(TEXT, len(payload)))
-        parts.append(payload)
-    return b"".join(parts)
+def text_frame(payload: bytes) -> bytes:
+    """Return a text frame."""
+    return head(TEXT, len(payload)) + payload
 
 
 def control_frame(opcode: int, payload: bytes = b"") -> bytes:

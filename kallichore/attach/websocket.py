@@ -20,9 +20,10 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from kallichore.attach.frames import PING, PONG, TEXT, close_frame, control_frame, head, text_frames
+from kallichore.attach.frames import PING, PONG, close_frame, control_frame, text_frame
 from kallichore.config import ServerConfig
 from kallichore.session.clients import ClientSlot
+from kallichore.session.replay import Batch
 from kallichore.session.supervisor import Session
 from kallichore.transport.request_head import RequestHead, accept_token
 from kallichore.wire.client_messages import kernel_message
@@ -65,8 +66,8 @@ class _Attachment:
     _peer_closed: bool = attrs.field(default=False, init=False)
     _message: list[str] = attrs.field(factory=list, init=False)
     _message_size: int = attrs.field(default=0, init=False)
-    _torn: bool = attrs.field(default=False, init=False)
-    """Whether a send ended midway: then no frame can follow."""
+    _unsent: int = attrs.field(default=0, init=False)
+    """Bytes of the last send that did not go out; where it ended in the middle of a frame, none can follow."""
     _pings: int = attrs.field(default=0, init=False)
     _pings_answered: int = attrs.field(default=0, init=False)
 
@@ -160,6 +161,7 @@ class _Attachment:
                 sending.deadline = trio.current_time() + CLOSING_PATIENCE
 
             self.slot.on_displaced = hasten
+            await self.slot.wait_turn()
             while self._closing is None:
                 batch = self.slot.take_nowait()
                 if batch is None and not self._control:
@@ -167,19 +169,39 @@ class _Attachment:
                         return
                     await self.slot.wait_woken()
                     continue
-                control, self._control = b"".join(self._control), []
-                lost = b""
-                if batch is not None and batch.missed:
-                    lost = text_frames([kernel_message("messagesLost", batch.missed)])
-                data = control + lost + (b"" if batch is None else text_frames(batch.payloads))
-                self._torn = True
-                try:
-                    await self.stream.send_all(data)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                control, self._control = self._control, []
+                if not await self._send(control, batch):
                     return
-                self._torn = False
-                if batch is not None:
-                    self.slot.delivered(batch)
+
+    async def _send(self, control: list[bytes], batch: Batch | None) -> bool:
+        """Send control frames and a batch with one call; False if the client is gone.
+
+        However it ends, by cancellation too, the messages that went out whole count as delivered, and no others.
+        """
+        frames = control
+        if batch is not None:
+            lost = [kernel_message("messagesLost", batch.missed)] if batch.missed else []
+            frames = [*control, *map(text_frame, lost), *map(text_frame, batch.payloads)]
+        self._unsent = sum(map(len, frames))
+        try:
+            await self._send_all(b"".join(frames))
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            return False
+        finally:
+            if batch is not None:
+                self.slot.delivered(batch.next_position - _count_unsent(frames, self._unsent, len(batch.payloads)))
+        return True
+
+    async def _send_all(self, data: bytes) -> None:
+        """Send ``data``, counting down what is unsent: a stream itself does not tell how far it came."""
+        socket = getattr(self.stream, "socket", None)
+        if socket is None:
+            await self.stream.send_all(data)
+            self._unsent = 0
+            return
+        with memoryview(data) as view:
+            while self._unsent:
+                self._unsent -= await socket.send(view[len(view) - self._unsent :])
 
     async def _ping(self) -> None:
         """Ping at once and then regularly; let a client go that leaves too many pings unanswered.
@@ -202,12 +224,11 @@ class _Attachment:
 
     async def _say_goodbye(self) -> None:
         """Close in order: last words, close frame, and then wait for the other side to have read them."""
-        if self._torn or (self._closing is None and self.slot.leaving is None):
+        if self._unsent or (self._closing is None and self.slot.leaving is None):
             return
         last = b""
         if self.slot.displaced:
-            payload = kernel_message("clientDisconnected", self.slot.leaving)
-            last = head(TEXT, len(payload)) + payload
+            last = text_frame(kernel_message("clientDisconnected", self.slot.leaving))
             self._closing = self._closing or close_frame(None)
         elif self._closing is None:
             code = NORMAL if self.session.deleted.is_set() else GOING_AWAY
@@ -221,6 +242,15 @@ class _Attachment:
 
     def _note_close(self, event: object) -> None:
         self._peer_closed = self._peer_closed or isinstance(event, CloseConnection)
+
+
+def _count_unsent(frames: list[bytes], unsent: int, most: int) -> int:
+    """Return how many of the last frames, at most ``most``, did not go out whole if ``unsent`` bytes did not."""
+    count = 0
+    while unsent > 0 and count < most:
+        count += 1
+        unsent -= len(frames[-count])
+    return count
 
 
 async def serve_websocket(

@@ -29,16 +29,20 @@ class ClientSlot:
     Args:
         journal: What the session has to say.
         socket_path: The Unix socket that the client came through, if any.
+        older: The client that this one displaced: what is on its way to it has to be settled first.
     """
 
     journal: Journal
     socket_path: str | None = None
+    older: ClientSlot | None = None
+    finished: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when nothing more is sent to this client."""
     leaving: str | None = attrs.field(default=None, init=False)
     """Why this client has to leave, once it has to."""
     displaced: bool = attrs.field(default=False, init=False)
     """Whether it has to leave because a newer client came."""
     on_displaced: Callable[[], None] | None = attrs.field(default=None, init=False)
-    """Called when a newer client came: ends a send that may never end, since what it carries is the newer one's now."""
+    """Called when a newer client came: puts a bound on a send that may never end."""
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def wake(self) -> None:
@@ -67,13 +71,12 @@ class ClientSlot:
             return None
         return self.journal.read(self.journal.released, BATCH_BYTES, BATCH_MESSAGES)
 
-    def delivered(self, batch: Batch) -> None:
-        """Note that a batch was sent, so that no later client gets it again."""
-        if not self.displaced:
-            self.journal.release(batch.next_position)
+    def delivered(self, position: int) -> None:
+        """Note that the messages before ``position`` were sent, so that no later client gets them again."""
+        self.journal.release(position)
 
-    async def take(self) -> Batch | None:
-        """Wait for what is to be sent next; None when the client has to leave. Cancelling loses nothing."""
-        while (batch := self.take_nowait()) is None and self.leaving is None:
-            await self.wait_woken()
-        return batch
+    async def wait_turn(self) -> None:
+        """Wait until the client that this one displaced has been sent its last message."""
+        if self.older is not None:
+            await self.older.finished.wait()
+            self.older = None

@@ -34,8 +34,8 @@ from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.heartbeat import HeartbeatMonitor
 from kallichore.session.pending import Pending
 from kallichore.session.status import StatusEvent
-from kallichore.wire.channels import FROM_KERNEL, TO_KERNEL, Channel
-from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, make, to_kernel
+from kallichore.wire.channels import FROM_KERNEL, Channel
+from kallichore.wire.client_messages import ClientMessage, Sender, make, to_kernel
 from kallichore.wire.envelope import EnvelopeError, KernelMessage, from_kernel
 from kallichore.wire.frames import FramesError, split
 from kallichore.zeromq.kernel_channels import KernelChannels, open_channels
@@ -114,12 +114,9 @@ class KernelLife:
             self.outbox.append(message)
             return
         assert self.channels is not None
-        if message.channel not in TO_KERNEL:
-            logger.warning("%s: nothing can be sent on %s, dropped", message.msg_type, message.channel)
-            return
         try:
             self.channels.send(message.channel, to_kernel(message, self.sender, utc_date()))
-        except (ClientMessageError, zmq.ZMQError) as error:
+        except zmq.ZMQError as error:
             logger.warning("%s %s could not be sent: %s", message.msg_type, message.msg_id, error)
 
     def request(self, msg_type: str, content: dict[str, Any], channel: str) -> str:
@@ -271,8 +268,9 @@ class KernelLife:
         channels = self.channels
         if channels is None:
             return
-        with trio.move_on_after(self.facilities.config.drain_grace):
-            await channels.wait_all_lost()
+        if channels.all_connected:
+            with trio.move_on_after(self.facilities.config.drain_grace):
+                await channels.wait_all_lost()
         for channel in FROM_KERNEL:
             while batch := channels.sockets[channel].drain():
                 self.take(channel, batch)

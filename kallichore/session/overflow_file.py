@@ -7,7 +7,9 @@ fast as memory copies; handing them to a thread would cost more than they take.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import tempfile
 from collections import deque
 from itertools import islice
@@ -38,7 +40,9 @@ class OverflowFile:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="kallichore-", buffering=0)  # noqa: SIM115  # closed by `close`
             self._file.seek(self._start + self.size)
-            self._file.write(payload)
+            if self._file.write(payload) < len(payload):
+                # A disk with a little space left takes a part, and says why only when asked to take the rest.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             logger.error("Could not keep undelivered messages in a file: %s", error)
             return False

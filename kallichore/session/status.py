@@ -50,6 +50,8 @@ TRANSITIONS: dict[tuple[Status, StatusEvent], Status | _Back] = {
     **{(status, _E.KERNEL_IDLE): _S.IDLE for status in _RUNNING},
     **{(status, _E.START_SUCCEEDED): status for status in _RUNNING},
     (_S.STARTING, _E.START_SUCCEEDED): _S.IDLE,
+    # It answered, so it is not silent; and what `offline` covers may be `starting`, which nothing else would end.
+    (_S.OFFLINE, _E.START_SUCCEEDED): _S.IDLE,
     **{(status, _E.HEARTBEAT_LOST): _S.OFFLINE for status in _RUNNING},
     **{(status, _E.HEARTBEAT_BACK): status for status in _RUNNING},
     (_S.OFFLINE, _E.HEARTBEAT_BACK): _Back.COVERED,

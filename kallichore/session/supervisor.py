@@ -52,6 +52,7 @@ from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.pending import Pending
 from kallichore.session.replay import Journal
 from kallichore.session.status import SessionStatus, StatusEvent
+from kallichore.wire.channels import TO_KERNEL
 from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, make, parse
 from kallichore.wire.connection_info import connection_document, registration_document
 from kallichore.wire.signing import Signer
@@ -191,14 +192,16 @@ class Session:
 
     def attach(self, socket_path: str | None = None) -> ClientSlot:
         """Make room for a new client: the present one is asked to leave, and undelivered messages are the new one's."""
-        if self.client is not None:
-            self.client.leave("Another client connected to this session", displaced=True)
-        self.client = ClientSlot(self.conversation.journal, socket_path)
+        older = self.client
+        if older is not None:
+            older.leave("Another client connected to this session", displaced=True)
+        self.client = ClientSlot(self.conversation.journal, socket_path, older)
         self.on_activity()
         return self.client
 
     def detach(self, slot: ClientSlot) -> None:
-        """Note that a client is gone. Only the present client's leaving disconnects the session."""
+        """Note that a client is gone: what it was not sent is the next one's. Only the present client's leaving disconnects the session."""
+        slot.finished.set()
         if self.client is slot:
             self.client = None
             self.on_activity()
@@ -221,8 +224,12 @@ class Session:
 
         While no kernel is there nor on its way, the message is dropped with a log line, as its answer could never come.
         """
+        named = (self.session_id, message.msg_type)
         if self.status is Status.EXITED and self._restart is None and self._life is None:
-            logger.warning("[session %s] Dropped %s: the kernel has exited", self.session_id, message.msg_type)
+            logger.warning("[session %s] Dropped %s: the kernel has exited", *named)
+            return
+        if message.channel not in TO_KERNEL:
+            logger.warning("[session %s] Dropped %s: kernels take nothing on %s", *named, message.channel)
             return
         following = self.conversation.tell(message)
         if following is None:

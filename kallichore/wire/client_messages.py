@@ -6,7 +6,7 @@ we do not know; session, username, version and date are the server's, as the API
 
 from __future__ import annotations
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from typing import Any, Literal
 
 import msgspec
@@ -42,7 +42,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
     parent_header: dict[str, Any] | None
     content: bytes
     metadata: bytes = b"{}"
-    buffers: tuple[str, ...] = ()
+    buffers: tuple[bytes, ...] = ()
 
     def as_body(self) -> dict[str, Any]:
         """Return the message as the API shows it in an execution queue."""
@@ -52,7 +52,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
             "channel": self.channel,
             "content": msgspec.json.decode(self.content),
             "metadata": msgspec.json.decode(self.metadata),
-            "buffers": list(self.buffers),
+            "buffers": [b64encode(buffer).decode() for buffer in self.buffers],
         }
 
     @property
@@ -99,8 +99,15 @@ def parse(text: str | bytes) -> ClientMessage:
         parent,
         bytes(envelope.content),
         bytes(envelope.metadata),
-        tuple(envelope.buffers),
+        _decode_buffers(envelope.buffers),
     )
+
+
+def _decode_buffers(buffers: list[str]) -> tuple[bytes, ...]:
+    try:
+        return tuple(b64decode(buffer, validate=True) for buffer in buffers)
+    except ValueError as error:
+        raise ClientMessageError(f"buffers: not base64: {error}") from error
 
 
 def make(msg_type: str, msg_id: str, content: dict[str, Any], channel: str = "shell") -> ClientMessage:
@@ -127,22 +134,14 @@ class Sender(msgspec.Struct, frozen=True):
 
 
 def to_kernel(message: ClientMessage, sender: Sender, date: str) -> MessageParts:
-    """Return the parts to sign and send for ``message``.
-
-    Raises:
-        ClientMessageError: A buffer is not base64.
-    """
-    try:
-        buffers = [b64decode(buffer, validate=True) for buffer in message.buffers]
-    except ValueError as error:
-        raise ClientMessageError(f"buffers: not base64: {error}") from error
+    """Return the parts to sign and send for ``message``."""
     parent = message.parent_header
     return MessageParts(
         encode(sender.stamp(message.header, date)),
         b"{}" if parent is None else encode(sender.stamp(parent, date)),
         message.metadata,
         message.content,
-        buffers,
+        message.buffers,
     )
 
 

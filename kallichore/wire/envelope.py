@@ -45,6 +45,7 @@ _decode_any = msgspec.json.Decoder().decode
 
 # Escaped surrogates are rare, and fine as long as they come in pairs: only where one is seen is the document read.
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 # `{}`, `null` and nothing at all: "no parent". A header takes more than four bytes.
 _LONGEST_ABSENT_PARENT = 4
 
@@ -56,7 +57,12 @@ def _repaired(document: bytes) -> bytes:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError) as error:
         raise EnvelopeError(f"not JSON: {error}") from error
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode()
+    return _without_surrogates(text)
+
+
+def _without_surrogates(text: str) -> bytes:
+    """Return ``text`` in UTF-8, with U+FFFD for each half of a surrogate pair that stands alone."""
+    return _SURROGATES.sub("\ufffd", text).encode()
 
 
 def _strict(document: bytes) -> bytes:
@@ -138,4 +144,4 @@ def encode(value: Any) -> bytes:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode()
+        return _without_surrogates(text)

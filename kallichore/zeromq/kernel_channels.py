@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 import trio
 import trio_util
@@ -60,12 +59,21 @@ class _Monitor:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], watched: TrioSocket, name: str) -> None:
         self._watched = watched
+        self._lost = False
         address = f"inproc://kallichore-{name}-{id(watched)}"
         watched.raw.monitor(address, _EVENTS)
         self.socket = TrioSocket(context, zmq.PAIR)
         self.socket.raw.connect(address)
 
-    async def wait_for(self, event: int) -> None:
+    async def wait_connected(self) -> None:
+        await self._wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+    async def wait_lost(self) -> None:
+        if not self._lost:
+            await self._wait_for(zmq.EVENT_DISCONNECTED)
+            self._lost = True
+
+    async def _wait_for(self, event: int) -> None:
         while parse_monitor_message(await self.socket.receive())["event"] != event:
             pass
 
@@ -101,7 +109,7 @@ class KernelChannels:
         """Wait until all five connections have done ZeroMQ's handshake. Cancelling it leaves them trying."""
         async with trio.open_nursery() as nursery:
             for monitor in self._monitors.values():
-                nursery.start_soon(monitor.wait_for, zmq.EVENT_HANDSHAKE_SUCCEEDED)
+                nursery.start_soon(monitor.wait_connected)
         self.all_connected = True
         for channel in self._monitors.keys() - _STAY_MONITORED:
             self._monitors.pop(channel).close()
@@ -110,13 +118,11 @@ class KernelChannels:
         """Wait until the kernel has closed its connections: then all that it sent is here. After `wait_connected`."""
         async with trio.open_nursery() as nursery:
             for monitor in self._monitors.values():
-                nursery.start_soon(monitor.wait_for, zmq.EVENT_DISCONNECTED)
+                nursery.start_soon(monitor.wait_lost)
 
     async def wait_any_lost(self) -> None:
         """Wait until one of the connections is lost. To be called after `wait_connected`."""
-        await trio_util.wait_any(
-            *(partial(monitor.wait_for, zmq.EVENT_DISCONNECTED) for monitor in self._monitors.values())
-        )
+        await trio_util.wait_any(*(monitor.wait_lost for monitor in self._monitors.values()))
 
     def stop_monitoring(self) -> None:
         """Close the monitors, which must go before the sockets that they watch. Idempotent."""

@@ -14,7 +14,6 @@ from kernels import (
     REAL_TIME,
     body,
     execute,
-    has_ended,
     is_idle,
     is_kernel,
     is_status,
@@ -26,6 +25,7 @@ from kernels import (
     scripted_argv,
     statuses_of,
     text_of,
+    wait_ended,
 )
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["tcp", "socket"])
@@ -265,7 +265,7 @@ async def test_kill_reaches_what_the_kernel_started() -> None:
         await client.call("POST", session_path("s", "kill"))
         await receive_until(channel, is_kernel("exited", -1))
 
-        assert has_ended(grandchild)
+        await wait_ended(grandchild)
 
 
 async def test_working_directory_is_followed() -> None:

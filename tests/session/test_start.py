@@ -1,0 +1,163 @@
+"""How starts go wrong, and what the user is told: every failure ends the process and says what it printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from kallichore.config import ServerConfig
+from kallichore.errors import StartupError
+from kallichore.models.bodies import NewSession, Status
+from kallichore.server import open_server
+from kernels import REAL_TIME, has_ended, scripted
+
+FAST = ServerConfig(token=None, shutdown_grace=0.5, terminate_grace=0.5)
+
+
+async def fail_to_start(request: Any) -> tuple[StartupError, Any]:
+    """Start a session that must not start; return the error and the session."""
+    async with open_server(FAST) as server:
+        session = server.create_session(request)
+        with trio.fail_after(REAL_TIME), pytest.raises(StartupError) as info:
+            await session.start()
+        assert session.status is Status.EXITED
+        assert session.process_id is None
+        assert not session.is_running
+        server.delete_session(session.session_id)
+    return info.value, session
+
+
+def journal_of(session: Any) -> list[bytes]:
+    """Return what a session's client would be told."""
+    return list(session.conversation.journal.read(0, 1 << 30, 1 << 30).payloads)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+async def test_kernel_that_exits_at_once_is_reported_with_its_output(code: int) -> None:
+    """Exit code and both streams of a kernel that ends while starting are in the error, also for code 0."""
+    error, _ = await fail_to_start(scripted("s", f"exit-at-start={code}"))
+
+    assert (error.code, error.exit_code) == ("KS-8", code)
+    assert set((error.output or "").splitlines()) == {"last words on stdout", "last words on stderr"}
+    assert "ended before it answered" in (error.details or "")
+
+
+async def test_kernel_that_exits_when_asked_for_its_info_is_reported() -> None:
+    """An exit between the connection and the kernel_info reply is an exit during start too."""
+    error, _ = await fail_to_start(scripted("s", "exit-before-info=7"))
+
+    assert (error.code, error.exit_code) == ("KS-8", 7)
+
+
+@pytest.mark.parametrize("behaviour", ["never-bind", "deaf"])
+async def test_kernel_that_cannot_be_reached_is_ended_after_the_timeout(behaviour: str) -> None:
+    """No sockets, or open sockets with nobody behind, are KS-7 with exit code 130 after connection_timeout."""
+    error, _ = await fail_to_start(scripted("s", behaviour, connection_timeout=1))
+
+    assert (error.code, error.exit_code) == ("KS-7", 130)
+    assert "1 seconds" in error.message
+
+
+async def test_program_that_cannot_be_executed_is_reported_with_the_system_error(private_place: Path) -> None:
+    """A file without execute permission is accepted at creation and fails at start with the system's error number."""
+    program = private_place / "program"
+    program.write_text("text")
+    error, _ = await fail_to_start(NewSession(session_id="s", argv=(str(program),)))
+    program.unlink()
+
+    assert (error.code, error.exit_code) == ("KS-5", 13)
+
+
+async def test_missing_startup_script_is_reported() -> None:
+    """A startup script that is not there fails the start before anything is launched."""
+    error, _ = await fail_to_start(
+        scripted("s", startup_environment="script", startup_environment_arg="/no/such/script")
+    )
+
+    assert error.code == "KS-5"
+    assert "/no/such/script" in error.message
+
+
+async def test_failing_startup_command_is_told_from_a_failing_kernel() -> None:
+    """The details say whether the command failed or the kernel did; marker lines show nowhere."""
+    failing, session = await fail_to_start(
+        scripted("s", startup_environment="command", startup_environment_arg="echo trying; false")
+    )
+    succeeding, _ = await fail_to_start(
+        scripted("s", "exit-at-start=4", startup_environment="command", startup_environment_arg="true")
+    )
+
+    assert "failed, so the kernel was not started" in (failing.details or "")
+    assert "trying" in (failing.output or "")
+    assert "KALLICHORE" not in (failing.output or "")
+    assert b"KALLICHORE_STARTUP" not in b"".join(journal_of(session))
+    assert succeeding.exit_code == 4
+    assert "succeeded" in (succeeding.details or "")
+
+
+async def test_kernel_that_registers_itself_starts() -> None:
+    """A kernel of protocol 5.5 registers its ports, is told ok, and runs code; clients hear of the handshake."""
+    async with open_server(FAST) as server:
+        session = server.create_session(scripted("s", protocol_version="5.5"))
+        info = await session.start()
+        assert info["implementation"] == "scripted"
+        assert any(b'"handshakeCompleted"' in payload for payload in journal_of(session))
+        async with session.execute("print registered") as execution:
+            texts = [message["content"]["text"] async for message in execution if "text" in message["content"]]
+        assert texts == ["registered\n"]
+
+
+async def test_bad_registration_does_not_spoil_the_start() -> None:
+    """A badly signed registration is refused with an answer; the right one after it counts."""
+    async with open_server(FAST) as server:
+        session = server.create_session(scripted("s", "bad-registration", protocol_version="5.5"))
+        assert (await session.start())["implementation"] == "scripted"
+
+
+async def test_kernel_that_never_registers_is_ended_after_the_timeout() -> None:
+    """A kernel of protocol 5.5 that does not register is KS-17."""
+    error, _ = await fail_to_start(scripted("s", "never-register", protocol_version="5.5", connection_timeout=1))
+
+    assert error.code == "KS-17"
+
+
+async def test_kernel_that_exits_before_it_registers_is_reported() -> None:
+    """An exit while the handshake is awaited is KS-14, with code and output."""
+    error, _ = await fail_to_start(scripted("s", "exit-at-start=5", protocol_version="5.5"))
+
+    assert (error.code, error.exit_code) == ("KS-14", 5)
+    assert "last words on stdout" in (error.output or "")
+
+
+@pytest.mark.parametrize("behaviour", ["burst=200", "bad-first", "no-iopub-status", "slow-info=0.3"])
+async def test_oddities_before_the_kernel_info_reply_do_not_spoil_the_start(behaviour: str) -> None:
+    """Bursts, forged replies, a silent iopub or a slow kernel do not keep a session from becoming idle."""
+    async with open_server(FAST) as server:
+        session = server.create_session(scripted("s", behaviour))
+        info = await session.start()
+
+        assert (info["status"], session.status) == ("ok", Status.IDLE)
+        if behaviour == "burst=200":
+            bursts = [payload for payload in journal_of(session) if b"burst " in payload]
+            assert [f"burst {number}\\n".encode() in bursts[number] for number in range(200)] == [True] * 200
+
+
+async def test_timeout_of_zero_fails_at_once() -> None:
+    """A connection_timeout of 0 leaves no time, and says so."""
+    error, _ = await fail_to_start(scripted("s", connection_timeout=0))
+
+    assert error.code == "KS-7"
+
+
+async def test_kernel_that_ignores_everything_is_killed_after_the_grace_periods() -> None:
+    """A kernel deaf to shutdown_request and SIGTERM is killed in the end."""
+    async with open_server(FAST) as server:
+        session = server.create_session(scripted("s", "ignore-shutdown", "ignore-sigterm"))
+        await session.start()
+        pid = session.process_id
+        began = trio.current_time()
+    assert pid is not None
+    assert has_ended(pid)
+    assert 1.0 <= trio.current_time() - began < 10
