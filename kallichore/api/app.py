@@ -85,6 +85,8 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
         over_tcp: Whether connections come over TCP, where Host and Origin are looked at.
     """
     app = QuartTrio(__name__, static_folder=None)
+    # The API has no limit for bodies (widgets and sessions may be large) and none for the time that a start takes.
+    app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.url_map.converters["segment"] = _Segment
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False

@@ -29,6 +29,7 @@ class PortReservation:
     ports: tuple[int, ...]
     _taken: set[int]
     _sockets: list[socket.socket] = attrs.field(factory=list)
+    _closed: bool = attrs.field(default=False, init=False)
 
     def __enter__(self) -> PortReservation:
         return self
@@ -43,7 +44,10 @@ class PortReservation:
         for held in self._sockets:
             held.close()
         self._sockets.clear()
-        self._taken.difference_update(self.ports)
+        if not self._closed:
+            # Once only: later the same numbers may be promised to another kernel.
+            self._closed = True
+            self._taken.difference_update(self.ports)
 
 
 def reserve_ports(taken: set[int], count: int = len(PORT_NAMES), ip: str = "127.0.0.1") -> PortReservation:

@@ -69,6 +69,8 @@ class KernelProcess:
 
     _process: trio.Process
     _memory_kills: int = attrs.field(factory=_count_memory_kills, init=False)
+    _killed_by_us: bool = attrs.field(default=False, init=False)
+    _waiting: trio.Lock = attrs.field(factory=trio.Lock, init=False, repr=False)
     ending: Ending | None = attrs.field(default=None, init=False)
     """How it ended, once it was reaped."""
 
@@ -112,26 +114,40 @@ class KernelProcess:
             ProcessLookupError: It has ended.
         """
         self.send_signal_to_group(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+        self._killed_by_us = True
 
     async def wait(self) -> Ending:
         """Wait for the end, kill what is left of the group, reap. Cancelling leaves the process as it is."""
-        if self.ending is None:
-            await self._wait_unreaped()
-            if sys.platform != "win32":
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, signal.SIGKILL)
-            code = await self._process.wait()
-            if code >= 0:
-                self.ending = Ending(self.pid, code)
-            else:
-                killed_for_memory = _count_memory_kills() > self._memory_kills
-                self.ending = Ending(self.pid, ENDED_BY_SIGNAL, _signal_name(-code), killed_for_memory)
+        # One at a time: a second waiter that woke after the first has reaped would signal somebody else's group.
+        async with self._waiting:
+            if self.ending is None:
+                await self._wait_unreaped()
+                if sys.platform != "win32":
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.killpg(self.pid, signal.SIGKILL)
+                self.ending = self._describe_end(await self._process.wait())
         return self.ending
+
+    def _describe_end(self, code: int) -> Ending:
+        if code >= 0:
+            return Ending(self.pid, code)
+        name = _signal_name(-code)
+        # The machine kills with SIGKILL. The count is our control group's: an own kill, or another signal, is no proof.
+        suspect = name == "SIGKILL" and not self._killed_by_us
+        return Ending(self.pid, ENDED_BY_SIGNAL, name, suspect and _count_memory_kills() > self._memory_kills)
 
     async def _wait_unreaped(self) -> None:
         """Wait for the end without reaping, where the system has a way to."""
         if sys.platform == "linux":
-            descriptor = os.pidfd_open(self.pid)
+            try:
+                descriptor = os.pidfd_open(self.pid)
+            except OSError:
+                # No descriptor left, or a sandbox without this call: a thread has to wait. Cancelled, it is left behind
+                # and ends with the process.
+                await trio.to_thread.run_sync(
+                    os.waitid, os.P_PID, self.pid, os.WEXITED | os.WNOWAIT, abandon_on_cancel=True
+                )
+                return
             try:
                 await trio.lowlevel.wait_readable(descriptor)
             finally:

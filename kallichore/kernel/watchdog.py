@@ -26,17 +26,19 @@ import trio
 logger = logging.getLogger(__name__)
 
 # The groups are kept as " 12 34 "; a removal cuts one out. At the end, which is the end of input, the files go as well.
+# Of the ways to write the signal, `-s KILL --` is POSIX's; dash takes neither `-KILL --` nor `-s KILL` without the dashes.
 _SCRIPT = """
 trap '' HUP INT TERM
 groups=' '
-while read -r what value; do
+while IFS= read -r line; do
+  what=${line%% *} value=${line#* }
   case $what in
     +) groups="$groups$value " ;;
     -) case $groups in *" $value "*) groups="${groups%% $value *} ${groups#* $value }" ;; esac ;;
     f) set -- "$@" "$value" ;;
   esac
 done
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 for path in "$@"; do rm -rf -- "$path"; done
 """
 
@@ -49,6 +51,9 @@ class Watchdog:
     """The pipe to a server's companion; None where there is none. None of its methods waits."""
 
     _pipe: int | None
+    _unsent: bytearray = attrs.field(factory=bytearray, init=False)
+    """What a full pipe did not take: it goes with the next line. The pipe holds some thousand lines, so this is empty
+    unless the companion is stopped; and to close the pipe instead would kill the kernels of a living server."""
 
     def guard(self, group: int) -> None:
         """Have a process group killed if the server is."""
@@ -66,8 +71,11 @@ class Watchdog:
     def _write(self, line: str) -> None:
         if self._pipe is None:
             return
+        self._unsent += os.fsencode(line)
         try:
-            os.write(self._pipe, os.fsencode(line))
+            del self._unsent[: os.write(self._pipe, self._unsent)]
+        except BlockingIOError:
+            return
         except OSError as error:
             logger.error("The watchdog is gone (%s); kernels would outlive a killed server", error)
             os.close(self._pipe)
@@ -108,7 +116,6 @@ async def open_watchdog(runtime_directory: Path) -> AsyncIterator[Watchdog]:
         raise
     finally:
         os.close(readable)
-    # A full pipe would mean a companion that does not read; better to lose it, with a log line, than to wait for it.
     os.set_blocking(writable, False)
     watchdog = Watchdog(writable)
     try:

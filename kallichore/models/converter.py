@@ -136,11 +136,13 @@ def _deeper(step: str, error: _Misfit) -> list[str]:
 def make_converter() -> cattrs.Converter:
     """Return the converter of the API's bodies."""
     converter = cattrs.Converter(detailed_validation=False)
-    # By identity, not by `register_structure_hook`, which would take an enum of strings for a string.
-    converter.register_structure_hook_func(lambda kind: kind is str, _strict(str, "a string"))
-    converter.register_structure_hook_func(lambda kind: kind is bool, _strict(bool, "true or false"))
-    converter.register_structure_hook_func(lambda kind: kind is int, _structure_integer)
-    converter.register_structure_hook_func(lambda kind: isinstance(kind, type) and issubclass(kind, Enum), _structure_enum)
+    converter.register_structure_hook(str, _strict(str, "a string"))
+    converter.register_structure_hook(bool, _strict(bool, "true or false"))
+    converter.register_structure_hook(int, _structure_integer)
+    for kind in vars(bodies).values():
+        # Each by name: an enum of strings would else be taken for a string.
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            converter.register_structure_hook(kind, _structure_enum)
     converter.register_structure_hook_func(
         _is_array, lambda value, kind: _structure_array(converter, value, kind)
     )
