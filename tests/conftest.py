@@ -1,53 +1,121 @@
-"""What holds for every test: a private place for files and sockets, and nothing left behind."""
+"""What holds for every test: a private place for files and sockets, a time limit, and nothing left behind."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
+import signal
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
-import psutil
 import pytest
 
+TEST_LIMIT = 120
+"""Seconds after which a test has failed. The longest needs a quarter of it; waits in tests have limits of their own."""
 
-def _children() -> dict[int, str]:
-    found = {}
-    for child in psutil.Process().children(recursive=True):
-        try:
-            found[child.pid] = " ".join(child.cmdline()) or child.name()
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-@pytest.fixture(autouse=True, scope="session")
-def lasting_place(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Have pytest choose the place of its ``tmp_path`` before the first test's private one is in force."""
-    tmp_path_factory.getbasetemp()
+LAST_MOMENT = 2.0
+"""Seconds that a kernel's own children get to end after their parent was killed: their end is not ours to wait for."""
 
 
 @pytest.fixture(autouse=True)
 def private_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give a test its own temporary and runtime directory, and see that it leaves neither processes nor files.
 
-    The path is short, since Unix sockets are made below it.
+    The path is short, since Unix sockets are made below it and their paths are limited to 104 bytes. It is also how
+    the test's processes are known: they inherit it, even those whose parent has ended.
     """
-    before = _children()
+    before = set(_child_processes())
     place = Path(tempfile.mkdtemp(prefix="kt-", dir="/tmp"))
-    monkeypatch.setenv("TMPDIR", str(place))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    for variable in ("TMPDIR", "XDG_RUNTIME_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(variable, str(place))
+    # Without this, tempfile would go on with the directory that it found first.
     monkeypatch.setattr(tempfile, "tempdir", None)
     yield place
-    left = {path.name for path in place.iterdir()} - {"jupyter"}
+    children = {pid: line for pid, line in _child_processes().items() if pid not in before}
+    strays = _ended_soon(place)
+    files = sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+    for pid in {*children, *strays}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     shutil.rmtree(place)
-    running = {pid: line for pid, line in _children().items() if pid not in before}
 
-    assert running == {}, f"processes left behind: {running}"
-    assert {name for name in left if name.startswith("k")} == set(), f"files left behind: {left}"
+    assert {**strays, **children} == {}, "processes left behind"
+    assert files == [], "files left behind"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """End a test that hangs, and show where it hangs."""
+    earlier = signal.signal(signal.SIGALRM, _fail_late_test)
+    signal.alarm(TEST_LIMIT)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, earlier)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if anything that a wider fixture started is still there, zombies included."""
+    left = _child_processes()
+    if left:
+        sys.stderr.write(f"processes left behind by the test run: {left}\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def open_descriptors() -> int:
     """Return how many file descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+def _fail_late_test(_signal: int, _frame: FrameType | None) -> None:
+    # Straight to the terminal: pytest has sys.stderr.
+    faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
+    pytest.fail(f"the test took more than {TEST_LIMIT} seconds")
+
+
+def _ended_soon(place: Path) -> dict[int, str]:
+    """Return the processes of a test that do not end in their last moment."""
+    deadline = time.monotonic() + LAST_MOMENT
+    while (strays := _processes_at(place)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return strays
+
+
+def _child_processes() -> dict[int, str]:
+    """Return this process's own children and their command lines; a child nobody waited for is one of them."""
+    return {pid: _command_line(pid) for pid in _pids() if _parent_of(pid) == os.getpid()}
+
+
+def _processes_at(place: Path) -> dict[int, str]:
+    """Return the processes that have inherited a test's directory."""
+    mark = f"TMPDIR={place}\0".encode()
+    return {pid: _command_line(pid) for pid in _pids() if mark in _read(pid, "environ")}
+
+
+def _pids() -> list[int]:
+    # Not psutil: this runs twice for every test, and takes a quarter of the time.
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
+def _parent_of(pid: int) -> int:
+    # The name, in parentheses, may contain anything; the state and the parent come after it.
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else 0
+
+
+def _command_line(pid: int) -> str:
+    return _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip() or "(zombie)"
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
