@@ -52,5 +52,7 @@ class IdleClock:
         return self._counted >= self.period
 
     def next_look(self) -> float:
-        """Return how many seconds may pass until the next look."""
+        """Return how many seconds may pass until the next look; infinitely many where there is no period."""
+        if self.hours is None:
+            return float("inf")
         return min(self.period - self._counted, LONGEST_STEP)

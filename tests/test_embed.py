@@ -1,0 +1,140 @@
+"""Kallichore inside another Trio program: as a task, as a block, and without HTTP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import kallichore
+import pytest
+import trio
+from kallichore.client.api_client import ApiClient
+from kallichore.errors import ConfigurationError, KernelDiedError
+from kallichore.models.bodies import NewSession
+from kernels import REAL_TIME, address_of, ipykernel_argv, scripted
+
+
+async def test_run_hands_out_a_server_that_listens(private_place: Path) -> None:
+    """``await nursery.start(run, config)`` returns a handle with address, token and sessions; cancelling ends it all."""
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(kallichore.run, kallichore.ServerConfig())
+        assert len(server.token) == 64
+        assert (await ApiClient(address_of(server)).call("GET", "/status"))["sessions"] == 0
+        session = server.create_session(scripted())
+        await session.start()
+        assert server.sessions == [session]
+        nursery.cancel_scope.cancel()
+
+    assert session.process_id is None
+    with pytest.raises(OSError, match="connect"):
+        await ApiClient(address_of(server)).call("GET", "/status")
+
+
+async def test_shutdown_of_the_handle_ends_the_task() -> None:
+    """The handle's shutdown ends kernels and server in order, and then the task."""
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(kallichore.run, kallichore.ServerConfig())
+        session = server.create_session(scripted())
+        await session.start()
+        with trio.fail_after(REAL_TIME):
+            server.request_shutdown()
+            await session.wait_ended()
+
+
+async def test_two_servers_fit_in_one_process() -> None:
+    """Two servers on sockets in one process have their own addresses, tokens and sessions."""
+    config = kallichore.ServerConfig(transport="socket")
+    async with kallichore.serve(config) as one, kallichore.serve(kallichore.ServerConfig(transport="socket")) as two:
+        one.create_session(scripted())
+        assert one.address != two.address
+        assert one.token != two.token
+        assert (await ApiClient(address_of(two)).call("GET", "/sessions"))["total"] == 0
+
+
+async def test_code_runs_without_http() -> None:
+    """A session of a server without listeners runs code, and its messages are iterated over."""
+    async with kallichore.open_server() as server:
+        session = server.create_session(NewSession(session_id="python", argv=ipykernel_argv()))
+        await session.start()
+        async with session.execute("print(6 * 7)\n'done'") as execution:
+            messages = [message async for message in execution]
+
+    seen = [(message["header"]["msg_type"], message["content"]) for message in messages]
+    assert ("stream", {"name": "stdout", "text": "42\n"}) in seen
+    assert [content["data"]["text/plain"] for kind, content in seen if kind == "execute_result"] == ["'done'"]
+    assert execution.reply is not None
+    assert execution.reply["status"] == "ok"
+
+
+async def test_input_is_asked_and_answered_in_process() -> None:
+    """An execution that asks for input gets its answer from the program that iterates over it."""
+    async with kallichore.open_server() as server:
+        session = server.create_session(scripted())
+        await session.start()
+        texts = []
+        async with session.execute("input name?", allow_stdin=True) as execution:
+            async for message in execution:
+                if message["header"]["msg_type"] == "input_request":
+                    execution.answer_input("Kallichore")
+                texts.append(message["content"].get("text", ""))
+
+        assert "Kallichore\n" in texts
+
+
+async def test_death_of_the_kernel_ends_an_execution_with_its_reason() -> None:
+    """A kernel that dies in the middle of an execution ends the iteration with an error that names the signal."""
+    async with kallichore.open_server() as server:
+        session = server.create_session(scripted())
+        await session.start()
+        with pytest.raises(KernelDiedError, match="SIGKILL"):
+            async with session.execute("kill 9") as execution:
+                async for _ in execution:
+                    pass
+        with pytest.raises(KernelDiedError, match="no kernel"):
+            async with session.execute("print x"):
+                pass
+
+
+async def test_execution_that_is_left_early_is_withdrawn_from_the_queue() -> None:
+    """Leaving an execution that still waits takes it out of the queue; the running one goes on."""
+    async with kallichore.open_server() as server:
+        session = server.create_session(scripted())
+        await session.start()
+        async with session.execute("sleep 0.2\nprint first") as first:
+            async with session.execute("print second"):
+                assert session.describe().execution_queue.length == 1
+            assert session.describe().execution_queue.length == 0
+            texts = [message["content"].get("text") async for message in first]
+
+        assert "first\n" in texts
+
+
+async def test_connection_file_is_private_whole_and_removed(private_place: Path) -> None:
+    """The connection file is there when the server is, readable by its owner only, and gone with it."""
+    file = private_place / "connection.json"
+    async with kallichore.serve(kallichore.ServerConfig(transport="socket", connection_file=file)) as server:
+        document = json.loads(file.read_text())
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert Path(document["socket_path"]).stat().st_mode & 0o777 == 0o600
+        assert (document["transport"], document["bearer_token"]) == ("socket", server.token)
+    assert not file.exists()
+    assert not Path(document["socket_path"]).exists()
+
+
+async def test_taken_port_and_foreign_files_are_refused_in_words(private_place: Path) -> None:
+    """A port in use, a regular file and a live socket in the way are errors that name them; nothing is removed."""
+    file = private_place / "plain.txt"
+    file.write_text("precious")
+    async with kallichore.serve(kallichore.ServerConfig(transport="socket")) as live, kallichore.serve() as tcp:
+        for config, text in (
+            (kallichore.ServerConfig(port=tcp.address.port), str(tcp.address.port)),
+            (kallichore.ServerConfig(transport="socket", unix_socket=file), "no socket"),
+            (kallichore.ServerConfig(transport="socket", unix_socket=live.address.socket_path), "Another server"),
+        ):
+            with pytest.raises(ExceptionGroup) as info:
+                async with kallichore.serve(config):
+                    pytest.fail("it must not start")
+            assert info.group_contains(ConfigurationError, match=text)
+        assert file.read_text() == "precious"
+        file.unlink()
+        assert (await ApiClient(address_of(live)).call("GET", "/status"))["sessions"] == 0

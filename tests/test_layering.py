@@ -1,0 +1,171 @@
+"""Who may import whom: the rooms' direction, and the modules without any input or output.
+
+The imports are read from the source, so those under ``TYPE_CHECKING`` and inside functions count like the others.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "kallichore"
+
+CHAIN = ("wire", "models", "zeromq", "kernel", "session", "attach", "server", "api", "embed", "cli")
+"""The rooms that lead from Jupyter's protocol to the command lines; each may import those before it."""
+
+TRANSPORT_USERS = {"attach", "server", "api", "embed", "cli"}
+"""Who may import transport. It knows nothing of kernels, so that it can be used from attach on."""
+
+FOR_ALL = {"errors", "config", "_version"}
+"""What any room may import."""
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "_version": set(),
+    "config": {"errors"},
+    "transport": FOR_ALL,
+    # The API from outside shares its words with the server, not its code.
+    "client": {"wire", "models", *FOR_ALL},
+    **{room: {*CHAIN[:place], *FOR_ALL} for place, room in enumerate(CHAIN)},
+}
+for _room in TRANSPORT_USERS:
+    MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "transport"}
+MAY_IMPORT["cli"] = {*MAY_IMPORT["cli"], "client"}
+
+PURE_ROOMS = {"wire", "models", "errors", "config"}
+"""Rooms of which every module is pure; in the others a module says so by [pure] at the start of its docstring."""
+
+PURE_MODULES = {
+    "kallichore.kernel.environment",
+    "kallichore.kernel.launch_plan",
+    "kallichore.kernel.output",
+    "kallichore.kernel.shell_wrapper",
+    "kallichore.session.conversation",
+    "kallichore.session.execution_queue",
+    "kallichore.session.heartbeat",
+    "kallichore.session.replay",
+    "kallichore.session.status",
+    "kallichore.transport.auth",
+}
+"""Modules that must stay pure: losing the mark is a change of design."""
+
+IMPURE = {
+    *("trio", "trio_util", "trio_websocket", "asyncio", "threading", "multiprocessing", "signal"),
+    *("zmq", "quart", "quart_trio", "hypercorn", "socket", "ssl", "selectors"),
+    *("psutil", "subprocess", "os", "shutil", "tempfile", "time", "logging.handlers"),
+}
+"""What has to do with waiting, the network, processes, files or the clock."""
+
+
+def _module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_module_name(path): ast.parse(path.read_bytes()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _imports_of(tree: ast.Module) -> set[str]:
+    """Return the full names that a module imports: modules, and names in modules."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def _own_imports_of(module: str) -> set[str]:
+    """Return the modules of ours that a module imports."""
+    own = {name for name in _imports_of(MODULES[module]) if name.split(".")[0] == "kallichore"}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in own}
+
+
+def _room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def _is_pure(module: str) -> bool:
+    opening = (ast.get_docstring(MODULES[module]) or "").split("\n\n")[0]
+    return _room_of(module) in PURE_ROOMS or "[pure]" in opening
+
+
+def test_rooms_import_only_what_is_left_of_them() -> None:
+    """A room imports only itself, the rooms before it, and what is there for all."""
+    wrong = [
+        f"{module} imports {name}"
+        for module in MODULES
+        if module != "kallichore"
+        for name in _own_imports_of(module)
+        if name != "kallichore" and _room_of(name) not in {_room_of(module), *MAY_IMPORT.get(_room_of(module), ())}
+    ]
+
+    assert wrong == []
+
+
+def test_public_package_is_imported_by_no_room() -> None:
+    """The names that kallichore/__init__.py gathers are for others; inside, a module is imported where it lives."""
+    assert [module for module in MODULES if "kallichore" in _own_imports_of(module)] == []
+
+
+def test_every_module_is_in_a_known_room() -> None:
+    """There is no module outside of the rooms, and no room without a module."""
+    assert {_room_of(module) for module in MODULES} - {""} == set(MAY_IMPORT)
+
+
+def test_what_is_imported_exists() -> None:
+    """Every module of ours that is imported is there, also those for another system, which no test here imports."""
+    missing = [f"{module} imports {name}" for module in MODULES for name in _own_imports_of(module) - {*MODULES}]
+
+    assert missing == []
+
+
+def test_pure_modules_import_nothing_that_waits_or_touches_the_world() -> None:
+    """A pure module imports no concurrency, network, process, file or clock."""
+    wrong = [
+        f"{module} imports {name}"
+        for module in filter(_is_pure, MODULES)
+        for name in _imports_of(MODULES[module])
+        if name in IMPURE or name.split(".")[0] in IMPURE
+    ]
+
+    assert wrong == []
+
+
+def test_pure_modules_import_only_pure_modules_of_ours() -> None:
+    """What a pure module takes from us is pure too."""
+    wrong = [
+        f"{module} imports {name}"
+        for module in filter(_is_pure, MODULES)
+        for name in _own_imports_of(module)
+        if not _is_pure(name)
+    ]
+
+    assert wrong == []
+
+
+def test_http_rooms_take_only_decisions_from_transport() -> None:
+    """The HTTP app asks transport who is let in, and knows nothing of listeners."""
+    wrong = [
+        f"{module} imports {name}"
+        for module in MODULES
+        if _room_of(module) == "api"
+        for name in _own_imports_of(module)
+        if _room_of(name) == "transport" and not _is_pure(name)
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", sorted(PURE_MODULES))
+def test_module_that_must_be_pure_says_so(module: str) -> None:
+    """A module that the design wants pure exists and carries the mark."""
+    assert _is_pure(module)
+
+
+def test_every_module_has_a_docstring() -> None:
+    """A module says why it exists."""
+    assert [module for module, tree in MODULES.items() if not ast.get_docstring(tree)] == []
