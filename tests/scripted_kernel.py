@@ -316,6 +316,13 @@ class Kernel:
         for number in range(count):
             self.stream(f"{number} " + "x" * size)
 
+    def do_repeat(self, text: str) -> None:
+        """Send the same message over and over, as fast as a kernel in Python can: signed once."""
+        count, size = map(int, text.split())
+        frames = self.frames(self.parts("stream", {"name": "stdout", "text": "x" * size}))
+        for _ in range(count):
+            self.iopub.send_multipart([b"stream", *frames])
+
     def do_spawn(self, seconds: str) -> None:
         child = subprocess.Popen(["sleep", seconds], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.stream(str(child.pid))
@@ -369,6 +376,7 @@ COMMANDS: dict[str, Any] = {
     "kill": lambda kernel, text: os.kill(os.getpid(), int(text)),
     "stop": lambda kernel, text: os.kill(os.getpid(), signal.SIGSTOP),
     "flood": Kernel.do_flood,
+    "repeat": Kernel.do_repeat,
     "chdir": lambda kernel, text: os.chdir(text),
     "spawn": Kernel.do_spawn,
     "env": lambda kernel, text: kernel.stream(os.environ.get(text, "<unset>")),

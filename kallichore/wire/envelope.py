@@ -94,7 +94,7 @@ def _encode_buffers(buffers: Sequence[bytes]) -> bytes:
     return b'","'.join(b64encode(buffer) for buffer in buffers).join((b'["', b'"]'))
 
 
-_PARTS: dict[str, bytes] = {
+_CHANNELS: dict[str, bytes] = {
     channel: b',"channel":"' + channel.encode() + b'","content":' for channel in ("shell", "iopub", "stdin", "control")
 }
 
@@ -118,24 +118,43 @@ def from_kernel(channel: str, parts: MessageParts) -> KernelMessage:
         parent, raw_parent = None, b"null"
     else:
         parent = decode_header(raw_parent)
-        raw_parent = _strict(raw_parent)
-    content = _strict(content)
-    payload = b"".join(
+    encoded = _encode_buffers(buffers) if buffers else b"[]"
+    payload = _splice(channel, raw_header, raw_parent, content, metadata, encoded)
+    # Nearly every message is plain ASCII without surrogate escapes, and one look at the whole tells.
+    if not payload.isascii() or b"\\u" in payload or not (_is_json(content) and _is_json(metadata)):
+        content = _strict(content)
+        payload = _splice(
+            channel, _strict(raw_header), _strict(raw_parent), content, _strict(metadata), encoded
+        )
+    return KernelMessage(channel, header, parent, content, payload)
+
+
+def _is_json(document: bytes) -> bool:
+    try:
+        _check_json(document)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _splice(
+    channel: str, header: bytes, parent: bytes, content: bytes, metadata: bytes, buffers: bytes
+) -> bytes:
+    return b"".join(
         (
             b'{"kind":"jupyter","header":',
-            _strict(raw_header),
+            header,
             b',"parent_header":',
-            raw_parent,
-            _PARTS[channel],
+            parent,
+            _CHANNELS[channel],
             content,
             b',"metadata":',
-            _strict(metadata),
+            metadata,
             b',"buffers":',
-            _encode_buffers(buffers) if buffers else b"[]",
+            buffers,
             b"}",
         )
     )
-    return KernelMessage(channel, header, parent, content, payload)
 
 
 def encode(value: Any) -> bytes:
