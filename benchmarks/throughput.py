@@ -1,8 +1,8 @@
 """How many messages a second get through, and what each costs: ``python benchmarks/throughput.py [MESSAGES]``.
 
-A kernel floods iopub with messages of 450 bytes; a client that only counts receives them through kcserver. Beside it, in
-the same run, a plain ZeroMQ subscriber receives the same flood from the same kernel, without any server. The ratio of the
-two and the server's CPU time a message are what is worth comparing; the machine's noise is in both.
+A kernel floods iopub with messages of 450 bytes; a client that only counts receives them through kcserver. Beside it,
+in the same run, a plain ZeroMQ subscriber receives the same flood from the same kernel, without any server. The ratio
+of the two and the server's CPU time a message are what is worth comparing; the machine's noise is in both.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ def measure_zeromq(count: int) -> float:
             time.sleep(1)
             rates = []
             for _ in range(ROUNDS):
-                parts = [json.dumps({"msg_id": os.urandom(4).hex(), "msg_type": "execute_request"}).encode(), b"{}", b"{}"]
+                parts = [
+                    json.dumps({"msg_id": os.urandom(4).hex(), "msg_type": "execute_request"}).encode(),
+                    b"{}",
+                    b"{}",
+                ]
                 parts.append(json.dumps({"code": f"repeat {count} {SIZE}"}).encode())
                 signature = hmac.new(b"k", b"".join(parts), hashlib.sha256).hexdigest().encode()
                 began = time.perf_counter()

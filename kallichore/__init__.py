@@ -1,8 +1,9 @@
 """Kallichore: a supervisor for Jupyter kernels.
 
-The rooms, each depending only on those before it: ``wire`` (Jupyter's protocol), ``models`` (the HTTP bodies), ``zeromq``,
-``kernel`` (one process), ``session`` (one kernel over all its restarts), ``attach`` (its clients), ``server``, ``api``
-(HTTP), and ``embed``, which wires them. ``transport`` is where the server listens, ``client`` and ``cli`` are programs.
+The rooms, each depending only on those before it: ``wire`` (Jupyter's protocol), ``models`` (the HTTP bodies),
+``zeromq``, ``kernel`` (one process), ``session`` (one kernel over all its restarts), ``attach`` (its clients),
+``server``, ``api`` (HTTP), and ``embed``, which wires them. ``transport`` is where the server listens, ``client`` and
+``cli`` are programs.
 
 Public names are imported when they are first used: the command lines start faster without what they do not need.
 """

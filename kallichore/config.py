@@ -78,9 +78,7 @@ class ServerConfig:
     """The log file, as reported in the connection file; the server itself only logs through `logging`."""
     log_level: str = attrs.field(default="info", validator=_one_of(LOG_LEVELS))
     """The level that the configuration endpoint reports at first."""
-    idle_shutdown_hours: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(_between(0, 65535))
-    )
+    idle_shutdown_hours: int | None = attrs.field(default=None, validator=attrs.validators.optional(_between(0, 65535)))
     """Hours without activity after which the server ends; 0 means 30 s, None means never."""
     resource_sample_interval_ms: int = attrs.field(default=1000, validator=_between(0, 2**31 - 1))
     """Milliseconds between two samples of a kernel's resource usage; 0 for no samples."""

@@ -86,7 +86,7 @@ class RunningServer:
         self.server.hurry()
 
 
-async def run(
+async def run(  # noqa: ASYNC128  # _run_server calls started() for us
     config: ServerConfig | None = None,
     *,
     on_listening: Callable[[RunningServer], None] | None = None,
@@ -124,7 +124,9 @@ class _Connections:
 
 
 async def _hold_connections(task_status: trio.TaskStatus[_Connections] = trio.TASK_STATUS_IGNORED) -> None:
-    """Hold the connections' nursery, out of a cancellation's reach, until they have ended or their deadline has come."""
+    """Hold the connections' nursery, out of a cancellation's reach, until they have ended or their deadline has
+    come.
+    """
     closing = trio.Event()
     with trio.CancelScope(shield=True):
         async with trio.open_nursery() as nursery:
@@ -146,9 +148,7 @@ async def _run_server(
         if on_listening is not None:
             on_listening(running)
         async with trio.open_nursery() as accepting:
-            accepting.start_soon(
-                partial(trio.serve_listeners, door.serve, listeners, handler_nursery=connections)
-            )
+            accepting.start_soon(partial(trio.serve_listeners, door.serve, listeners, handler_nursery=connections))
             await _announce(running, config, stack)
             task_status.started(running)
             await server.shutdown_requested.wait()

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import trio
+
 from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient, session_path
 from kallichore.client.channel_client import ChannelClient, make_execute_request, open_channel

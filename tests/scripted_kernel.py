@@ -94,7 +94,9 @@ class Kernel:
     def frames(self, parts: list[bytes], buffers: list[bytes] | None = None) -> list[bytes]:
         return [DELIMITER, self.sign(parts), *parts, *(buffers or [])]
 
-    def publish(self, msg_type: str, content: Any, *, parent: dict[str, Any] | None = None, buffers: Any = None) -> None:
+    def publish(
+        self, msg_type: str, content: Any, *, parent: dict[str, Any] | None = None, buffers: Any = None
+    ) -> None:
         self.iopub.send_multipart([msg_type.encode(), *self.frames(self.parts(msg_type, content, parent), buffers)])
 
     def reply(self, msg_type: str, content: Any, *, socket: Any = None, parent: dict[str, Any] | None = None) -> None:

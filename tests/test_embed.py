@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import kallichore
 import pytest
 import trio
+
+import kallichore
 from kallichore.client.api_client import ApiClient
 from kallichore.errors import ConfigurationError, KernelDiedError
 from kallichore.models.bodies import NewSession
@@ -15,7 +16,9 @@ from kernels import REAL_TIME, address_of, ipykernel_argv, scripted
 
 
 async def test_run_hands_out_a_server_that_listens(private_place: Path) -> None:
-    """``await nursery.start(run, config)`` returns a handle with address, token and sessions; cancelling ends it all."""
+    """``await nursery.start(run, config)`` returns a handle with address, token and sessions; cancelling ends it
+    all.
+    """
     async with trio.open_nursery() as nursery:
         server = await nursery.start(kallichore.run, kallichore.ServerConfig())
         assert len(server.token) == 64

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 import trio
+
 from conftest import open_descriptors
 from kallichore.config import ServerConfig
 from kallichore.embed import serve
@@ -21,7 +22,9 @@ from kernels import bash_kernel_argv, ipykernel_argv, scripted, wait_ended
 
 async def _use(server: Any, number: int, results: dict[int, str]) -> None:
     """Start a kernel, run code in it, restart every third, and end it."""
-    argv, code = (ipykernel_argv(), f"print({number} * 2)") if number % 3 else (bash_kernel_argv(), f"echo $(({number}*2))")
+    argv, code = (
+        (ipykernel_argv(), f"print({number} * 2)") if number % 3 else (bash_kernel_argv(), f"echo $(({number}*2))")
+    )
     session = server.create_session(NewSession(session_id=f"k{number}", argv=argv, connection_timeout=120))
     await session.start()
     async with session.execute(code) as execution:
@@ -31,7 +34,9 @@ async def _use(server: Any, number: int, results: dict[int, str]) -> None:
 
 @pytest.mark.filterwarnings("default::ResourceWarning")
 async def test_thirty_real_kernels_at_once_leave_nothing(private_place: Path) -> None:
-    """Thirty Python and bash kernels start at once, run code and end; no process, file, socket or descriptor is left."""
+    """Thirty Python and bash kernels start at once, run code and end; no process, file, socket or descriptor is
+    left.
+    """
     before = open_descriptors()
     results: dict[int, str] = {}
     with trio.fail_after(240):

@@ -1,7 +1,8 @@
 """The app: routing, the token, and the one place where errors become answers.
 
-The operations are a table in `kallichore.api.operations`, what they do is in `kallichore.api.handlers`. Paths are matched as they were sent: percent-escapes are decoded only in a session's id,
-so that the id ``a/b`` is reachable as ``a%2Fb``, and nothing is redirected.
+The operations are a table in `kallichore.api.operations`, what they do is in `kallichore.api.handlers`. Paths are
+matched as they were sent: percent-escapes are decoded only in a session's id, so that the id ``a/b`` is reachable as
+``a%2Fb``, and nothing is redirected.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from kallichore.api.operations import OPERATIONS, Operation
-from kallichore.errors import AdoptionError, BadBodyError, BadPathError, KallichoreError, StartupError, UnauthorizedError
+from kallichore.errors import (
+    AdoptionError,
+    BadBodyError,
+    BadPathError,
+    KallichoreError,
+    StartupError,
+    UnauthorizedError,
+)
 from kallichore.models.bodies import ErrorBody, StartupErrorBody
 from kallichore.models.converter import to_json
 from kallichore.transport.auth import is_authorized, is_same_machine

@@ -2,7 +2,8 @@
 
 Clients that cannot upgrade a connection to a Unix socket path with a route in it (the WebSocket library of the IDE is
 one) ask for the channels over HTTP, are told the path of another socket, and open a WebSocket there, with whatever
-request path they like. One socket a session, with a short name of its own, for any number of clients, one after another.
+request path they like. One socket a session, with a short name of its own, for any number of clients, one after
+another.
 """
 
 from __future__ import annotations
@@ -87,9 +88,7 @@ class ChannelSockets:
         """Accept the session's clients until it is over."""
         async with open_unix_listener(path) as listener, trio.open_nursery() as nursery:
             handler = partial(self._serve, session, str(path))
-            nursery.start_soon(
-                partial(trio.serve_listeners, handler, [listener], handler_nursery=self.nursery)
-            )
+            nursery.start_soon(partial(trio.serve_listeners, handler, [listener], handler_nursery=self.nursery))
             task_status.started()
             await session.closed.wait()
             nursery.cancel_scope.cancel()

@@ -194,14 +194,13 @@ class _Attachment:
 
     async def _send_all(self, data: bytes) -> None:
         """Send ``data``, counting down what is unsent: a stream itself does not tell how far it came."""
-        socket = getattr(self.stream, "socket", None)
-        if socket is None:
+        if not isinstance(self.stream, trio.SocketStream):
             await self.stream.send_all(data)
             self._unsent = 0
             return
         with memoryview(data) as view:
             while self._unsent:
-                self._unsent -= await socket.send(view[len(view) - self._unsent :])
+                self._unsent -= await self.stream.socket.send(view[len(view) - self._unsent :])
 
     async def _ping(self) -> None:
         """Ping at once and then regularly; let a client go that leaves too many pings unanswered.

@@ -103,7 +103,9 @@ kernel_option = click.option("-k", "--kernel", default="python3", show_default=T
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-u", "--url", envvar="KALLICHORE_URL", help=f"The server: http://host:port or unix:/path [{DEFAULT_URL}].")
+@click.option(
+    "-u", "--url", envvar="KALLICHORE_URL", help=f"The server: http://host:port or unix:/path [{DEFAULT_URL}]."
+)
 @click.option(
     "-c",
     "--connection-file",
@@ -400,5 +402,3 @@ def completion(shell: str) -> None:
 
 if __name__ == "__main__":
     main()
-
-

@@ -1,8 +1,8 @@
 """Where the server's log lines go: a file that is there from the start, and the console, which may not be read.
 
-Launchers start the server with pipes that nobody drains, or with closed streams. So console lines are written by a thread
-of their own from a bounded queue: when the reader does not come, lines are dropped, and nothing ever waits. The
-file gets each line at once; people watch it while the server runs.
+Launchers start the server with pipes that nobody drains, or with closed streams. So console lines are written by a
+thread of their own from a bounded queue: when the reader does not come, lines are dropped, and nothing ever waits.
+The file gets each line at once; people watch it while the server runs.
 """
 
 from __future__ import annotations

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from kallichore.models.bodies import VarAction, VarActionType
 
 
-def apply_actions(
-    base: Mapping[str, str], actions: Iterable[VarAction], *, upper_case: bool = False
-) -> dict[str, str]:
+def apply_actions(base: Mapping[str, str], actions: Iterable[VarAction], *, upper_case: bool = False) -> dict[str, str]:
     """Return ``base`` after ``actions``.
 
     No separator is put between a value and what is appended or prepended, and an unset variable counts as empty.

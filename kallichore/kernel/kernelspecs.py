@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 class KernelSpec:
     """An installed kernel.
 
-    Its ``kernel_protocol_version`` is not among this: ipykernel says 5.5 there and does not register itself (JEP 66), so
-    what it says is no ground to start it any other way than with a connection file.
+    Its ``kernel_protocol_version`` is not among this: ipykernel says 5.5 there and does not register itself (JEP 66),
+    so what it says is no ground to start it any other way than with a connection file.
     """
 
     name: str

@@ -134,12 +134,15 @@ def find_program(program: str, *, search_path: str, separator: str, is_file: Che
     """
     if not program:
         return None
-    if "/" in program or "\\" in program and separator == ";":
+    if "/" in program or ("\\" in program and separator == ";"):
         path = posixpath.join(directory, program)
         return path if is_file(path) else None
     suffixes = ("", ".exe") if separator == ";" else ("",)
     candidates = (
-        posixpath.join(entry, program + suffix) for entry in search_path.split(separator) if entry for suffix in suffixes
+        posixpath.join(entry, program + suffix)
+        for entry in search_path.split(separator)
+        if entry
+        for suffix in suffixes
     )
     return next((path for path in candidates if is_file(path)), None)
 

@@ -1,10 +1,10 @@
 """Five ports for a kernel that is yet to bind them.
 
-The connection file names ports before the kernel exists. Between our choosing and the kernel's binding anybody could be
-given one of them, and with thirty kernels starting at once somebody is. On Linux a port can be held: a socket that is
-bound with SO_REUSEADDR and never listens keeps the port from being handed out, and does not keep a kernel from binding it,
-since libzmq sets SO_REUSEADDR as well. Elsewhere the sockets are closed at once, and only this server's own
-promises are kept apart.
+The connection file names ports before the kernel exists. Between our choosing and the kernel's binding anybody could
+be given one of them, and with thirty kernels starting at once somebody is. On Linux a port can be held: a socket that
+is bound with SO_REUSEADDR and never listens keeps the port from being handed out, and does not keep a kernel from
+binding it, since libzmq sets SO_REUSEADDR as well. Elsewhere the sockets are closed at once, and only this server's
+own promises are kept apart.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import sys
 from types import TracebackType
+from typing import Self
 
 import attrs
 
@@ -31,7 +32,7 @@ class PortReservation:
     _sockets: list[socket.socket] = attrs.field(factory=list)
     _closed: bool = attrs.field(default=False, init=False)
 
-    def __enter__(self) -> PortReservation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,8 +1,8 @@
 """One kernel process: started in a group of its own, watched, signalled, and reaped with everything that it started.
 
-A kernel leads its own session and process group, so that signals reach its workers too, and a terminal's Ctrl-C does not.
-When the kernel ends, what is left of its group is killed *before* the kernel is reaped: as long as its zombie stands,
-the group's number cannot have become somebody else's.
+A kernel leads its own session and process group, so that signals reach its workers too, and a terminal's Ctrl-C does
+not. When the kernel ends, what is left of its group is killed *before* the kernel is reaped: as long as its zombie
+stands, the group's number cannot have become somebody else's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -113,7 +114,10 @@ class KernelProcess:
         Raises:
             ProcessLookupError: It has ended.
         """
-        self.send_signal_to_group(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+        if sys.platform == "win32":
+            self.send_signal_to_group(signal.SIGTERM)
+        else:
+            self.send_signal_to_group(signal.SIGKILL)
         self._killed_by_us = True
 
     async def wait(self) -> Ending:
@@ -170,6 +174,8 @@ async def open_kernel_process(
     Raises:
         OSError: It could not be started.
     """
+    # Trio types what Popen takes by platform.
+    options: dict[str, Any] = {} if sys.platform == "win32" else {"start_new_session": True}
     process = await trio.lowlevel.open_process(
         list(argv),
         env=environment,
@@ -177,6 +183,6 @@ async def open_kernel_process(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=sys.platform != "win32",
+        **options,
     )
     return KernelProcess(process)

@@ -1,13 +1,13 @@
 """What ends the kernels of a server that was killed, and takes away its files.
 
-A server that ends in any ordinary way stops its kernels itself. One that is killed (SIGKILL, the machine's memory killer)
-cannot, so each server has a companion: a shell that reads from a pipe which process groups there are, and that kills them
-all when the pipe closes, which happens exactly when the server is gone, however it went.
+A server that ends in any ordinary way stops its kernels itself. One that is killed (SIGKILL, the machine's memory
+killer) cannot, so each server has a companion: a shell that reads from a pipe which process groups there are, and
+that kills them all when the pipe closes, which happens exactly when the server is gone, however it went.
 
 Why this way: Linux's parent-death signal is sent when the *thread* that forked ends, and Trio forks in worker threads
-that end after ten idle seconds; it reaches only the child itself; and it exists only on Linux. A companion in Python would
-cost 10 MB and a start of 30 ms of CPU, a shell 1 MB and 2 ms (dash; see benchmarks/). On Windows a job object does
-all this.
+that end after ten idle seconds; it reaches only the child itself; and it exists only on Linux. A companion in Python
+would cost 10 MB and a start of 30 ms of CPU, a shell 1 MB and 2 ms (dash; see benchmarks/). On Windows a job object
+does all this.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ import trio
 
 logger = logging.getLogger(__name__)
 
-# The groups are kept as " 12 34 "; a removal cuts one out. At the end, which is the end of input, the files go as well.
-# Of the ways to write the signal, `-s KILL --` is POSIX's; dash takes neither `-KILL --` nor `-s KILL` without the dashes.
+# The groups are kept as " 12 34 "; a removal cuts one out. At the end, which is the end of input, the files go as
+# well. Of the ways to write the signal, `-s KILL --` is POSIX's; dash takes neither `-KILL --` nor `-s KILL` without
+# the dashes.
 _SCRIPT = """
 trap '' HUP INT TERM
 groups=' '

@@ -103,9 +103,7 @@ if sys.platform == "win32":
         """
         this = _kernel32.GetCurrentProcess()
         handle = wintypes.HANDLE()
-        _checked(
-            _kernel32.DuplicateHandle(this, this, this, ctypes.byref(handle), 0, True, _DUPLICATE_SAME_ACCESS)
-        )
+        _checked(_kernel32.DuplicateHandle(this, this, this, ctypes.byref(handle), 0, True, _DUPLICATE_SAME_ACCESS))
         return _checked(handle.value)
 
     @attrs.frozen

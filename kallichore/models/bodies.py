@@ -1,7 +1,7 @@
 """The schemas of the HTTP API as frozen values; kallichore.json describes them for everybody else. [pure]
 
-Defaults here are for programs that build a request in Python. What a JSON body must contain is the schema's ``required``
-list, which `kallichore.models.converter` holds the bodies of requests to.
+Defaults here are for programs that build a request in Python. What a JSON body must contain is the schema's
+``required`` list, which `kallichore.models.converter` holds the bodies of requests to.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ class NewSession:
     connection_timeout: int = 30
     interrupt_mode: InterruptMode = attrs.field(default=InterruptMode.MESSAGE, converter=InterruptMode)
     protocol_version: str = "5.3"
-    startup_environment: StartupEnvironment = attrs.field(
-        default=StartupEnvironment.NONE, converter=StartupEnvironment
-    )
+    startup_environment: StartupEnvironment = attrs.field(default=StartupEnvironment.NONE, converter=StartupEnvironment)
     startup_environment_arg: str | None = None
     workspace_id: str | None = None
 

@@ -1,8 +1,8 @@
 """Where the API's JSON becomes values and values become JSON. [pure]
 
 The rules for what comes in are strict, because what is guessed here is a surprise later: a number is not a string, a
-float is not an integer, a name appears once, and nothing follows the document. Unknown members are ignored, since clients
-newer and older than this server send some, but reported, so that a spelling mistake shows.
+float is not an integer, a name appears once, and nothing follows the document. Unknown members are ignored, since
+clients newer and older than this server send some, but reported, so that a spelling mistake shows.
 """
 
 from __future__ import annotations
@@ -143,9 +143,7 @@ def make_converter() -> cattrs.Converter:
         # Each by name: an enum of strings would else be taken for a string.
         if isinstance(kind, type) and issubclass(kind, Enum):
             converter.register_structure_hook(kind, _structure_enum)
-    converter.register_structure_hook_func(
-        _is_array, lambda value, kind: _structure_array(converter, value, kind)
-    )
+    converter.register_structure_hook_func(_is_array, lambda value, kind: _structure_array(converter, value, kind))
     converter.register_structure_hook_func(
         lambda kind: isinstance(kind, type) and attrs.has(kind),
         lambda value, kind: _structure_object(converter, value, kind),
@@ -170,9 +168,7 @@ def _make_unstructure(converter: cattrs.Converter, kind: Any) -> Callable[[Any],
     plain = make_dict_unstructure_fn(kind, converter)
 
     def unstructure(value: Any) -> dict[str, Any]:
-        return {
-            name: member for name, member in plain(value).items() if member is not None or name not in optional
-        }
+        return {name: member for name, member in plain(value).items() if member is not None or name not in optional}
 
     return unstructure
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-import trio
 import trio_util
 
 from kallichore.kernel.resources import ResourceSampler

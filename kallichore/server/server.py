@@ -267,8 +267,8 @@ class Server:
 async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Server]:
     """Open a server in this process, without listeners: for programs that need no HTTP.
 
-    Leaving the block, and cancelling it, ends every kernel: asked first, then terminated and killed. Nothing is left: no
-    process, socket or file.
+    Leaving the block, and cancelling it, ends every kernel: asked first, then terminated and killed. Nothing is left:
+    no process, socket or file.
 
     Args:
         config: How long to wait for what; how to listen is not looked at here.
@@ -312,5 +312,3 @@ async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Serve
                     nursery.cancel_scope.cancel()
     finally:
         context.destroy(linger=0)
-
-

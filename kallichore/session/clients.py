@@ -65,7 +65,8 @@ class ClientSlot:
     def take_nowait(self) -> Batch | None:
         """Return what is to be sent next, or None. It counts as delivered only with `delivered`.
 
-        A client that was displaced gets nothing more; one that has to leave for another reason gets what is there first.
+        A client that was displaced gets nothing more; one that has to leave for another reason gets what is there
+        first.
         """
         if self.displaced or not self.journal.has_undelivered:
             return None

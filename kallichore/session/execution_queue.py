@@ -1,9 +1,9 @@
 """What a kernel runs, and what waits behind it: one execution at a time. [pure]
 
-The next execution is released by the end of the active one, and its sign is the kernel's ``idle``. An idle releases if
-it is the active request's own, if it does not say whose it is, or if the ``execute_reply`` has come already, whoever's it
-is. Nothing else releases: the idle of a control request, such as an interrupt, says nothing about the execution, and
-would send a second one to a kernel that still runs the first.
+The next execution is released by the end of the active one, and its sign is the kernel's ``idle``. An idle releases
+if it is the active request's own, if it does not say whose it is, or if the ``execute_reply`` has come already,
+whoever's it is. Nothing else releases: the idle of a control request, such as an interrupt, says nothing about the
+execution, and would send a second one to a kernel that still runs the first.
 """
 
 from __future__ import annotations

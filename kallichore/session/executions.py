@@ -95,8 +95,8 @@ class Execution:
 async def open_execution(session: Session, code: str, **content: Any) -> AsyncIterator[Execution]:
     """Execute code and hear what the kernel says about it.
 
-    Leaving the block early, or cancelling it, stops listening and takes a request that still waits out of the queue; one
-    that runs goes on, until somebody interrupts it.
+    Leaving the block early, or cancelling it, stops listening and takes a request that still waits out of the queue;
+    one that runs goes on, until somebody interrupts it.
 
     Args:
         session: Whose kernel.

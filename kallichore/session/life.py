@@ -109,7 +109,9 @@ class KernelLife:
             self.hurry.set()
 
     def send(self, message: ClientMessage) -> None:
-        """Send a message to the kernel, or keep it until the kernel is ready. A message that cannot be sent is logged."""
+        """Send a message to the kernel, or keep it until the kernel is ready. A message that cannot be sent is
+        logged.
+        """
         if not self.is_relaying:
             self.outbox.append(message)
             return
@@ -378,9 +380,7 @@ class KernelLife:
             return StartupError("KS-8", text, exit_code=ending.code, output=output)
         api_code = "KS-14" if self.in_handshake else "KS-8"
         text = f"The kernel's process {ending.describe()} while it was starting"
-        return StartupError(
-            api_code, text, self.record.diagnose(plan, "exit"), exit_code=ending.code, output=output
-        )
+        return StartupError(api_code, text, self.record.diagnose(plan, "exit"), exit_code=ending.code, output=output)
 
     async def run_adopted(self, info: ConnectionInfo, when_connected: Callable[[], None]) -> None:
         """Look after a kernel that somebody else launched, until one of its connections is lost.

@@ -27,7 +27,9 @@ COPY_SIZE = 1 << 20
 
 @attrs.define
 class OverflowFile:
-    """A first-in, first-out queue of messages in a nameless temporary file; see `kallichore.session.replay.Overflow`."""
+    """A first-in, first-out queue of messages in a nameless temporary file; see
+    `kallichore.session.replay.Overflow`.
+    """
 
     size: int = attrs.field(default=0, init=False)
     _file: IO[bytes] | None = attrs.field(default=None, init=False)

@@ -1,8 +1,8 @@
 """The journal: what a session has to tell its client, numbered, until it is delivered. [pure]
 
 Messages that nobody takes wait here: in memory up to a limit, the older ones beyond it in an overflow (a file, see
-`kallichore.session.overflow_file`), and when that is full too the oldest are dropped. Who reads on from a number that is
-no longer there is told how many are missing: an honest gap, never a silent one.
+`kallichore.session.overflow_file`), and when that is full too the oldest are dropped. Who reads on from a number that
+is no longer there is told how many are missing: an honest gap, never a silent one.
 
 Appending is on the path of every message, so it is a few additions around ``deque.append``.
 """

@@ -1,8 +1,8 @@
 """What a session's kernel is doing: seven statuses, eight events, one table. [pure]
 
 The kernel's own word counts: ``busy`` and ``idle`` are what it last published. Around that stand the facts that it
-cannot publish: that it was asked to start, that it fell silent, that it is gone. Once it is gone, whatever still arrives
-from it changes nothing; only a new start does.
+cannot publish: that it was asked to start, that it fell silent, that it is gone. Once it is gone, whatever still
+arrives from it changes nothing; only a new start does.
 
 ``offline`` covers a status, it does not replace it: when the heartbeat is back, what was true before is true again,
 unless the kernel has said otherwise meanwhile (saying anything ends ``offline`` too).

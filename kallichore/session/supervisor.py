@@ -1,7 +1,7 @@
 """A session, and the task that supervises it.
 
-`Session` is what everybody else holds: acts that change its state at once, and waits for their results. The lives of its
-kernel run in `supervise_session`, one at a time, so that nobody who merely waits for a start, an HTTP client that
+`Session` is what everybody else holds: acts that change its state at once, and waits for their results. The lives of
+its kernel run in `supervise_session`, one at a time, so that nobody who merely waits for a start, an HTTP client that
 goes away for one, can cancel it midway.
 """
 
@@ -110,9 +110,7 @@ class Session:
         config = self.facilities.config
         self._actions = self.request.env
         self._overflow = OverflowFile()
-        journal = Journal(
-            memory_limit=config.journal_memory, file_limit=config.journal_file, overflow=self._overflow
-        )
+        journal = Journal(memory_limit=config.journal_memory, file_limit=config.journal_file, overflow=self._overflow)
         self.created = datetime.now(UTC)
         status = SessionStatus(created=trio.current_time())
         self.conversation = Conversation(self.request, journal, status, self._on_growth)
@@ -145,7 +143,11 @@ class Session:
     @property
     def is_running(self) -> bool:
         """Whether there is, or is about to be, a kernel."""
-        return self.status not in (Status.UNINITIALIZED, Status.EXITED) or self._life is not None or self._restart is not None
+        return (
+            self.status not in (Status.UNINITIALIZED, Status.EXITED)
+            or self._life is not None
+            or self._restart is not None
+        )
 
     @property
     def wants_samples(self) -> bool:
@@ -200,7 +202,9 @@ class Session:
         return self.client
 
     def detach(self, slot: ClientSlot) -> None:
-        """Note that a client is gone: what it was not sent is the next one's. Only the present client's leaving disconnects the session."""
+        """Note that a client is gone: what it was not sent is the next one's. Only the present client's leaving
+        disconnects the session.
+        """
         slot.finished.set()
         if self.client is slot:
             self.client = None
@@ -335,9 +339,7 @@ class Session:
 
     async def _prepare_handshake(self, stack: AsyncExitStack, life: KernelLife) -> tuple[Path, Callable[[], Any]]:
         try:
-            registration = await stack.enter_async_context(
-                open_registration(self.facilities.context, Signer(self.key))
-            )
+            registration = await stack.enter_async_context(open_registration(self.facilities.context, Signer(self.key)))
         except zmq.ZMQError as error:
             raise StartupError("KS-17", f"Could not bind the registration socket: {error}") from error
         document = registration_document(registration.port, self.key)
@@ -539,7 +541,9 @@ class Session:
             self._settled.set()
 
     def close(self) -> None:
-        """Give up what the session holds: a start that did not begin, reserved ports, the journal's file, its client."""
+        """Give up what the session holds: a start that did not begin, reserved ports, the journal's file, its
+        client.
+        """
         self.begin_stop()
         if self._life is not None:
             self._life.started.fail(StartupError("KS-16", "The server is shutting down"))

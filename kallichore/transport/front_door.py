@@ -185,8 +185,12 @@ class FrontDoor:
         await self._context.terminated.set()
 
 
-async def close_in_order(stream: trio.SocketStream) -> None:
+async def close_in_order(stream: trio.abc.AsyncResource) -> None:
     """Close a stream so that what was sent arrives: end our side, let the other side read, then close."""
+    if not isinstance(stream, trio.SocketStream):
+        # A pipe keeps what was written to it for its reader.
+        await stream.aclose()
+        return
     with trio.move_on_after(CLOSING_PATIENCE):
         await stream.send_eof()
         while await stream.receive_some(READ_SIZE):

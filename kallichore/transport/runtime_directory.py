@@ -1,4 +1,5 @@
-"""A directory for one server alone: kernels' connection files and channel sockets are in it, and it goes with the server.
+"""A directory for one server alone: kernels' connection files and channel sockets are in it, and it goes with the
+server.
 
 Sockets have short paths (104 bytes with the ending zero on macOS), so a directory that would make them too long gives
 way to the temporary directory, and that to /tmp.

@@ -1,4 +1,6 @@
-"""Unix sockets that are made with care: private from the first moment, never over somebody else's file, gone at the end."""
+"""Unix sockets that are made with care: private from the first moment, never over somebody else's file, gone at
+the end.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,13 @@ from kallichore.transport.runtime_directory import LONGEST_SOCKET_PATH
 
 BACKLOG = 128
 
+# Not there on Windows, where this module is imported and not used.
+_AF_UNIX: int = getattr(socket, "AF_UNIX", -1)
+
 
 def _is_live(path: Path) -> bool:
     """Whether a server listens at ``path``."""
-    with socket.socket(socket.AF_UNIX) as probe:
+    with socket.socket(_AF_UNIX) as probe:
         probe.setblocking(False)
         try:
             probe.connect(str(path))
@@ -46,7 +51,7 @@ def _make_way(path: Path) -> None:
 
 
 def _bind(path: Path) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX)
+    listening = socket.socket(_AF_UNIX)
     # The socket must not be open to others even for a moment. The mask is the process's, so nothing awaits in between.
     before = os.umask(0o177)
     try:

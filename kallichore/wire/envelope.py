@@ -123,9 +123,7 @@ def from_kernel(channel: str, parts: MessageParts) -> KernelMessage:
     # Nearly every message is plain ASCII without surrogate escapes, and one look at the whole tells.
     if not payload.isascii() or b"\\u" in payload or not (_is_json(content) and _is_json(metadata)):
         content = _strict(content)
-        payload = _splice(
-            channel, _strict(raw_header), _strict(raw_parent), content, _strict(metadata), encoded
-        )
+        payload = _splice(channel, _strict(raw_header), _strict(raw_parent), content, _strict(metadata), encoded)
     return KernelMessage(channel, header, parent, content, payload)
 
 
@@ -137,9 +135,7 @@ def _is_json(document: bytes) -> bool:
     return True
 
 
-def _splice(
-    channel: str, header: bytes, parent: bytes, content: bytes, metadata: bytes, buffers: bytes
-) -> bytes:
+def _splice(channel: str, header: bytes, parent: bytes, content: bytes, metadata: bytes, buffers: bytes) -> bytes:
     return b"".join(
         (
             b'{"kind":"jupyter","header":',

@@ -58,7 +58,9 @@ class RegistrationSocket:
 
 
 @asynccontextmanager
-async def open_registration(context: zmq.Context[zmq.Socket[bytes]], signer: Signer) -> AsyncIterator[RegistrationSocket]:
+async def open_registration(
+    context: zmq.Context[zmq.Socket[bytes]], signer: Signer
+) -> AsyncIterator[RegistrationSocket]:
     """Bind a registration socket on 127.0.0.1; closed on leaving, after the last reply had its chance to go out.
 
     Raises:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 import trio
 import zmq
@@ -45,7 +46,7 @@ class TrioSocket:
         self._descriptor = int(self.raw.get(zmq.FD))
         self._waiting: trio.CancelScope | None = None
 
-    def __enter__(self) -> TrioSocket:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -11,11 +11,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 import attrs
 import jsonschema
 import pytest
+from openapi_spec_validator import validate
+
 from kallichore.api.operations import OPERATIONS, Operation
 from kallichore.models import bodies
 from kallichore.models.converter import REQUIRED, unstructure
 from kernels import body, execute, open_client, open_started
-from openapi_spec_validator import validate
 
 DESCRIPTION: dict[str, Any] = json.loads((Path(__file__).parents[2] / "kallichore.json").read_text())
 SCHEMAS = DESCRIPTION["components"]["schemas"]

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 import trio
+
 from kallichore.client.address import Address
 from kallichore.client.api_client import Answer, ApiClient, open_stream, send_request
 from kallichore.client.channel_client import ChannelClosedError

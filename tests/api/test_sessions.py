@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from kallichore.client.api_client import ApiError, send_request, session_path
 from kallichore.client.channel_client import ChannelClosedError, make_execute_request, make_message, open_channel
 from kernels import (
@@ -97,7 +98,13 @@ async def test_refusals_have_the_codes_of_the_api() -> None:
         assert await refused(client, "PUT", "/sessions", body("t", argv=["/tmp"])) == (400, "KS-19")
         assert await refused(client, "POST", session_path("s", "kill")) == (400, "KS-12")
         assert await refused(client, "POST", session_path("s", "interrupt")) == (400, "KS-10")
-        for method, operation in (("GET", ""), ("DELETE", ""), ("POST", "start"), ("POST", "kill"), ("GET", "channels")):
+        for method, operation in (
+            ("GET", ""),
+            ("DELETE", ""),
+            ("POST", "start"),
+            ("POST", "kill"),
+            ("GET", "channels"),
+        ):
             assert await refused(client, method, session_path("nobody", operation)) == (404, "")
         await client.call("PUT", "/sessions", body("empty", argv=[]))
         assert await refused(client, "POST", session_path("empty", "start")) == (500, "KS-5")
@@ -115,7 +122,9 @@ async def test_refusals_have_the_codes_of_the_api() -> None:
 
 @TRANSPORTS
 async def test_client_that_connects_late_gets_what_was_said_before(transport: str) -> None:
-    """Messages wait for a client in order: the start, the output, and what the kernel said without anybody listening."""
+    """Messages wait for a client in order: the start, the output, and what the kernel said without anybody
+    listening.
+    """
     async with open_client(transport=transport) as client:
         async with open_started(client, body("s", "burst=3")) as channel:
             messages = await receive_until(channel, is_status("idle"))
@@ -338,7 +347,7 @@ async def test_content_goes_through_byte_for_byte() -> None:
     """Numbers that no float can hold, order and spacing of a client's content reach the kernel as they were sent."""
     async with open_client() as client, open_started(client, body()) as channel:
         raw = '{"code": "content",  "big": 12345678901234567890123, "z": 1.10, "a": "\\u00e9"}'
-        text = '{"header":{"msg_id":"m","msg_type":"execute_request"},"channel":"shell","content":%s,' % raw
+        text = '{"header":{"msg_id":"m","msg_type":"execute_request"},"channel":"shell","content":' + raw + ","
         await channel.socket.send_message(text + '"metadata":{},"buffers":[]}')
 
         assert text_of(await receive_until(channel, is_idle("m"))) == raw

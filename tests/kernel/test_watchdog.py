@@ -159,7 +159,7 @@ async def test_killed_server_takes_its_kernels_and_files_along(tmp_path: Path, d
             await trio.lowlevel.wait_readable(first)
             await trio.lowlevel.wait_readable(third)
             # The files go last; nobody tells when a file is gone, so this has to look.
-            while directory.exists() or file.exists():
+            while directory.exists() or file.exists():  # noqa: ASYNC110  # nobody tells
                 await trio.sleep(0.005)
             lives_on = not select.select([released], [], [], 0)[0]
         await server.stdout.aclose()
@@ -228,7 +228,7 @@ async def test_polite_signals_do_not_end_the_watchdog(directory: Path, number: s
         async with open_watchdog(directory) as watchdog:
             companion = find_companion()
             # The shell needs a millisecond to set its traps.
-            while not _ignores(companion, number):
+            while not _ignores(companion, number):  # noqa: ASYNC110  # nobody tells
                 await trio.sleep(0.001)
             os.kill(companion, number)
             watchdog.guard(sleeper.group)

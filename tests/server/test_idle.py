@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from kallichore.config import ServerConfig
 from kallichore.models.bodies import ServerConfiguration
 from kallichore.server.idle import LONGEST_STEP, IdleClock
@@ -38,7 +39,9 @@ async def seconds_until_shutdown(server: Server) -> float:
 
 
 @pytest.mark.parametrize(("hours", "seconds"), [(0, 30.0), (1, HOUR), (168, 168 * HOUR)])
-async def test_idle_server_ends_after_its_hours(autojump_clock: Any, make_server: Any, hours: int, seconds: float) -> None:
+async def test_idle_server_ends_after_its_hours(
+    autojump_clock: Any, make_server: Any, hours: int, seconds: float
+) -> None:
     """A server where nothing happens ends after the configured hours; 0 stands for 30 seconds."""
     assert await seconds_until_shutdown(make_server(hours)) == pytest.approx(seconds)
 
@@ -67,7 +70,7 @@ async def test_living_client_process_keeps_the_server_up(autojump_clock: Any, ma
     with trio.move_on_after(HOUR) as hour:
         await server.shutdown_requested.wait()
     assert hour.cancelled_caught
-    gone = subprocess.Popen(["true"])
+    gone = subprocess.Popen(["true"])  # noqa: ASYNC220  # real I/O has no place in virtual time
     gone.wait()
     server.client_heartbeat(gone.pid)
     assert await seconds_until_shutdown(server) == pytest.approx(30)

@@ -9,6 +9,7 @@ import signal
 
 import pytest
 import trio
+
 from kallichore.client.channel_client import make_execute_request, open_channel
 from kernels import (
     REAL_TIME,
@@ -34,7 +35,8 @@ async def test_broken_message_is_dropped_and_the_next_arrives(fault: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("fault", "text"), [("nan", "nan\n"), ("surrogate", "half \ufffd\n"), ("utf8", "latin \ufffd\n"), ("ids-only", "bad\n")]
+    ("fault", "text"),
+    [("nan", "nan\n"), ("surrogate", "half \ufffd\n"), ("utf8", "latin \ufffd\n"), ("ids-only", "bad\n")],
 )
 async def test_repairable_message_is_repaired(fault: str, text: str) -> None:
     """NaN becomes null, what is not UTF-8 becomes U+FFFD, a header with only its ids is enough."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from kallichore.config import ServerConfig
 from kallichore.errors import StartupError
 from kallichore.models.bodies import NewSession, Status
