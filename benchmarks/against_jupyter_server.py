@@ -1,4 +1,4 @@
-"""kcserver beside jupyter_server, in one run: ``python benchmarks/against_jupyter_server.py``.
+"""kcserver beside jupyter_server, in one run: ``python -m benchmarks.against_jupyter_server``.
 
 The same ipykernel, the same client that only counts, both servers as processes of their own. Compared are the start of
 the server up to its first answer, the start of a kernel, a small execution from request to idle, and a flood of stream
@@ -22,7 +22,8 @@ from typing import Any
 from urllib.error import URLError
 
 import psutil
-from common import RawChannel, call, run_kcserver, start_session
+
+from benchmarks.common import RawChannel, call, run_kcserver, start_session
 
 MESSAGES = 5_000
 

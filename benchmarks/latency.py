@@ -1,4 +1,4 @@
-"""How long people wait: ``python benchmarks/latency.py``.
+"""How long people wait: ``python -m benchmarks.latency``.
 
 The start of the server up to its first answer, the start of a kernel that boots at once and of ipykernel, and a small
 execution from request to idle, as medians.
@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 
-from common import SCRIPTED, RawChannel, call, run_kcserver, start_session
+from benchmarks.common import SCRIPTED, RawChannel, call, run_kcserver, start_session
 
 
 def main() -> None:

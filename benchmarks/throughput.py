@@ -1,4 +1,4 @@
-"""How many messages a second get through, and what each costs: ``python benchmarks/throughput.py [MESSAGES]``.
+"""How many messages a second get through, and what each costs: ``python -m benchmarks.throughput [MESSAGES]``.
 
 A kernel floods iopub with messages of 450 bytes; a client that only counts receives them through kcserver. Beside it,
 in the same run, a plain ZeroMQ subscriber receives the same flood from the same kernel, without any server. The ratio
@@ -20,7 +20,8 @@ from pathlib import Path
 
 import psutil
 import zmq
-from common import SCRIPTED, RawChannel, run_kcserver, start_session
+
+from benchmarks.common import SCRIPTED, RawChannel, run_kcserver, start_session
 
 SIZE = 100
 """Characters of text in each message; headers and the rest make it about 450 bytes."""

@@ -71,7 +71,7 @@ class _HttpStream(trio.abc.Stream):
 
     async def _begin_request(self, data: bytes) -> bytes:
         parsed = parse_head(data)
-        while parsed is None and len(data) < LONGEST_HEAD and _may_be_ours(data):
+        while parsed is None and b"\r\n\r\n" not in data and len(data) < LONGEST_HEAD and _may_be_ours(data):
             more = bytes(await self._stream.receive_some(READ_SIZE))
             if not more:
                 break
@@ -112,7 +112,8 @@ class _HttpStream(trio.abc.Stream):
     async def _flush(self) -> None:
         data = b"".join(self._held_back)
         self._held_back.clear()
-        await self._stream.send_all(data)
+        if data:
+            await self._stream.send_all(data)
         if self._owed is not None and self._owed <= 0:
             self._owed = None
             if not data.startswith(b"HTTP/1.1 1"):
