@@ -11,14 +11,13 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
-import zmq
 
 from kallichore.errors import (
     AdoptionError,
@@ -29,8 +28,7 @@ from kallichore.errors import (
     SessionNotRunningError,
     StartupError,
 )
-from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, safe_name, uses_handshake
-from kallichore.kernel.ports import PortReservation, reserve_ports
+from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
 from kallichore.models.bodies import (
     ActiveSession,
     ConnectionInfo,
@@ -45,18 +43,16 @@ from kallichore.models.bodies import (
 from kallichore.session.clients import ClientSlot
 from kallichore.session.conversation import Conversation
 from kallichore.session.executions import Execution, open_execution
-from kallichore.session.facilities import Facilities, new_msg_id, utc_date
-from kallichore.session.kernel_files import open_kernel_file
+from kallichore.session.facilities import Facilities, new_msg_id
 from kallichore.session.life import KernelLife
+from kallichore.session.meeting import Meet, MeetingPlace
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.pending import Pending
 from kallichore.session.replay import Journal
 from kallichore.session.status import SessionStatus, StatusEvent
 from kallichore.wire.channels import TO_KERNEL
 from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, make, parse
-from kallichore.wire.connection_info import connection_document, registration_document
 from kallichore.wire.signing import Signer
-from kallichore.zeromq.registration import open_registration
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +96,7 @@ class Session:
     _restart: Pending[dict[str, Any]] | None = attrs.field(default=None, init=False)
     _closing: bool = attrs.field(default=False, init=False)
     _outbox: deque[ClientMessage] = attrs.field(factory=lambda: deque(maxlen=OUTBOX_MESSAGES), init=False)
-    _connection_info: ConnectionInfo | None = attrs.field(default=None, init=False)
-    _reservation: PortReservation | None = attrs.field(default=None, init=False)
+    _meeting: MeetingPlace = attrs.field(init=False)
     _overflow: OverflowFile = attrs.field(init=False)
     _asked_for_usage: float = attrs.field(default=-SAMPLING_INTEREST, init=False)
     _settled: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -109,6 +104,7 @@ class Session:
     def __attrs_post_init__(self) -> None:
         config = self.facilities.config
         self._actions = self.request.env
+        self._meeting = MeetingPlace(self.request.session_id, self.key, self.facilities)
         self._overflow = OverflowFile()
         journal = Journal(memory_limit=config.journal_memory, file_limit=config.journal_file, overflow=self._overflow)
         self.created = datetime.now(UTC)
@@ -296,19 +292,26 @@ class Session:
 
     async def _run_launched(self, life: KernelLife) -> None:
         try:
-            async with AsyncExitStack() as stack:
-                if uses_handshake(self.request.protocol_version):
-                    path, meet = await self._prepare_handshake(stack, life)
-                else:
-                    path, meet = self._prepare_connection(stack)
+            async with self._open_meeting(life) as (path, meet):
                 plan = self._plan(path)
                 self.initial_env = plan.environment
                 for warning in plan.warnings:
                     logger.warning("[session %s] %s", self.session_id, warning)
-                await life.run_launched(plan, meet, self._release_ports)
+                await life.run_launched(plan, meet, self._meeting.release_ports)
         except StartupError as error:
             self._change(StatusEvent.EXITED, error.message)
             life.started.fail(error)
+
+    def _open_meeting(self, life: KernelLife) -> AbstractAsyncContextManager[tuple[Path, Meet]]:
+        if not uses_handshake(self.request.protocol_version):
+            return self._meeting.open_connection()
+
+        def on_registered(info: ConnectionInfo) -> None:
+            life.in_handshake = False
+            self.conversation.say("handshakeCompleted", [self.session_id, attrs.asdict(info)])
+
+        life.in_handshake = True
+        return self._meeting.open_handshake(life.sender, self.request.connection_timeout, on_registered)
 
     def _plan(self, path: Path) -> LaunchPlan:
         return make_launch_plan(
@@ -319,75 +322,11 @@ class Session:
             surroundings=self.facilities.surroundings,
         )
 
-    def _kernel_file(self, kind: str) -> Path:
-        return self.facilities.runtime_directory / f"{kind}-{safe_name(self.session_id)}.json"
-
-    def _prepare_connection(self, stack: AsyncExitStack) -> tuple[Path, Callable[[], Any]]:
-        if self._reservation is None:
-            self._reserve_ports()
-        assert self._reservation is not None
-        info = self._info(self._reservation.ports)
-        self._connection_info = info
-        stack.callback(self._release_ports)
-        document = connection_document(self._reservation.ports, self.key)
-        path = stack.enter_context(open_kernel_file(self._kernel_file("connection"), document))
-
-        async def meet() -> ConnectionInfo:
-            return info
-
-        return path, meet
-
-    async def _prepare_handshake(self, stack: AsyncExitStack, life: KernelLife) -> tuple[Path, Callable[[], Any]]:
-        try:
-            registration = await stack.enter_async_context(open_registration(self.facilities.context, Signer(self.key)))
-        except zmq.ZMQError as error:
-            raise StartupError("KS-17", f"Could not bind the registration socket: {error}") from error
-        document = registration_document(registration.port, self.key)
-        path = stack.enter_context(open_kernel_file(self._kernel_file("registration"), document))
-        life.in_handshake = True
-
-        async def meet() -> ConnectionInfo:
-            timeout = self.request.connection_timeout
-            with trio.move_on_after(timeout if timeout >= 0 else float("inf")):
-                ports = await registration.receive(life.sender, lambda: (new_msg_id(), utc_date()))
-                life.in_handshake = False
-                info = self._info(
-                    (ports.control_port, ports.shell_port, ports.stdin_port, ports.hb_port, ports.iopub_port)
-                )
-                self._connection_info = info
-                self.conversation.say("handshakeCompleted", [self.session_id, attrs.asdict(info)])
-                return info
-            life.in_handshake = False
-            reason = f": {registration.refused[-1]}" if registration.refused else ""
-            text = f"The kernel of session {self.session_id} did not register within {timeout:g} seconds{reason}"
-            raise StartupError("KS-17", text)
-
-        return path, meet
-
     # Connection information and adoption
 
-    def _info(self, ports: Sequence[int]) -> ConnectionInfo:
-        return ConnectionInfo(**connection_document(ports, self.key))
-
-    def _reserve_ports(self) -> None:
-        self._reservation = reserve_ports(taken=self.facilities.taken_ports)
-
-    def _release_ports(self) -> None:
-        if self._reservation is not None:
-            self._reservation.close()
-            self._reservation = None
-
     def connection_info(self) -> ConnectionInfo:
-        """Return where the kernel is, or is to be: ports are reserved if there are none yet.
-
-        Raises:
-            ConnectionInfoError: There are no free ports.
-        """
-        if self._connection_info is None:
-            self._reserve_ports()
-            assert self._reservation is not None
-            self._connection_info = self._info(self._reservation.ports)
-        return self._connection_info
+        """Return where the kernel is, or is to be; see `MeetingPlace.ports_info`."""
+        return self._meeting.ports_info()
 
     async def adopt(self, info: ConnectionInfo) -> dict[str, Any]:
         """Connect to a kernel that somebody else started; return the content of its ``kernel_info_reply``.
@@ -403,11 +342,11 @@ class Session:
             if self._closing:
                 raise StartupError("KS-16", "The server is shutting down")
             _check_connection(info)
-            self._connection_info = info
+            self._meeting.info = info
             life = self._make_life()
             self._set_life(life)
             self._change(StatusEvent.ADOPTION_REQUESTED, "adoption requested")
-            self._give_job(lambda: life.run_adopted(info, self._release_ports))
+            self._give_job(lambda: life.run_adopted(info, self._meeting.release_ports))
             return await life.started.wait()
         except StartupError as error:
             raise AdoptionError(error.code, error.message, error.details) from error
@@ -549,7 +488,7 @@ class Session:
             self._life.started.fail(StartupError("KS-16", "The server is shutting down"))
             self._change(StatusEvent.EXITED, "the server is shutting down")
             self._end_life(self._life)
-        self._release_ports()
+        self._meeting.release_ports()
         self._overflow.close()
         self.closed.set()
         if self.client is not None:
