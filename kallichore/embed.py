@@ -23,7 +23,7 @@ import trio_util
 
 from kallichore.api.app import create_app
 from kallichore.api.handlers import make_handlers
-from kallichore.attach.channel_sockets import ChannelSockets, check_upgrade, refusal
+from kallichore.attach.channel_sockets import ChannelSockets, check_upgrade, open_pipe, open_unix_socket, refusal
 from kallichore.attach.websocket import serve_websocket
 from kallichore.config import ServerConfig
 from kallichore.errors import BadPathError, ConfigurationError, SessionNotFoundError
@@ -204,7 +204,9 @@ def _open_front_door(server: Server, config: ServerConfig, connections: trio.Nur
     if over_tcp:
         attach = partial(_attach, server, config)
     else:
-        sockets = ChannelSockets(config, server.facilities.runtime_directory, connections)
+        on_pipe = config.transport == "named-pipe"
+        open_socket = open_pipe if on_pipe else partial(open_unix_socket, server.facilities.runtime_directory)
+        sockets = ChannelSockets(config, open_socket, connections)
         channel_path = sockets.path_for
     app = create_app(make_handlers(server, channel_path), config.token, over_tcp=over_tcp)
     return FrontDoor(app, attach)

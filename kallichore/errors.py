@@ -10,6 +10,7 @@ The tree answers "whose doing was it?", since that decides who has to act::
     │   ├── UnauthorizedError         401
     │   ├── SessionNotFoundError      KS-1, 404
     │   ├── SessionExistsError        KS-0
+    │   ├── SessionNotCreatedError    KS-9
     │   ├── SessionRunningError       KS-2
     │   ├── SessionNotRunningError    KS-3
     │   ├── ProcessNotFoundError      KS-4
@@ -45,6 +46,7 @@ __all__ = [
     "ProcessNotFoundError",
     "RequestError",
     "SessionExistsError",
+    "SessionNotCreatedError",
     "SessionNotFoundError",
     "SessionNotRunningError",
     "SessionRunningError",
@@ -109,6 +111,12 @@ class SessionExistsError(RequestError):
     """A session with this id exists already."""
 
     code = "KS-0"
+
+
+class SessionNotCreatedError(RequestError):
+    """The machine did not give what a session needs from the start."""
+
+    code = "KS-9"
 
 
 class SessionRunningError(RequestError):

@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "kallichore"
 CHAIN = ("wire", "models", "zeromq", "kernel", "session", "attach", "server", "api", "embed", "cli")
 """The rooms that lead from Jupyter's protocol to the command lines; each may import those before it."""
 
-TRANSPORT_USERS = {"attach", "server", "api", "embed", "cli"}
-"""Who may import transport. It knows nothing of kernels, so that it can be used from attach on."""
+TRANSPORT_USERS = {"client", "attach", "server", "api", "embed", "cli"}
+"""Who may import transport. It knows nothing of kernels, so that it can be used from attach on, and by clients."""
 
 FOR_ALL = {"errors", "config", "_version"}
 """What any room may import."""

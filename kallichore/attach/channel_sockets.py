@@ -1,16 +1,20 @@
-"""A session's own Unix socket, for servers that are on a Unix socket themselves.
+"""A session's own socket, for servers that are on a Unix socket, or on Windows on a named pipe, themselves.
 
-Clients that cannot upgrade a connection to a Unix socket path with a route in it (the WebSocket library of the IDE is
-one) ask for the channels over HTTP, are told the path of another socket, and open a WebSocket there, with whatever
-request path they like. One socket a session, with a short name of its own, for any number of clients, one after
-another.
+Clients that cannot upgrade a connection to a socket path with a route in it (the WebSocket library of the IDE is one)
+ask for the channels over HTTP, are told the path of another socket, and open a WebSocket there, with whatever request
+path they like. One socket a session, with a short name of its own, for any number of clients, one after another.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -21,6 +25,7 @@ from kallichore.errors import ChannelSocketError, ConfigurationError
 from kallichore.kernel.launch_plan import safe_name
 from kallichore.session.supervisor import Session
 from kallichore.transport.auth import is_authorized
+from kallichore.transport.named_pipe import PipeSystem, open_pipe_listener
 from kallichore.transport.request_head import LONGEST_HEAD, RequestHead, parse_head
 from kallichore.transport.unix_socket import open_unix_listener
 
@@ -46,18 +51,47 @@ def check_upgrade(head: RequestHead, config: ServerConfig) -> bytes | None:
     return None
 
 
+OpenSocket = Callable[[str], AbstractAsyncContextManager[tuple[str, trio.abc.Listener[Any]]]]
+"""Opens a socket of a session's own: yields its path and its listener."""
+
+
+@asynccontextmanager
+async def open_unix_socket(directory: Path, session_id: str) -> AsyncIterator[tuple[str, trio.abc.Listener[Any]]]:
+    """Listen on a Unix socket for a session, in the server's private directory.
+
+    Raises:
+        ChannelSocketError: It could not be made.
+    """
+    path = directory / f"{safe_name(session_id)}.sock"
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        text = f"The channel socket's path {path} is too long; choose a shorter --socket-dir"
+        raise ChannelSocketError(text, "socket_path_too_long")
+    async with open_unix_listener(path) as listener:
+        yield str(path), listener
+
+
+@asynccontextmanager
+async def open_pipe(
+    session_id: str, system: PipeSystem | None = None
+) -> AsyncIterator[tuple[str, trio.abc.Listener[Any]]]:
+    """Listen on a named pipe for a session."""
+    name = rf"\\.\pipe\kallichore-{safe_name(session_id)}-{secrets.token_hex(8)}"
+    async with open_pipe_listener(name, system) as listener:
+        yield name, listener
+
+
 @attrs.define(eq=False)
 class ChannelSockets:
     """The channel sockets of one server.
 
     Args:
         config: The server's settings.
-        directory: The server's private directory; the sockets are in it.
+        open_socket: Opens the socket of a session.
         nursery: Listeners and connections run in it.
     """
 
     config: ServerConfig
-    directory: Path
+    open_socket: OpenSocket
     nursery: trio.Nursery
     _paths: dict[Session, str] = attrs.field(factory=dict, init=False)
     _opening: trio.Lock = attrs.field(factory=trio.Lock, init=False)
@@ -70,31 +104,27 @@ class ChannelSockets:
         """
         async with self._opening:
             if session not in self._paths:
-                path = self.directory / f"{safe_name(session.session_id)}.sock"
-                if len(str(path).encode()) > LONGEST_PATH:
-                    text = f"The channel socket's path {path} is too long; choose a shorter --socket-dir"
-                    raise ChannelSocketError(text, "socket_path_too_long")
                 try:
-                    await self.nursery.start(self._listen, session, path)
-                except* ConfigurationError as group:
-                    first = group.exceptions[0]
-                    raise ChannelSocketError(str(first), "domain_socket_error") from first
-                self._paths[session] = str(path)
+                    self._paths[session] = await self.nursery.start(self._listen, session)
+                except ConfigurationError as error:
+                    raise ChannelSocketError(str(error), "domain_socket_error") from error
         return self._paths[session]
 
     async def _listen(
-        self, session: Session, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self, session: Session, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Accept the session's clients until it is over."""
-        async with open_unix_listener(path) as listener, trio.open_nursery() as nursery:
-            handler = partial(self._serve, session, str(path))
-            nursery.start_soon(partial(trio.serve_listeners, handler, [listener], handler_nursery=self.nursery))
-            task_status.started()
-            await session.closed.wait()
-            nursery.cancel_scope.cancel()
+        async with AsyncExitStack() as stack:
+            path, listener = await stack.enter_async_context(self.open_socket(session.session_id))
+            async with trio.open_nursery() as nursery:
+                handler = partial(self._serve, session, path)
+                nursery.start_soon(partial(trio.serve_listeners, handler, [listener], handler_nursery=self.nursery))
+                task_status.started(path)
+                await session.closed.wait()
+                nursery.cancel_scope.cancel()
         self._paths.pop(session, None)
 
-    async def _serve(self, session: Session, path: str, stream: trio.SocketStream) -> None:
+    async def _serve(self, session: Session, path: str, stream: trio.abc.Stream) -> None:
         async with stream:
             try:
                 request = await _read_head(stream)
@@ -110,7 +140,7 @@ class ChannelSockets:
             await serve_websocket(session, stream, head, surplus, self.config, path)
 
 
-async def _read_head(stream: trio.SocketStream) -> tuple[RequestHead, bytes] | None:
+async def _read_head(stream: trio.abc.Stream) -> tuple[RequestHead, bytes] | None:
     """Read a request's head and what came with it; None if the client went away or sent something else."""
     data = b""
     while (parsed := parse_head(data)) is None:

@@ -12,6 +12,7 @@ _FINAL = 0x80
 TEXT, CLOSE, PING, PONG = _FINAL | 0x1, _FINAL | 0x8, _FINAL | 0x9, _FINAL | 0xA
 
 _SHORT, _MEDIUM = 126, 1 << 16
+_LONGEST_REASON = 125 - 2
 
 
 def head(opcode: int, length: int) -> bytes:
@@ -35,4 +36,6 @@ def control_frame(opcode: int, payload: bytes = b"") -> bytes:
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
     """Return a close frame; without a code it has no payload, and the peer sees 1005."""
-    return control_frame(CLOSE, b"" if code is None else pack("!H", code) + reason.encode()[:123])
+    # Cut between characters, since the reason has to be UTF-8 (section 5.5.1).
+    text = reason.encode()[:_LONGEST_REASON].decode(errors="ignore").encode()
+    return control_frame(CLOSE, b"" if code is None else pack("!H", code) + text)

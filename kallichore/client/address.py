@@ -15,11 +15,12 @@ DEFAULT_URL = "http://localhost:8182"
 
 @attrs.frozen
 class Address:
-    """A server's address and token. Either ``host`` and ``port`` are set, or ``socket_path``."""
+    """A server's address and token. Set are ``host`` and ``port``, or ``socket_path``, or ``named_pipe``."""
 
     host: str | None = None
     port: int | None = None
     socket_path: str | None = None
+    named_pipe: str | None = None
     token: str | None = attrs.field(default=None, repr=False)
 
     @property
@@ -59,4 +60,6 @@ def from_connection_document(document: Mapping[str, Any]) -> Address:
         return from_url(str(url), token)
     if path := document.get("socket_path"):
         return Address(socket_path=str(path), token=token)
+    if name := document.get("named_pipe"):
+        return Address(named_pipe=str(name), token=token)
     raise ConfigurationError(f"A server on transport {document.get('transport')} cannot be reached from here")

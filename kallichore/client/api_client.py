@@ -12,6 +12,7 @@ import trio
 
 from kallichore.client.address import Address
 from kallichore.errors import KallichoreError
+from kallichore.transport.named_pipe import connect_named_pipe
 
 READ_SIZE = 1 << 16
 
@@ -38,14 +39,17 @@ class Answer:
         return json.loads(self.body)
 
 
-async def open_stream(address: Address) -> trio.SocketStream:
+async def open_stream(address: Address) -> trio.abc.Stream:
     """Connect to a server.
 
     Raises:
         OSError: Nobody listens there.
+        ConfigurationError: It is on a named pipe, and this is not Windows.
     """
     if address.socket_path is not None:
         return await trio.open_unix_socket(address.socket_path)
+    if address.named_pipe is not None:
+        return await connect_named_pipe(address.named_pipe)
     assert address.host is not None
     assert address.port is not None
     return await trio.open_tcp_stream(address.host, address.port)
@@ -84,13 +88,13 @@ async def send_request(
         return await _read_answer(connection, stream)
 
 
-async def _read_answer(connection: h11.Connection, stream: trio.SocketStream) -> Answer:
+async def _read_answer(connection: h11.Connection, stream: trio.abc.Stream) -> Answer:
     status, headers, chunks = 0, {}, []
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
             try:
-                connection.receive_data(await stream.receive_some(READ_SIZE))
+                connection.receive_data(bytes(await stream.receive_some(READ_SIZE)))
             except trio.BrokenResourceError:
                 connection.receive_data(b"")
         elif isinstance(event, h11.Response):

@@ -104,18 +104,20 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
         ApiError: The server refused.
         OSError: Nobody listens there.
     """
-    if address.socket_path is not None:
-        path = await ApiClient(address).call("GET", session_path(session_id, "channels"))
-        stream, resource = await trio.open_unix_socket(path), f"/api/channels/{quote(session_id, safe='')}"
-    else:
-        stream, resource = await open_stream(address), session_path(session_id, "channels")
+    resource = session_path(session_id, "channels")
+    if address.port is None:
+        path = await ApiClient(address).call("GET", resource)
+        pipe = address.named_pipe is not None
+        address = attrs.evolve(address, **{"named_pipe" if pipe else "socket_path": path})
+        resource = f"/api/channels/{quote(session_id, safe='')}"
+    stream = await open_stream(address)
     headers = [(name.encode(), value.encode()) for name, value in address.headers if name != "host"]
     try:
         async with trio.open_nursery() as nursery:
             try:
                 socket = await wrap_client_stream(
                     nursery,
-                    stream,
+                    stream,  # type: ignore[arg-type]  # a pipe's stream does as well
                     address.authority,
                     resource,
                     extra_headers=headers,

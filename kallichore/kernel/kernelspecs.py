@@ -66,8 +66,8 @@ def _our_python(argv: list[str], folder: Path) -> list[str]:
 def _read(folder: Path) -> KernelSpec:
     document = json.loads((folder / "kernel.json").read_text(encoding="utf-8"))
     argv = [str(word).replace("{resource_dir}", str(folder)) for word in document["argv"]]
-    if not argv:
-        raise ValueError("argv is empty")
+    if not argv or not isinstance(document["argv"], list):
+        raise ValueError("argv must be a list of words")
     return KernelSpec(
         name=folder.name.lower(),
         argv=tuple(_our_python(argv, folder)),

@@ -67,6 +67,7 @@ def make_launch_plan(
     connection_file: str,
     working_directory: str,
     surroundings: Surroundings,
+    inherited: Mapping[str, str] | None = None,
 ) -> LaunchPlan:
     """Plan a kernel's launch.
 
@@ -76,6 +77,7 @@ def make_launch_plan(
         connection_file: Path of the connection or registration file.
         working_directory: The session's directory now; one that is no directory gives way to the server's own.
         surroundings: The machine.
+        inherited: Variables that are added before the actions.
 
     Raises:
         StartupError: ``KS-5``: there is no ``argv``, or the startup script is no file.
@@ -83,7 +85,7 @@ def make_launch_plan(
     if not request.argv:
         raise StartupError("KS-5", f"Session {request.session_id} has no argv to start; it can only adopt a kernel")
     on_windows = surroundings.platform == "win32"
-    environment = apply_actions(surroundings.environment, actions, upper_case=on_windows)
+    environment = apply_actions({**surroundings.environment, **(inherited or {})}, actions, upper_case=on_windows)
     argv = [argument.replace(CONNECTION_FILE, connection_file) for argument in request.argv]
     directory: str | None = surroundings.expand(working_directory)
     warnings: list[str] = []

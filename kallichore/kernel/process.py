@@ -14,13 +14,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import trio
 
 ENDED_BY_SIGNAL = -1
 """The exit code that the API reports where a signal ended a process."""
+
+
+class Job(Protocol):
+    """A process with all its descendants, as Windows knows it."""
+
+    def kill(self) -> None:
+        """Kill them; raises `OSError`."""
+
+    def close(self) -> None:
+        """Let go of the job, which kills what is left of it."""
 
 
 @attrs.frozen
@@ -69,6 +79,8 @@ class KernelProcess:
     """A running kernel. Made by `open_kernel_process`; its owner must `wait` for it."""
 
     _process: trio.Process
+    _job: Job | None = None
+    """On Windows, what the kernel's descendants are ended by."""
     _memory_kills: int = attrs.field(factory=_count_memory_kills, init=False)
     _killed_by_us: bool = attrs.field(default=False, init=False)
     _waiting: trio.Lock = attrs.field(factory=trio.Lock, init=False, repr=False)
@@ -115,7 +127,9 @@ class KernelProcess:
             ProcessLookupError: It has ended.
         """
         if sys.platform == "win32":
-            self.send_signal_to_group(signal.SIGTERM)
+            if self._job is None or self.ending is not None:
+                raise ProcessLookupError(f"process {self.pid} has ended")
+            self._job.kill()
         else:
             self.send_signal_to_group(signal.SIGKILL)
         self._killed_by_us = True
@@ -130,6 +144,8 @@ class KernelProcess:
                     with suppress(ProcessLookupError, PermissionError):
                         os.killpg(self.pid, signal.SIGKILL)
                 self.ending = self._describe_end(await self._process.wait())
+                if self._job is not None:
+                    self._job.close()
         return self.ending
 
     def _describe_end(self, code: int) -> Ending:
@@ -175,7 +191,10 @@ async def open_kernel_process(
         OSError: It could not be started.
     """
     # Trio types what Popen takes by platform.
-    options: dict[str, Any] = {} if sys.platform == "win32" else {"start_new_session": True}
+    options: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        # A group of its own, so that a console's Ctrl-C does not hit it; and the handles that it is to inherit.
+        options = {"close_fds": False, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     process = await trio.lowlevel.open_process(
         list(argv),
         env=environment,
@@ -185,4 +204,16 @@ async def open_kernel_process(
         stderr=subprocess.PIPE,
         **options,
     )
-    return KernelProcess(process)
+    return KernelProcess(process, _open_job(process))
+
+
+def _open_job(process: trio.Process) -> Job | None:
+    if sys.platform == "win32":
+        from kallichore.kernel.windows import assign_to_job
+
+        try:
+            return assign_to_job(process.pid)
+        except OSError:
+            process.kill()
+            raise
+    return None

@@ -91,6 +91,27 @@ if sys.platform == "win32":
         """
         _checked(_kernel32.SetEvent(event))
 
+    class Handles:
+        """See `kallichore.kernel.inheritance.Inheritance`."""
+
+        def __init__(self, by_event: bool) -> None:
+            self._parent = duplicate_parent_handle()
+            self._event = create_interrupt_event() if by_event else None
+            self.environment = {"JPY_PARENT_PID": str(self._parent)}
+            if self._event is not None:
+                self.environment |= dict.fromkeys(("JPY_INTERRUPT_EVENT", "IPY_INTERRUPT_EVENT"), str(self._event))
+
+        def interrupt(self) -> None:
+            """Set the event that the kernel waits for."""
+            if self._event is None:
+                raise OSError("this session's kernels are interrupted by message")
+            set_interrupt_event(self._event)
+
+        def close(self) -> None:
+            """Close the handles; what a kernel inherited stays its own."""
+            for handle in filter(None, (self._parent, self._event)):
+                close_handle(handle)
+
     def close_handle(handle: int) -> None:
         """Close a handle that one of these functions returned."""
         _checked(_kernel32.CloseHandle(handle))

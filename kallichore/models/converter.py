@@ -53,6 +53,9 @@ _SCHEMA_NAMES: dict[type, str] = {
 
 _I32 = 1 << 31
 
+# Stands between a problem and its path. Values are quoted in problems as JSON, which has no such character.
+_AT = "\0"
+
 
 class _Misfit(ValueError):
     """A value that does not fit its type; the text says what was wanted."""
@@ -68,7 +71,10 @@ def _strict(kind: type, what: str) -> Callable[[Any, Any], Any]:
 
 
 def _describe(value: Any) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        text = "something nested this deep"
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -98,7 +104,7 @@ def _structure_object(converter: cattrs.Converter, value: Any, kind: Any) -> Any
         if given is None and not required:
             continue
         if field.name not in value:
-            problems.append(f"required member missing @ .{field.name}")
+            problems.append(f"required member missing{_AT}.{field.name}")
             continue
         try:
             members[field.name] = converter.structure(given, hints[field.name])
@@ -128,8 +134,8 @@ def _deeper(step: str, error: _Misfit) -> list[str]:
     """Return an error's lines with their paths one step longer at the front."""
     lines = []
     for line in str(error).splitlines():
-        text, _, path = line.partition(" @ ")
-        lines.append(f"{text} @ .{step}{path}")
+        text, _, path = line.partition(_AT)
+        lines.append(f"{text}{_AT}.{step}{path}")
     return lines
 
 
@@ -148,6 +154,8 @@ def make_converter() -> cattrs.Converter:
         lambda kind: isinstance(kind, type) and attrs.has(kind),
         lambda value, kind: _structure_object(converter, value, kind),
     )
+    # What is in a dict is JSON already, and may be nested deeper than a walk through it could go.
+    converter.register_unstructure_hook_func(lambda kind: dict in (kind, get_origin(kind)), lambda value: value)
     converter.register_unstructure_hook(datetime, _format_date)
     converter.register_unstructure_hook_factory(attrs.has, lambda kind: _make_unstructure(converter, kind))
     return converter
@@ -255,8 +263,8 @@ def parse_body(kind: type[T], raw: bytes) -> tuple[T, tuple[str, ...]]:
     try:
         value: T = _converter.structure(document, kind)
     except _Misfit as error:
-        lines = [line if " @ " in line else f"{line} @ " for line in str(error).splitlines()]
-        raise BadBodyError("\n".join(f"{name}: {line.replace(' @ ', ' @ $', 1)}" for line in lines)) from error
+        problems = (line.partition(_AT) for line in str(error).splitlines())
+        raise BadBodyError("\n".join(f"{name}: {text} @ ${path}" for text, _, path in problems)) from error
     return value, tuple(_unknown_members(document, kind, "?"))
 
 

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import attrs
-import psutil
 import trio
 import trio_util
 import zmq
@@ -27,10 +26,12 @@ from kallichore.config import ServerConfig
 from kallichore.errors import (
     KernelNotFoundError,
     SessionExistsError,
+    SessionNotCreatedError,
     SessionNotFoundError,
     SessionRunningError,
     ValueRangeError,
 )
+from kallichore.kernel.inheritance import this_systems_inheritance
 from kallichore.kernel.launch_plan import Surroundings, find_program
 from kallichore.kernel.watchdog import open_watchdog
 from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList, Status
@@ -99,7 +100,10 @@ class Server:
             self._check_program(request)
         if request.session_id in self._sessions:
             raise SessionExistsError(f"There is a session {request.session_id!r} already; choose another id")
-        session = Session(request, secrets.token_hex(16), self.facilities, self.nudge)
+        try:
+            session = Session(request, secrets.token_hex(16), self.facilities, self.nudge)
+        except OSError as error:
+            raise SessionNotCreatedError(f"Session {request.session_id!r} could not be created: {error}") from error
         self._sessions[request.session_id] = session
         self._nursery.start_soon(supervise_session, session, name=f"session {request.session_id}")
         return session
@@ -256,6 +260,8 @@ class Server:
 
     def _is_in_use(self) -> bool:
         if self._client_pid is not None and self._client_pid > 1:
+            import psutil  # 15 ms that no start has to wait for
+
             if psutil.pid_exists(self._client_pid):
                 return True
             self._client_pid = None
@@ -296,6 +302,7 @@ async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Serve
                         is_file=os.path.isfile,
                         is_directory=os.path.isdir,
                     ),
+                    open_inheritance=this_systems_inheritance(),
                     taken_ports=set(),
                 )
                 server = Server(config, facilities, nursery)

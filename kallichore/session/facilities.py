@@ -10,6 +10,7 @@ import attrs
 import zmq
 
 from kallichore.config import ServerConfig
+from kallichore.kernel.inheritance import OpenInheritance
 from kallichore.kernel.launch_plan import Surroundings
 from kallichore.kernel.watchdog import Watchdog
 
@@ -27,6 +28,8 @@ class Facilities:
     """Ends the kernels of a server that was killed."""
     surroundings: Surroundings
     """The machine, as launch plans ask about it."""
+    open_inheritance: OpenInheritance | None
+    """Makes what a session's kernels inherit; None off Windows."""
     taken_ports: set[int]
     """Ports that were promised to kernels; see `kallichore.kernel.ports`."""
 

@@ -28,6 +28,7 @@ from kallichore.errors import (
     SessionNotRunningError,
     StartupError,
 )
+from kallichore.kernel.inheritance import Inheritance
 from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
 from kallichore.models.bodies import (
     ActiveSession,
@@ -97,6 +98,7 @@ class Session:
     _closing: bool = attrs.field(default=False, init=False)
     _outbox: deque[ClientMessage] = attrs.field(factory=lambda: deque(maxlen=OUTBOX_MESSAGES), init=False)
     _meeting: MeetingPlace = attrs.field(init=False)
+    _inheritance: Inheritance | None = attrs.field(default=None, init=False)
     _overflow: OverflowFile = attrs.field(init=False)
     _asked_for_usage: float = attrs.field(default=-SAMPLING_INTEREST, init=False)
     _settled: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -105,6 +107,8 @@ class Session:
         config = self.facilities.config
         self._actions = self.request.env
         self._meeting = MeetingPlace(self.request.session_id, self.key, self.facilities)
+        if self.facilities.open_inheritance is not None:
+            self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
         self._overflow = OverflowFile()
         journal = Journal(memory_limit=config.journal_memory, file_limit=config.journal_file, overflow=self._overflow)
         self.created = datetime.now(UTC)
@@ -320,6 +324,7 @@ class Session:
             connection_file=str(path),
             working_directory=self.conversation.working_directory,
             surroundings=self.facilities.surroundings,
+            inherited={} if self._inheritance is None else self._inheritance.environment,
         )
 
     # Connection information and adoption
@@ -371,7 +376,10 @@ class Session:
             raise InterruptError(f"Session {self.session_id} has no process to signal")
         self.conversation.queue.clear_pending()
         try:
-            life.process.send_signal_to_group(signal.SIGINT)
+            if self._inheritance is not None:
+                self._inheritance.interrupt()
+            else:
+                life.process.send_signal_to_group(signal.SIGINT)
         except OSError as error:
             text = f"Could not interrupt process {life.process.pid} of session {self.session_id}: {error}"
             raise InterruptError(text) from error
@@ -489,6 +497,8 @@ class Session:
             self._change(StatusEvent.EXITED, "the server is shutting down")
             self._end_life(self._life)
         self._meeting.release_ports()
+        if self._inheritance is not None:
+            self._inheritance.close()
         self._overflow.close()
         self.closed.set()
         if self.client is not None:

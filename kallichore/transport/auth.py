@@ -20,14 +20,16 @@ def is_authorized(authorization: str | None, token: str | None) -> bool:
 
     Args:
         authorization: The header, or None.
-        token: The server's token; None lets everybody in.
+        token: The server's token; None lets everybody in, an empty one nobody.
     """
     if token is None:
         return True
     scheme, _, given = (authorization or "").strip().partition(" ")
     if scheme.lower() != "bearer":
         return False
-    return hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.encode())
+    given = given.strip()
+    # An empty token, as of an empty file, lets nobody in: "Bearer" alone is no proof of anything.
+    return given != "" and hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
 def is_loopback(authority: str | None) -> bool:

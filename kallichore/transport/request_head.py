@@ -32,10 +32,10 @@ class RequestHead:
     @property
     def path(self) -> str:
         """The path as sent, still percent-encoded, without query and fragment."""
-        path = self.target
-        if "://" in path.partition("?")[0]:
+        path = self.target.partition("?")[0].partition("#")[0]
+        if not path.startswith("/") and "://" in path:
             path = "/" + path.partition("://")[2].partition("/")[2]
-        return path.partition("?")[0].partition("#")[0]
+        return path
 
     @property
     def asks_for_websocket(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from kallichore.wire.envelope import encode
+from kallichore.wire.envelope import UNREADABLE, decode, encode
 from kallichore.wire.frames import MessageParts
 
 
@@ -50,8 +50,8 @@ class ClientMessage(msgspec.Struct, frozen=True):
             "header": self.header,
             "parent_header": self.parent_header,
             "channel": self.channel,
-            "content": msgspec.json.decode(self.content),
-            "metadata": msgspec.json.decode(self.metadata),
+            "content": decode(self.content),
+            "metadata": decode(self.metadata),
             "buffers": [b64encode(buffer).decode() for buffer in self.buffers],
         }
 
@@ -62,7 +62,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
             return False
         try:
             msgspec.json.decode(self.content, type=_Execution)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return False
         return True
 
@@ -85,7 +85,7 @@ def parse(text: str | bytes) -> ClientMessage:
     """
     try:
         envelope = _decode_envelope(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ClientMessageError(str(error)) from error
     msg_id, msg_type = _check_ids(envelope.header, "header")
     parent = envelope.parent_header or None

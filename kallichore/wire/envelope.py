@@ -8,6 +8,7 @@ obvious repair: NaN and infinities become null, half a surrogate pair becomes U+
 from __future__ import annotations
 
 import json
+import math
 import re
 from base64 import b64encode
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ class KernelMessage(msgspec.Struct, frozen=True):
     payload: bytes
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What msgspec raises for a document that it does not take."""
+
 _decode_header = msgspec.json.Decoder(Header).decode
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -50,18 +54,19 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _LONGEST_ABSENT_PARENT = 4
 
 
+def _finite(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
+
+
 def _repaired(document: bytes) -> bytes:
     """Return ``document`` as strict JSON: non-finite numbers null, lone surrogates and bad UTF-8 replaced."""
     try:
-        value = json.loads(document.decode("utf-8", "replace"), parse_constant=lambda _: None)
+        text = document.decode("utf-8", "replace")
+        value = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError) as error:
         raise EnvelopeError(f"not JSON: {error}") from error
-    return _without_surrogates(text)
-
-
-def _without_surrogates(text: str) -> bytes:
-    """Return ``text`` in UTF-8, with U+FFFD for each half of a surrogate pair that stands alone."""
     return _SURROGATES.sub("\ufffd", text).encode()
 
 
@@ -73,7 +78,7 @@ def _strict(document: bytes) -> bytes:
             _decode_any(document)
         if not document.isascii():
             document.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return _repaired(document)
     return document
 
@@ -86,7 +91,7 @@ def decode_header(document: bytes) -> Header:
     """
     try:
         return _decode_header(document)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EnvelopeError(f"bad header: {error}") from error
 
 
@@ -130,7 +135,7 @@ def from_kernel(channel: str, parts: MessageParts) -> KernelMessage:
 def _is_json(document: bytes) -> bool:
     try:
         _check_json(document)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return False
     return True
 
@@ -158,5 +163,16 @@ def encode(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return _without_surrogates(text)
+        return _repaired(json.dumps(value).encode())
+
+
+def decode(document: bytes) -> Any:
+    """Return what a checked document says; numbers too large for a float are None, bad UTF-8 is U+FFFD.
+
+    Raises:
+        EnvelopeError: It is not JSON.
+    """
+    try:
+        return _decode_any(document)
+    except UNREADABLE:
+        return json.loads(_repaired(document))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from kallichore.wire.client_messages import Sender
-from kallichore.wire.envelope import EnvelopeError, decode_header, encode
+from kallichore.wire.envelope import UNREADABLE, EnvelopeError, decode_header, encode
 from kallichore.wire.frames import MessageParts
 
 
@@ -41,7 +41,7 @@ def read_request(parts: MessageParts) -> KernelPorts:
         raise HandshakeError(f"expected a handshake_request, got {header.msg_type}")
     try:
         ports = msgspec.json.decode(parts.content, type=KernelPorts)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise HandshakeError(f"bad handshake_request: {error}") from error
     for name in ports.__struct_fields__:
         if not 0 <= getattr(ports, name) <= 65535:

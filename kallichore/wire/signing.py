@@ -35,7 +35,7 @@ class Signer:
         if key:
             try:
                 self._keyed = hmac.new(key.encode(), digestmod=scheme.removeprefix(_SCHEME_PREFIX))
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 raise ConfigurationError(f"signature_scheme {scheme!r} is not supported; use hmac-sha256") from error
 
     def sign(self, parts: Iterable[bytes]) -> bytes:

@@ -3,77 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import count
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kallichore.errors import ConfigurationError
-from kallichore.transport.named_pipe import (
-    PipeBusyError,
-    connect_named_pipe,
-    open_pipe_listener,
-)
+from kallichore.transport.named_pipe import PipeBusyError, connect_named_pipe, open_pipe_listener
+from memory_pipes import MemoryPipes
 
 NAME = r"\\.\pipe\kallichore-test"
-
-
-class MemoryPipes:
-    """Pipes in memory: an instance is a pair of memory streams, of which a client takes the far end."""
-
-    def __init__(self) -> None:
-        self._numbers = count(1)
-        self._streams: dict[int, trio.StapledStream] = {}
-        self._connected: dict[int, trio.Event] = {}
-        self._free: dict[str, list[tuple[int, trio.StapledStream]]] = {}
-
-    def create_instance(self, name: str, *, first: bool) -> int:
-        if first and self._free.get(name):
-            raise OSError(5, "Access is denied")
-        handle = next(self._numbers)
-        ours, theirs = trio.testing.memory_stream_pair()
-        self._streams[handle] = ours
-        self._connected[handle] = trio.Event()
-        self._free.setdefault(name, []).append((handle, theirs))
-        return handle
-
-    async def wait_client(self, handle: int) -> None:
-        await self._connected[handle].wait()
-        if handle not in self._streams:
-            raise OSError("the handle was closed")
-
-    def open_client(self, name: str) -> int:
-        if name not in self._free:
-            raise FileNotFoundError(2, "no such pipe", name)
-        if not self._free[name]:
-            raise PipeBusyError("busy")
-        server, stream = self._free[name].pop(0)
-        self._connected[server].set()
-        handle = next(self._numbers)
-        self._streams[handle] = stream
-        return handle
-
-    async def read(self, handle: int, most: int) -> bytes:
-        try:
-            return bytes(await self._streams[handle].receive_some(most))
-        except trio.BrokenResourceError:
-            return b""
-        except trio.ClosedResourceError as error:
-            raise OSError("the handle was closed") from error
-
-    async def write(self, handle: int, data: bytes | bytearray | memoryview) -> None:
-        try:
-            await self._streams[handle].send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise OSError("nobody reads") from error
-
-    def close(self, handle: int) -> None:
-        stream = self._streams.pop(handle)
-        stream.send_stream.close()
-        stream.receive_stream.close()
-        if handle in self._connected:
-            self._connected[handle].set()
 
 
 async def test_clients_connect_one_after_another() -> None:
