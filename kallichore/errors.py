@@ -7,6 +7,7 @@ The tree answers "whose doing was it?", since that decides who has to act::
     ├── RequestError                  the caller's: HTTP 400 unless noted
     │   ├── BadBodyError              plain text: the body does not fit its schema
     │   ├── BadPathError              plain text: the path does not decode
+    │   ├── BadQueryError             plain text: a query parameter is out of range
     │   ├── UnauthorizedError         401
     │   ├── SessionNotFoundError      KS-1, 404
     │   ├── SessionExistsError        KS-0
@@ -35,6 +36,7 @@ __all__ = [
     "AdoptionError",
     "BadBodyError",
     "BadPathError",
+    "BadQueryError",
     "ChannelSocketError",
     "ConfigurationError",
     "ConnectionInfoError",
@@ -92,6 +94,10 @@ class BadBodyError(RequestError):
 
 class BadPathError(RequestError):
     """A percent-escape of the request's path does not decode to UTF-8."""
+
+
+class BadQueryError(RequestError):
+    """A query parameter does not have a value that it can have."""
 
 
 class UnauthorizedError(RequestError):

@@ -18,11 +18,13 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
+from kallichore.api.log_stream import answer_log
 from kallichore.api.operations import OPERATIONS, Operation
 from kallichore.errors import (
     AdoptionError,
     BadBodyError,
     BadPathError,
+    BadQueryError,
     KallichoreError,
     StartupError,
     UnauthorizedError,
@@ -59,7 +61,7 @@ def _empty(status: int) -> Response:
 
 def _answer_error(error: KallichoreError) -> Response:
     """Return the answer to an error: its model, plain text, or nothing, as the API has it."""
-    if isinstance(error, BadBodyError | BadPathError):
+    if isinstance(error, BadBodyError | BadPathError | BadQueryError):
         return Response(str(error), status=error.http_status, content_type="text/plain; charset=utf-8")
     if error.http_status in (401, 404):
         return _empty(error.http_status)
@@ -116,6 +118,8 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
                 assert isinstance(raw, bytes)
                 body, ignored[:] = operation.parse(raw)
                 response = _json(to_json(await handlers[operation.operation_id](*subject, body)), 200)
+            elif operation.reads_log:
+                response = answer_log(await handlers[operation.operation_id](*subject), request)
             else:
                 response = _json(to_json(await handlers[operation.operation_id](*subject)), 200)
         except KallichoreError as error:

@@ -17,6 +17,7 @@ from kallichore.models.bodies import (
     SessionList,
 )
 from kallichore.server import Server
+from kallichore.session.line_log import LineLog
 from kallichore.session.supervisor import Session
 
 ChannelPath = Callable[[Session], Awaitable[str]]
@@ -75,6 +76,12 @@ def make_handlers(server: Server, channel_path: ChannelPath | None) -> dict[str,
             )
         return await channel_path(session)
 
+    async def session_logs(session_id: str) -> LineLog:
+        return server.session(session_id).log
+
+    async def server_logs() -> LineLog:
+        return server.log
+
     async def shutdown_server() -> None:
         server.request_shutdown("a client asked for it")
 
@@ -102,6 +109,8 @@ def make_handlers(server: Server, channel_path: ChannelPath | None) -> dict[str,
         "connection-info": connection_info,
         "interrupt-session": interrupt_session,
         "channels-upgrade": channels_upgrade,
+        "session-logs": session_logs,
+        "server-logs": server_logs,
         "shutdown-server": shutdown_server,
         "server-status": server_status,
         "client-heartbeat": client_heartbeat,

@@ -27,6 +27,7 @@ class Operation:
         body: The class of its body, or None.
         body_optional: Whether the body may be missing.
         log_level: At which level a request is logged; None for not at all.
+        reads_log: Whether the answer is a log, whole or followed; see `kallichore.api.log_stream`.
     """
 
     operation_id: str
@@ -37,6 +38,7 @@ class Operation:
     body: type | None = None
     body_optional: bool = False
     log_level: int | None = logging.INFO
+    reads_log: bool = False
 
     @property
     def has_session(self) -> bool:
@@ -65,6 +67,8 @@ OPERATIONS = (
     Operation("connection-info", "GET", f"{_SESSION}/connection_info", "connection_info"),
     Operation("interrupt-session", "POST", f"{_SESSION}/interrupt", "interrupt_session"),
     Operation("channels-upgrade", "GET", f"{_SESSION}/channels", "channels_upgrade"),
+    Operation("session-logs", "GET", f"{_SESSION}/logs", "session_logs", reads_log=True),
+    Operation("server-logs", "GET", "/logs", "server_logs", reads_log=True),
     Operation("shutdown-server", "POST", "/shutdown", "shutdown_server"),
     Operation("server-status", "GET", "/status", "server_status", needs_token=False, log_level=None),
     Operation(

@@ -343,6 +343,32 @@ def connect(target: Target, session_id: str | None) -> None:
 main.add_command(connect, "listen")
 
 
+@main.command()
+@click.option("-s", "--session-id", help="What this session's kernel prints, rather than the server's log.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines come, until Ctrl-C or the end.")
+@click.option("-n", "--tail", type=click.IntRange(0), help="Only the last so many of the lines there are.")
+@json_option
+@pass_target
+def logs(target: Target, session_id: str | None, follow: bool, tail: int | None, as_json: bool) -> None:
+    """Print what the server logs, or what a session's kernel prints outside of its messages."""
+    from kallichore.cli.show import show_log_line
+    from kallichore.client.event_stream import open_events
+
+    path = "/logs" if session_id is None else session_path(session_id, "logs")
+    path += "" if tail is None else f"?tail={tail}"
+
+    async def act() -> None:
+        if follow:
+            async with open_events(target.address(), path) as events:
+                async for event in events:
+                    show_log_line(json.loads(event.data), as_json)
+            return
+        for line in (await target.client().call("GET", path))["lines"]:
+            show_log_line(line, as_json)
+
+    run_to_exit(act)
+
+
 def _act_on_session(name: str, method: str, operation: str, done: str, doc: str) -> None:
     """Add a command that is one request about one session."""
 

@@ -99,7 +99,10 @@ def _announcer(launch: Launch, console: Console, running: list[RunningServer]) -
     """Return what is called when the server listens: it says so, in the order that the spec gives."""
 
     def announce(server: RunningServer) -> None:
+        from kallichore.cli.log_feed import LineLogHandler
+
         running.append(server)
+        logging.getLogger().addHandler(LineLogHandler(server.server.log.append))
         server.server.set_log_level = set_level
         config, address = launch.config, server.address
         if address.port is not None:

@@ -49,6 +49,11 @@ def choose_level(option: str | None, environ: Mapping[str, str]) -> tuple[str, s
     return "info", asked
 
 
+def level_name(record: logging.LogRecord) -> str:
+    """Return a record's level as our options name it, in capitals."""
+    return {"WARNING": "WARN", "CRITICAL": "ERROR"}.get(record.levelname, record.levelname)
+
+
 class LineFormatter(logging.Formatter):
     """``HH:MM:SS [LEVEL] message``, in UTC; DEBUG says where from, TRACE exactly where from."""
 
@@ -60,7 +65,7 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without an ending."""
-        level = {"WARNING": "WARN", "CRITICAL": "ERROR"}.get(record.levelname, record.levelname)
+        level = level_name(record)
         shown = f"\x1b[{_COLOURS.get(level, '0')}m{level}\x1b[0m" if self._colours else level
         origin = ""
         if record.levelno <= logging.DEBUG:

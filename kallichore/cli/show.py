@@ -51,6 +51,12 @@ class Printer:
         print(text if sys.stderr.isatty() else _COLOURS.sub("", text), file=sys.stderr, flush=True)
 
 
+def show_log_line(line: dict[str, Any], as_json: bool) -> None:
+    """Print a line of a log, as text or as a line of JSON."""
+    text = json.dumps(line) if as_json else f"{line['time']} [{line['stream']}] {line['text']}"
+    print(text, flush=True)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, for programs."""
     print(json.dumps(value, indent=2))

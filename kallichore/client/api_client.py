@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import attrs
 import h11
@@ -129,16 +129,19 @@ class ApiClient:
         is_json = answer.headers.get("content-type") == "application/json"
         content = answer.json() if is_json else answer.body.decode("utf-8", "replace")
         if answer.status != 200:
-            raise ApiError(_complaint(method, path, answer.status, content), answer.status, content)
+            raise ApiError(complaint(method, path, answer.status, content), answer.status, content)
         return content
 
 
-def _complaint(method: str, path: str, status: int, content: Any) -> str:
+def complaint(method: str, path: str, status: int, content: Any) -> str:
     """Return what a refusal means, in words: the server's where it has any."""
     if isinstance(content, dict):
         error = content.get("error", content)
         lines = [str(error.get("message")), error.get("details"), content.get("output")]
         return "\n".join(str(line) for line in lines if line)
+    session = path.removeprefix("/sessions/").partition("/")[0]
+    if status == 404 and session != path and not content:
+        return f"There is no session {unquote(session)!r}; kcclient list shows those that there are"
     meanings = {
         401: "The server needs a bearer token, and this is not it; use --connection-file or --token",
         404: f"There is no {path}",

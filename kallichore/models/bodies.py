@@ -212,6 +212,24 @@ class SessionList:
 
 
 @attrs.frozen(kw_only=True)
+class LogLine:
+    """One line that a kernel's process printed, or that the server logged."""
+
+    number: int
+    time: str
+    stream: str
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class LogLines:
+    """The answer of ``GET /sessions/{session_id}/logs`` and ``GET /logs``."""
+
+    lines: tuple[LogLine, ...]
+    missing: int
+
+
+@attrs.frozen(kw_only=True)
 class ErrorBody:
     """Why a request was refused."""
 

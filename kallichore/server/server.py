@@ -38,6 +38,7 @@ from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStat
 from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
 from kallichore.session.facilities import Facilities
+from kallichore.session.line_log import LineLog
 from kallichore.session.supervisor import Session, supervise_session
 from kallichore.transport.runtime_directory import open_runtime_directory
 
@@ -65,6 +66,8 @@ class Server:
     set_log_level: Callable[[str], None] | None = attrs.field(default=None, init=False)
     """Applies a log level that a client asks for; None where logging is not ours (embedded)."""
     resource_include_children: bool = attrs.field(init=False)
+    log: LineLog = attrs.field(factory=LineLog, init=False)
+    """What the server logged lately, where logging is ours (kcserver)."""
     shutdown_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
     _sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
     _idle: IdleClock = attrs.field(init=False)
@@ -316,6 +319,7 @@ async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Serve
                 try:
                     yield server
                 finally:
+                    server.log.close()
                     nursery.cancel_scope.cancel()
     finally:
         context.destroy(linger=0)

@@ -36,7 +36,7 @@ Listener = Callable[[KernelMessage | str], None]
 """Is given messages, and at the end of the kernel how it ended."""
 
 
-def _ignore() -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
@@ -60,6 +60,8 @@ class Conversation:
     input_prompt: str = ""
     continuation_prompt: str = ""
     kernel_info: dict[str, Any] = attrs.field(factory=dict)
+    log_output: Callable[[str, str], None] = _ignore
+    """Is given what the kernel's process prints: stream and line."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     """Who in this process wants the messages with a certain parent."""
     _silent_requests: set[str] = attrs.field(factory=set, init=False)
@@ -75,6 +77,11 @@ class Conversation:
         """Put a ``kind: kernel`` message into the journal."""
         self.journal.append(kernel_message(member, value))
         self.on_growth()
+
+    def say_output(self, stream: str, line: str) -> None:
+        """Tell clients, and the session's log, a line that the kernel's process printed."""
+        self.say("output", [stream, line])
+        self.log_output(stream, line)
 
     def change_status(self, event: StatusEvent, reason: str | None, now: float) -> None:
         """Apply a status event and tell clients if it changed anything; leaving for ``exited`` clears the queue."""

@@ -291,7 +291,7 @@ class KernelLife:
     def _tell_output(self, name: str, lines: Sequence[str]) -> None:
         for line in lines:
             if self.started.is_settled or self.record.add(line):
-                self.conversation.say("output", [name, line])
+                self.conversation.say_output(name, line)
 
     async def _stop_when_asked(self, process: KernelProcess) -> None:
         await self.stop_asked.wait()
@@ -359,7 +359,7 @@ class KernelLife:
         error = None if self.started.is_settled else self._startup_error(plan, ending)
         text = f"Kernel process {ending.pid} {ending.describe()}"
         if not was_asked and (ending.code != 0 or error is not None):
-            self.conversation.say("output", ["stderr", f"[kallichore] {text}\n"])
+            self.conversation.say_output("stderr", f"[kallichore] {text}\n")
         logger.info("[session %s] %s", self.sender.session, text)
         self.process = None
         self.conversation.change_status(StatusEvent.EXITED, text, trio.current_time())

@@ -44,8 +44,9 @@ from kallichore.models.bodies import (
 from kallichore.session.clients import ClientSlot
 from kallichore.session.conversation import Conversation
 from kallichore.session.executions import Execution, open_execution
-from kallichore.session.facilities import Facilities, new_msg_id
+from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.life import KernelLife
+from kallichore.session.line_log import LineLog
 from kallichore.session.meeting import Meet, MeetingPlace
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.pending import Pending
@@ -83,6 +84,8 @@ class Session:
     facilities: Facilities
     on_activity: Callable[[], None]
     conversation: Conversation = attrs.field(init=False)
+    log: LineLog = attrs.field(factory=LineLog, init=False)
+    """What the kernel's process printed lately."""
     client: ClientSlot | None = attrs.field(default=None, init=False)
     created: datetime = attrs.field(init=False)
     initial_env: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -114,6 +117,7 @@ class Session:
         self.created = datetime.now(UTC)
         status = SessionStatus(created=trio.current_time())
         self.conversation = Conversation(self.request, journal, status, self._on_growth)
+        self.conversation.log_output = lambda stream, line: self.log.append(stream, line, utc_date())
         self._settled.set()
 
     def __repr__(self) -> str:
@@ -500,6 +504,7 @@ class Session:
         if self._inheritance is not None:
             self._inheritance.close()
         self._overflow.close()
+        self.log.close()
         self.closed.set()
         if self.client is not None:
             self.client.leave("The session was deleted" if self.deleted.is_set() else "The server is ending")

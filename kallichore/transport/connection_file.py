@@ -113,7 +113,7 @@ async def send_handshake(path: str, document: dict[str, Any]) -> None:
                 if isinstance(stream, trio.SocketStream):
                     await stream.send_eof()
     except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-        raise ConfigurationError(f"The handshake on {path} failed: {error or 'nobody took it'}") from error
+        raise ConfigurationError(f"The handshake on {path} failed: {str(error) or 'nobody took it'}") from error
 
 
 async def _connect(path: str) -> trio.abc.Stream:

@@ -7,7 +7,8 @@ hypercorn sees the end of the stream, and the attachment gets the stream itself.
 This is the one place that uses ``hypercorn.trio.tcp_server.TCPServer``, which is not documented as public: it serves an
 ASGI app on anything that looks like a ``trio.SocketStream``. pyproject.toml bounds hypercorn's version for that, and
 tests/transport/test_front_door.py is the contract. hypercorn writes a response in pieces; here they are put together
-again, since clients that read once expect head and body in one piece.
+again, since clients that read once expect head and body in one piece. It leaves the reason phrase out; here it is put
+in, since simple clients look for ``200 OK``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import trio
@@ -38,6 +40,8 @@ LARGEST_HELD_BACK = 1 << 20
 READ_SIZE = 1 << 16
 
 _CHANNEL_REQUEST = b"GET /sessions/"
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) (?=\r\n)")
+_UPGRADE_HEADER = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 Attach = Callable[[trio.abc.Stream, RequestHead, bytes], Awaitable[None]]
@@ -85,6 +89,10 @@ class _HttpStream(trio.abc.Stream):
             if "host" not in head.headers:
                 # h11 insists on a Host, the API does not.
                 data = data.replace(b"\r\n", b"\r\nhost: localhost\r\n", 1)
+            if "upgrade" in head.headers:
+                # Nothing else here upgrades, and a server may ignore the wish (RFC 9110, 7.8). hypercorn would take it
+                # for a WebSocket of the app's, or for HTTP/2.
+                data = _UPGRADE_HEADER.sub(b"", data, count=1)
         self._in_request = True
         self._answered = trio.Event()
         self._without_body = data.startswith(b"HEAD ")
@@ -93,7 +101,10 @@ class _HttpStream(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if not data:
             return
-        self._held_back.append(bytes(data))
+        data = bytes(data)
+        if self._owed is None:
+            data = _STATUS_LINE.sub(_name_status, data, count=1) if data.startswith(b"HTTP/") else data
+        self._held_back.append(data)
         if self._owed is None:
             self._owed = self._size_of_response(self._held_back[0])
         else:
@@ -124,15 +135,25 @@ class _HttpStream(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
+        # hypercorn ends a connection (`Connection: close`) from within the request's task, which quart-trio cancels
+        # once the answer is complete. So the end is begun before anything is awaited; `FrontDoor.serve` carries it out.
+        self._scope.cancel()
         if self.upgrade is None:
-            await self._flush()
-            await self._stream.send_eof()
+            with trio.CancelScope(shield=True):
+                await self._flush()
 
     async def aclose(self) -> None:
         # The connection is closed by `FrontDoor.serve`; what hypercorn keeps running for it ends here.
         self._scope.cancel()
         self._answered.set()
         await trio.lowlevel.checkpoint()
+
+
+def _name_status(line: re.Match[bytes]) -> bytes:
+    try:
+        return line[0] + HTTPStatus(int(line[1])).phrase.encode()
+    except ValueError:
+        return line[0]
 
 
 def _may_be_ours(data: bytes) -> bool:

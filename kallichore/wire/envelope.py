@@ -52,6 +52,8 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # `{}`, `null` and nothing at all: "no parent". A header takes more than four bytes.
 _LONGEST_ABSENT_PARENT = 4
+# Characters; Python's own limit, against integers that take minutes to read. No float holds as much.
+_LONGEST_INTEGER = 4300
 
 
 def _finite(number: str) -> float | None:
@@ -59,11 +61,15 @@ def _finite(number: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _integer(number: str) -> int | None:
+    return int(number) if len(number) <= _LONGEST_INTEGER else None
+
+
 def _repaired(document: bytes) -> bytes:
     """Return ``document`` as strict JSON: non-finite numbers null, lone surrogates and bad UTF-8 replaced."""
     try:
         text = document.decode("utf-8", "replace")
-        value = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+        value = json.loads(text, parse_constant=lambda _: None, parse_float=_finite, parse_int=_integer)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError) as error:
         raise EnvelopeError(f"not JSON: {error}") from error

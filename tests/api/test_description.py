@@ -33,6 +33,8 @@ MODELS = {
     "resourceUsage": bodies.ResourceUsage,
     "activeSession": bodies.ActiveSession,
     "sessionList": bodies.SessionList,
+    "logLine": bodies.LogLine,
+    "logLines": bodies.LogLines,
     "serverStatus": bodies.ServerStatus,
     "serverConfiguration": bodies.ServerConfiguration,
 }

@@ -31,11 +31,6 @@ class App:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer `/slow` when it may, `/stream` in two parts of unknown length, the rest at once."""
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.http.response.start", "status": 418, "headers": []})
-            await send({"type": "websocket.http.response.body", "body": b""})
-            return
         path = scope["path"]
         body = b""
         while True:
@@ -201,13 +196,45 @@ async def test_a_refused_upgrade_closes_the_connection() -> None:
     assert [] == app.asked
 
 
-async def test_without_attachments_an_upgrade_is_the_apps() -> None:
-    """Where channels have sockets of their own, the app answers an upgrade as any request."""
+@pytest.mark.parametrize("wish", [b"websocket", b"h2c"])
+async def test_without_attachments_an_upgrade_is_an_ordinary_request(wish: bytes) -> None:
+    """Where channels have sockets of their own, a wish to upgrade is ignored: the app answers the request itself."""
     async with open_door(App(), None) as (_, client):
-        await client.send(UPGRADE)
+        await client.send(UPGRADE.replace(b"websocket", wish))
+        answer = await client.answer()
+
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"GET /sessions/a b/channels 0")
+
+
+@attrs.define(eq=False)
+class HastyApp(App):
+    """An app that gives its own task up as soon as the end of the connection is on its way, as quart-trio does."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer, and watch for the end meanwhile."""
+        await receive()
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+            await send({"type": "http.response.body", "body": b"ok"})
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("app", [App(), HastyApp()], ids=["patient", "hasty"])
+async def test_a_connection_is_closed_after_the_answer_where_the_client_wants_that(app: App) -> None:
+    """A client that says ``Connection: close`` may read to the end of the stream."""
+    async with open_door(app, Attachments()) as (_, client):
+        await client.send(HELLO.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         answer = await client.rest()
 
-    assert answer.startswith(b"HTTP/1.1 418")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_a_request_without_host_is_answered() -> None:

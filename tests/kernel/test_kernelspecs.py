@@ -1,0 +1,158 @@
+"""Installed kernels: found where Jupyter looks, the first of a name, and the broken ones told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kallichore.errors import KernelNotFoundError
+from kallichore.kernel.kernelspecs import KernelSpec, find_kernelspec, list_kernelspecs
+from kallichore.models.bodies import InterruptMode, NewSession, VarAction, VarActionType
+
+SPEC: dict[str, Any] = {"argv": ["/bin/kernel", "-f", "{connection_file}"], "display_name": "A kernel", "language": "a"}
+BROKEN = [
+    *(b"", b"{", b"[]", b"null", b"\xff"),
+    *(b"{}", b'{"argv":[]}', b'{"argv":null}', b'{"argv":"R --slave"}'),
+    *(b'{"argv":["a"],"env":[]}', b'{"argv":["a"],"interrupt_mode":"never"}'),
+]
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two places where Jupyter looks first, in this order, both empty; the user's own has nothing."""
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("JUPYTER_PATH", f"{tmp_path / 'one'}:{tmp_path / 'two'}")
+    return [tmp_path / "one" / "kernels", tmp_path / "two" / "kernels"]
+
+
+def install(place: Path, name: str, content: bytes | dict[str, Any] = SPEC) -> Path:
+    """Install a kernel; return its folder."""
+    folder = place / name
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return folder
+
+
+def test_kernel_is_read_with_all_that_it_says(places: list[Path]) -> None:
+    """Command line, names, environment and interrupt mode come from kernel.json; the resource folder is put in."""
+    content = {
+        **SPEC,
+        "argv": ["/bin/kernel", "{resource_dir}/start", "{connection_file}"],
+        "env": {"A": "1", "B": 2},
+        "interrupt_mode": "message",
+        "metadata": {"debugger": True},
+    }
+    folder = install(places[0], "mine", content)
+
+    assert find_kernelspec("mine") == KernelSpec(
+        name="mine",
+        argv=("/bin/kernel", f"{folder}/start", "{connection_file}"),
+        display_name="A kernel",
+        language="a",
+        resource_dir=str(folder),
+        env={"A": "1", "B": "2"},
+        interrupt_mode=InterruptMode.MESSAGE,
+    )
+
+
+def test_what_kernel_json_leaves_out_has_a_default(places: list[Path]) -> None:
+    """Only the command line is needed; the interrupt mode is signal, as in the Jupyter docs."""
+    folder = install(places[0], "Mine", {"argv": ["k"]})
+
+    assert find_kernelspec("mine") == KernelSpec("mine", ("k",), "Mine", "", str(folder))
+
+
+@pytest.mark.parametrize("name", ["mine", "MINE", "Mine"])
+def test_names_do_not_depend_on_case(places: list[Path], name: str) -> None:
+    """A kernel is found however its name is written."""
+    install(places[0], "mInE")
+
+    assert find_kernelspec(name).name == "mine"
+
+
+def test_first_place_wins(places: list[Path]) -> None:
+    """A kernel that is installed twice is the one of the place where Jupyter looks first."""
+    install(places[1], "mine", {**SPEC, "display_name": "second"})
+    first = install(places[0], "Mine", {**SPEC, "display_name": "first"})
+    install(places[1], "other")
+
+    assert find_kernelspec("mine").resource_dir == str(first)
+    assert list_kernelspecs()["mine"].display_name == "first"
+    assert "other" in list_kernelspecs()
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_broken_kernel_is_left_out_and_told(
+    places: list[Path], caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    """A kernel.json that cannot be used costs no other kernel; asked for by name, it is an error with its path."""
+    folder = install(places[0], "broken", content)
+    install(places[0], "good")
+    with caplog.at_level(logging.WARNING):
+        names = set(list_kernelspecs())
+
+    assert names & {"broken", "good"} == {"good"}
+    assert [message.partition(" is broken: ")[0] for message in caplog.messages] == [str(folder / "kernel.json")]
+    with pytest.raises(KernelNotFoundError, match=r"broken/kernel\.json is broken"):
+        find_kernelspec("broken")
+
+
+def test_folder_without_a_kernel_json_is_no_kernel(places: list[Path]) -> None:
+    """Stray files and folders among the kernels are passed over."""
+    (places[0] / "empty").mkdir(parents=True)
+    (places[0] / "file").write_text("")
+    install(places[0], "good")
+
+    assert set(list_kernelspecs()) & {"empty", "file", "good"} == {"good"}
+
+
+@pytest.mark.parametrize(("name", "hint"), [("python9", "pip install ipykernel"), ("cobol", "where Jupyter looks")])
+def test_missing_kernel_is_told_with_those_that_are_there(places: list[Path], name: str, hint: str) -> None:
+    """The error lists what is installed, and says how to get the other."""
+    install(places[0], "mine")
+    with pytest.raises(KernelNotFoundError, match=f"no kernel '{name}'; installed: .*mine") as caught:
+        find_kernelspec(name)
+
+    assert hint in str(caught.value.details)
+
+
+@pytest.mark.parametrize("word", ["python", "python3", f"python3.{sys.version_info.minor}"])
+def test_bare_python_of_our_own_kernels_is_this_python(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """A kernel that came with this Python runs in it, whatever PATH says; one from elsewhere is left as it is."""
+    install(places[0], "ours", {"argv": [word, "-m", "k"]})
+    install(places[1], "theirs", {"argv": [word, "-m", "k"]})
+    monkeypatch.setattr(sys, "prefix", str(places[0].parent))
+
+    assert find_kernelspec("ours").argv == (sys.executable, "-m", "k")
+    assert find_kernelspec("theirs").argv == (word, "-m", "k")
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/python3", "python2.7", "pythonw", "R"])
+def test_other_programs_are_left_alone(places: list[Path], monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Only a bare name of this very version of Python is replaced."""
+    install(places[0], "ours", {"argv": [program]})
+    monkeypatch.setattr(sys, "prefix", str(places[0].parent))
+
+    assert find_kernelspec("ours").argv == (program,)
+
+
+def test_spec_makes_a_request_for_a_session() -> None:
+    """The request has what the kernel needs, its variables as actions, and what the caller adds or changes."""
+    spec = KernelSpec("mine", ("k", "-f"), "A kernel", "a", "/", {"A": "1"}, InterruptMode.MESSAGE)
+
+    assert spec.new_session("one", username="me", display_name="Mine") == NewSession(
+        session_id="one",
+        argv=("k", "-f"),
+        display_name="Mine",
+        language="a",
+        username="me",
+        interrupt_mode=InterruptMode.MESSAGE,
+        env=(VarAction(VarActionType.REPLACE, "A", "1"),),
+    )

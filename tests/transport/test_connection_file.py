@@ -1,0 +1,176 @@
+"""The connection file: complete, private, there at once, and gone with the server; and the handshake in its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from kallichore.errors import ConfigurationError
+from kallichore.transport import connection_file as module
+from kallichore.transport.connection_file import (
+    ServerAddress,
+    connection_document,
+    open_connection_file,
+    read_connection_file,
+    send_handshake,
+)
+
+DOCUMENT: dict[str, Any] = {"transport": "socket", "socket_path": "/tmp/ü.sock", "bearer_token": "t", "log_path": None}
+ADDRESSES = [
+    (ServerAddress(transport="tcp", port=8080, base_path="http://127.0.0.1:8080"), ["port", "base_path"]),
+    (ServerAddress(transport="socket", socket_path="/tmp/kc.sock"), ["socket_path"]),
+    (ServerAddress(transport="named-pipe", named_pipe=r"\\.\pipe\kallichore-1"), ["named_pipe"]),
+]
+
+
+@pytest.mark.parametrize(("address", "members"), ADDRESSES)
+def test_document_names_the_address_first_and_only_what_applies(address: ServerAddress, members: list[str]) -> None:
+    """The address members of the other transports are left out; the rest follows in the API's order."""
+    document = connection_document(
+        address, server_path="/bin/kcserver", bearer_token="secret", log_path=Path("/tmp/log"), server_id="id"
+    )
+
+    assert {name: getattr(address, name) for name in members} == {name: document[name] for name in members}
+    assert list(document) == [
+        *members,
+        *("transport", "server_path", "server_pid", "bearer_token", "log_path", "server_id"),
+    ]
+    assert document["server_pid"] == os.getpid()
+    assert (document["bearer_token"], document["log_path"]) == ("secret", "/tmp/log")
+
+
+def test_token_and_log_are_null_where_there_is_none() -> None:
+    """Both members are always there."""
+    document = connection_document(
+        ADDRESSES[0][0], server_path="/bin/kcserver", bearer_token=None, log_path=None, server_id="id"
+    )
+
+    assert (document["bearer_token"], document["log_path"]) == (None, None)
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_file_is_for_its_owner_only_and_goes_at_the_end(tmp_path: Path, umask: int) -> None:
+    """Whatever the umask, nobody else can read the token in it."""
+    path = tmp_path / "connection.json"
+    before = os.umask(umask)
+    try:
+        with open_connection_file(path, DOCUMENT):
+            mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text(encoding="utf-8")
+            files = os.listdir(tmp_path)
+    finally:
+        os.umask(before)
+
+    assert mode == 0o600
+    assert text == json.dumps(DOCUMENT, indent=2)
+    assert files == ["connection.json"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_old_file_is_replaced_not_written_over(tmp_path: Path) -> None:
+    """Who has the old file open goes on reading it whole, and its open permissions do not pass on."""
+    path = tmp_path / "connection.json"
+    path.write_text("old")
+    path.chmod(0o644)
+    with path.open() as reader, open_connection_file(path, DOCUMENT):
+        old, mode = reader.read(), stat.S_IMODE(path.stat().st_mode)
+        document = read_connection_file(path)
+
+    assert (old, mode, document) == ("old", 0o600, DOCUMENT)
+
+
+def test_file_goes_when_the_server_fails(tmp_path: Path) -> None:
+    """An error inside passes, and leaves no file behind."""
+    with pytest.raises(KeyError):
+        with open_connection_file(tmp_path / "connection.json", DOCUMENT):
+            raise KeyError
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_file_of_another_server_is_left_alone(tmp_path: Path) -> None:
+    """If the next server has written its own by then, that one stays."""
+    path = tmp_path / "connection.json"
+    with open_connection_file(path, DOCUMENT):
+        (tmp_path / "other").write_text("theirs")
+        os.replace(tmp_path / "other", path)
+
+    assert path.read_text() == "theirs"
+
+
+def test_file_that_is_gone_already_is_no_error(tmp_path: Path) -> None:
+    """Whoever removes the file early does not disturb the end of the server."""
+    path = tmp_path / "connection.json"
+    with open_connection_file(path, DOCUMENT):
+        path.unlink()
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_unwritable_place_is_named(tmp_path: Path) -> None:
+    """A missing directory, or one in the file's place, is an error of the settings and leaves nothing behind."""
+    (tmp_path / "directory").mkdir()
+    for path in (tmp_path / "missing" / "connection.json", tmp_path / "directory"):
+        with pytest.raises(ConfigurationError, match=f"{path}: "):
+            with open_connection_file(path, DOCUMENT):
+                pass
+
+    assert os.listdir(tmp_path) == ["directory"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"{", b"\xff"])
+def test_what_is_no_connection_file_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    """A file that is not there, or has no JSON object with a transport, is named in the error."""
+    path = tmp_path / "connection.json"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match=r"connection\.json"):
+        read_connection_file(path)
+
+
+async def received_by_a_launcher(path: Path, document: dict[str, Any]) -> bytes:
+    """Send a handshake to a launcher that listens at ``path``; return all that it gets until the end of the stream."""
+    with trio.socket.socket(trio.socket.AF_UNIX) as listening:
+        await listening.bind(str(path))
+        listening.listen(1)
+        await send_handshake(str(path), document)
+        connection, _ = await listening.accept()
+        async with trio.SocketStream(connection) as stream:
+            return b"".join([bytes(chunk) async for chunk in stream])
+
+
+@pytest.mark.parametrize("log_path", [None, "/tmp/log"])
+async def test_handshake_is_one_document_and_the_end(private_place: Path, log_path: str | None) -> None:
+    """A launcher reads the document to the end of the stream; a log path of null is left out of it."""
+    data = await received_by_a_launcher(private_place / "launcher", {**DOCUMENT, "log_path": log_path})
+    expected = {
+        name: value for name, value in {**DOCUMENT, "log_path": log_path}.items() if name != "log_path" or value
+    }
+
+    assert data.endswith(b"}\n")
+    assert json.loads(data) == expected
+
+
+async def test_handshake_with_nobody_is_an_error_of_the_settings(private_place: Path) -> None:
+    """Where nobody listens, the server says so instead of running unknown to everybody."""
+    with pytest.raises(ConfigurationError, match=r"handshake on .*nowhere failed"):
+        await send_handshake(str(private_place / "nowhere"), DOCUMENT)
+
+
+async def test_handshake_that_nobody_takes_ends(private_place: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """A launcher that listens and does not read holds the server up for its patience and no longer."""
+    path = private_place / "launcher"
+    with trio.socket.socket(trio.socket.AF_UNIX) as listening:
+        await listening.bind(str(path))
+        listening.listen(1)
+        began = trio.current_time()
+        with pytest.raises(ConfigurationError, match="nobody took it"):
+            await send_handshake(str(path), {**DOCUMENT, "padding": "x" * 10_000_000})
+
+    assert trio.current_time() - began == pytest.approx(module.HANDSHAKE_PATIENCE)

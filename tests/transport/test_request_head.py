@@ -1,0 +1,139 @@
+"""The head of a request: read far enough to tell a WebSocket's opening from everything else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from kallichore.errors import BadPathError
+from kallichore.transport.request_head import RequestHead, accept_token, channels_session, decode_segment, parse_head
+
+UPGRADE = {"connection": "Upgrade", "upgrade": "websocket"}
+
+
+def test_head_is_split_from_what_follows() -> None:
+    """Method, target and headers are read, and the bytes behind the head stay as they are."""
+    data = b"POST /a?b=1 HTTP/1.1\r\nHost: x:1\r\nX-Empty:\r\nX-Colon:  a:b \r\n\r\n\r\n\r\nbody"
+
+    assert parse_head(data) == (
+        RequestHead("POST", "/a?b=1", {"host": "x:1", "x-empty": "", "x-colon": "a:b"}),
+        b"\r\n\r\nbody",
+    )
+
+
+def test_first_of_repeated_headers_counts() -> None:
+    """Names do not depend on case, and of several Authorization headers the first one is looked at."""
+    parsed = parse_head(b"GET / HTTP/1.1\r\nAuthorization: Bearer a\r\nAUTHORIZATION: Bearer b\r\n\r\n")
+
+    assert parsed is not None
+    assert parsed[0].headers == {"authorization": "Bearer a"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: x\r\n",
+        b"\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"\x16\x03\x01\r\n\r\n",
+        b"GET / a b\r\n\r\n",
+    ],
+)
+def test_what_is_not_yet_a_head_is_none(data: bytes) -> None:
+    """A head that is not complete, or is none, is left to others."""
+    assert parse_head(data) is None
+
+
+@given(st.binary(max_size=60), st.binary(max_size=10))
+def test_garbage_never_raises(head: bytes, rest: bytes) -> None:
+    """Whatever arrives, it is a head and what follows it, or None."""
+    parsed = parse_head(head + b"\r\n\r\n" + rest)
+
+    assert parsed is None or parsed[1].endswith(rest)
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/", "/"),
+        ("/sessions/a%2Fb/channels?token=1", "/sessions/a%2Fb/channels"),
+        ("/sessions#part", "/sessions"),
+        ("/a?b#c?d", "/a"),
+        ("/a?u=http://host/b", "/a"),
+        ("/a://b/c", "/a://b/c"),
+        ("http://host:1/a/b?c", "/a/b"),
+        ("http://host", "/"),
+        ("http://host?b=/c", "/"),
+        ("*", "*"),
+    ],
+)
+def test_path_is_the_target_without_query_and_fragment(target: str, path: str) -> None:
+    """The path stays as encoded, and of an absolute target (RFC 9112, section 3.2.2) only the path counts."""
+    assert RequestHead("GET", target, {}).path == path
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "expected"),
+    [
+        ("GET", UPGRADE, True),
+        ("GET", {"connection": "keep-alive, Upgrade", "upgrade": "WebSocket"}, True),
+        ("POST", UPGRADE, False),
+        ("GET", {**UPGRADE, "connection": "keep-alive"}, False),
+        ("GET", {**UPGRADE, "connection": "not-upgrade"}, False),
+        ("GET", {**UPGRADE, "upgrade": "h2c"}, False),
+        ("GET", {"upgrade": "websocket"}, False),
+        ("GET", {}, False),
+    ],
+)
+def test_opening_of_a_websocket_is_recognised(method: str, headers: dict[str, str], expected: bool) -> None:
+    """It is a GET whose Connection and Upgrade say so, among other things and in any case."""
+    assert RequestHead(method, "/", headers).asks_for_websocket is expected
+
+
+@pytest.mark.parametrize(
+    ("segment", "decoded"),
+    [
+        ("plain", "plain"),
+        ("a%20b%2Fc", "a b/c"),
+        ("%C3%BC", "ü"),
+        ("a+b", "a+b"),
+        ("50%", "50%"),
+        ("%zz", "%zz"),
+        ("", ""),
+    ],
+)
+def test_segment_is_percent_decoded(segment: str, decoded: str) -> None:
+    """Escapes are UTF-8, a plus is a plus, and what is no escape stays."""
+    assert decode_segment(segment) == decoded
+
+
+@pytest.mark.parametrize("segment", ["%ff", "a%C3", "%ed%a0%80"])
+def test_segment_that_is_not_utf8_is_refused(segment: str) -> None:
+    """Escapes of other bytes than UTF-8 name no session."""
+    with pytest.raises(BadPathError, match=segment):
+        decode_segment(segment)
+
+
+@pytest.mark.parametrize(
+    ("path", "session"),
+    [
+        ("/sessions/a/channels", "a"),
+        ("/sessions/a%2Fb/channels", "a%2Fb"),
+        ("/sessions//channels", None),
+        ("/sessions/a/channels/", None),
+        ("/sessions/a/b/channels", None),
+        ("/sessions/a", None),
+        ("sessions/a/channels", None),
+        ("/Sessions/a/channels", None),
+        ("//sessions/a/channels", None),
+    ],
+)
+def test_only_the_path_of_channels_has_a_session(path: str, session: str | None) -> None:
+    """The session's id is taken from exactly one form of path, still encoded."""
+    assert channels_session(path) == session
+
+
+def test_key_is_answered_as_in_the_rfc() -> None:
+    """The example of RFC 6455, section 1.3."""
+    assert accept_token("dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

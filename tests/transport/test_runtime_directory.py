@@ -1,0 +1,140 @@
+"""The server's private directory: in the best place whose paths are short enough, and gone at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from kallichore.config import ServerConfig
+from kallichore.errors import ConfigurationError
+from kallichore.transport.runtime_directory import LONGEST_NAME, LONGEST_SOCKET_PATH, open_runtime_directory
+
+CONFIG = ServerConfig(token="t")
+ROOM = LONGEST_SOCKET_PATH - LONGEST_NAME
+"""Bytes that the path of the directory around may have."""
+
+
+def folder_of(place: Path, size: int) -> Path:
+    """Return a path below ``place`` of this many bytes."""
+    rest = size - len(os.fsencode(place)) - 1
+    return place / ("d" * rest)
+
+
+def test_directory_is_private_and_goes_with_all_that_is_in_it(private_place: Path) -> None:
+    """It is made for its owner only, under XDG_RUNTIME_DIR, and removed with what is left in it."""
+    before = os.umask(0)
+    try:
+        with open_runtime_directory(CONFIG) as directory:
+            mode = stat.S_IMODE(directory.stat().st_mode)
+            (directory / "inner").mkdir()
+            (directory / "inner" / "kernel.json").write_text("{}")
+    finally:
+        os.umask(before)
+
+    assert mode == 0o700
+    assert directory.parent == private_place
+    assert list(private_place.iterdir()) == []
+
+
+def test_two_servers_have_two_directories() -> None:
+    """A second server in the same process gets a place of its own."""
+    with open_runtime_directory(CONFIG) as first, open_runtime_directory(CONFIG) as second:
+        assert first != second
+        assert first.is_dir()
+        assert second.is_dir()
+
+
+def test_configured_directory_is_made_and_used(private_place: Path) -> None:
+    """A directory that is set comes before all others, and is made, private, if it is not there."""
+    wanted = private_place / "a" / "b"
+    with open_runtime_directory(ServerConfig(token="t", socket_directory=wanted)) as directory:
+        parent = directory.parent
+
+    assert parent == wanted
+    assert stat.S_IMODE(wanted.stat().st_mode) == 0o700
+    assert list(wanted.iterdir()) == []
+
+
+@pytest.mark.parametrize(("size", "is_used"), [(ROOM, True), (ROOM + 1, False)])
+def test_directory_too_long_for_sockets_gives_way(
+    private_place: Path, caplog: pytest.LogCaptureFixture, size: int, is_used: bool
+) -> None:
+    """The longest path that fits is used; one byte more, and the next place is, with a warning that says why."""
+    wanted = folder_of(private_place, size)
+    with caplog.at_level(logging.WARNING):
+        with open_runtime_directory(ServerConfig(token="t", socket_directory=wanted)) as directory:
+            parent = directory.parent
+
+    assert parent == (wanted if is_used else private_place)
+    assert [f"Not used for sockets: {wanted}: too long for sockets"][is_used:] == caplog.messages
+
+
+def test_longest_socket_in_the_directory_fits(private_place: Path) -> None:
+    """What is put behind the directory, with the longest pid and name, is within what was reckoned with."""
+    wanted = folder_of(private_place, ROOM)
+    with open_runtime_directory(ServerConfig(token="t", socket_directory=wanted)) as directory:
+        longest = directory.with_name(directory.name.replace(f"-{os.getpid()}-", "-4194304-")) / ("s" * 24 + ".sock")
+
+    assert len(os.fsencode(longest)) <= LONGEST_SOCKET_PATH
+
+
+@pytest.mark.parametrize("runtime", [None, "", "relative", "missing", "co:lon", "long"])
+def test_unfit_runtime_directory_gives_way_to_the_temporary_one(
+    private_place: Path, monkeypatch: pytest.MonkeyPatch, runtime: str | None
+) -> None:
+    """An XDG_RUNTIME_DIR that is unset, empty, relative, missing, too long or has a colon is not used."""
+    (private_place / "co:lon").mkdir()
+    folder_of(private_place, ROOM + 1).mkdir()
+    values = {
+        "missing": f"{private_place}/missing",
+        "co:lon": f"{private_place}/co:lon",
+        "long": str(folder_of(private_place, ROOM + 1)),
+    }
+    if runtime is None:
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+    else:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", values.get(runtime, runtime))
+    with open_runtime_directory(CONFIG) as directory:
+        assert directory.parent == Path(tempfile.gettempdir()) == private_place
+
+
+def test_long_temporary_directory_gives_way_to_tmp(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where TMPDIR is long as well, as on macOS, sockets go to /tmp."""
+    long = folder_of(private_place, ROOM + 1)
+    long.mkdir()
+    for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):
+        monkeypatch.setenv(variable, str(long))
+    with open_runtime_directory(CONFIG) as directory:
+        parent = directory.parent
+
+    assert parent == Path("/tmp")
+    assert not directory.exists()
+
+
+def test_place_that_is_no_directory_gives_way(private_place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file where the directory should be is told in a warning, and the next place is used."""
+    wanted = private_place / "file"
+    wanted.write_text("")
+    with caplog.at_level(logging.WARNING):
+        with open_runtime_directory(ServerConfig(token="t", socket_directory=wanted)) as directory:
+            assert directory.parent == private_place
+
+    assert caplog.messages == [f"Not used for sockets: {wanted}: File exists"]
+
+
+def test_no_place_at_all_is_an_error_with_every_reason(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the setting to change, and why each place would not do."""
+    wanted = private_place / "file"
+    wanted.write_text("")
+    config = ServerConfig(token="t", socket_directory=wanted)
+    monkeypatch.setattr("kallichore.transport.runtime_directory.candidate_directories", lambda _: [wanted])
+    with pytest.raises(ConfigurationError, match="--socket-dir") as caught:
+        with open_runtime_directory(config):
+            pass
+
+    assert caught.value.details == f"{wanted}: File exists"

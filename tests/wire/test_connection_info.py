@@ -1,0 +1,39 @@
+"""Connection and registration files: the members that kernels look for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kallichore.wire.connection_info import PORT_NAMES, connection_document, registration_document, to_file
+
+SHARED = {"transport": "tcp", "ip": "127.0.0.1", "key": "secret", "signature_scheme": "hmac-sha256"}
+
+
+def test_connection_file_names_the_five_ports_in_order() -> None:
+    """Ports are dealt out in the order of their names, beside the members of the messaging specification."""
+    document = connection_document([1, 2, 3, 4, 5], "secret")
+
+    assert document == {**SHARED, "control_port": 1, "shell_port": 2, "stdin_port": 3, "hb_port": 4, "iopub_port": 5}
+    assert list(document)[:5] == list(PORT_NAMES)
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_connection_file_needs_exactly_five_ports(count: int) -> None:
+    """A port too few or too many is a mistake."""
+    with pytest.raises(ValueError):
+        connection_document(range(count), "secret")
+
+
+def test_registration_file_names_the_registration_port() -> None:
+    """A registration file (JEP 66) has one port, and no others."""
+    assert registration_document(7, "secret") == {**SHARED, "registration_port": 7}
+
+
+@pytest.mark.parametrize("document", [connection_document(range(5), "clé"), registration_document(1, "k", "10.0.0.1")])
+def test_file_is_json_in_ascii(document: dict[str, object]) -> None:
+    """What is written reads back the same, whatever encoding the kernel's language opens files with."""
+    written = to_file(document)
+
+    assert json.loads(written.decode("ascii")) == document
