@@ -100,7 +100,7 @@ class ServerConfig:
     """How often a channel's client is pinged."""
     ping_allowance: int = attrs.field(default=3, validator=_between(0, 1000))
     """How many pings a client may leave unanswered; with one more it counts as gone."""
-    journal_memory: int = attrs.field(default=64 << 20, validator=_between(1 << 16, 1 << 40))
+    journal_memory: int = attrs.field(default=16 << 20, validator=_between(1 << 16, 1 << 40))
     """Bytes of undelivered messages that a session keeps in memory; what is older moves to a file."""
     journal_file: int = attrs.field(default=1 << 30, validator=_between(0, 1 << 44))
     """Bytes of undelivered messages that a session keeps in a file; beyond that the oldest are dropped and the

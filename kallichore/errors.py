@@ -19,18 +19,18 @@ The tree answers "whose doing was it?", since that decides who has to act::
     │   ├── NoProcessError            KS-12
     │   ├── KernelNotFoundError       KS-19, or a kernelspec that is not installed
     │   ├── ValueRangeError           "400": a configuration value out of range
-    │   └── ChannelSocketError        "socket_path_too_long", "domain_socket_error"
+    │   ├── ChannelSocketError        "socket_path_too_long", "domain_socket_error"
+    │   └── ExecuteError              "session_not_ready", "channel_closed", "timeout" (408)
     ├── StartupError                  the kernel's: KS-5 to KS-8, KS-13 to KS-17, and KS-2; HTTP 500
     │   └── AdoptionError             the same for a kernel that somebody else started
     ├── ConnectionInfoError           the machine's: KS-18, HTTP 500
+    ├── ExecutionCancelledError       somebody's: an interrupt, for one, dropped it while it waited for its turn
     └── KernelDiedError               the kernel's: it ended while somebody waited for it
 
 The codes (KS-n) are part of the HTTP API and never change their meaning; the texts are for people.
 """
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 __all__ = [
     "AdoptionError",
@@ -40,7 +40,9 @@ __all__ = [
     "ChannelSocketError",
     "ConfigurationError",
     "ConnectionInfoError",
-    "InterruptError",
+    "ExecuteError",
+    "ExecutionCancelledError",
+        "InterruptError",
     "KallichoreError",
     "KernelDiedError",
     "KernelNotFoundError",
@@ -66,8 +68,8 @@ class KallichoreError(Exception):
         details: More of the same, where there is more: output, a cause, a way out.
     """
 
-    code: ClassVar[str] = ""
-    http_status: ClassVar[int] = 500
+    code: str = ""
+    http_status: int = 500
 
     def __init__(self, message: str, details: str | None = None) -> None:
         super().__init__(message)
@@ -177,7 +179,16 @@ class ChannelSocketError(RequestError):
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
-        self.code = code  # type: ignore[misc]  # two codes, one error
+        self.code = code
+
+
+class ExecuteError(RequestError):
+    """Code that was sent over HTTP has no result; its own errors are results."""
+
+    def __init__(self, message: str, code: str, details: str | None = None) -> None:
+        super().__init__(message, details)
+        self.code = code
+        self.http_status = 408 if code == "timeout" else 400
 
 
 class StartupError(KallichoreError):
@@ -203,7 +214,7 @@ class StartupError(KallichoreError):
         output: str | None = None,
     ) -> None:
         super().__init__(message, details)
-        self.code = code  # type: ignore[misc]  # the API has one error model with many codes here
+        self.code = code
         self.exit_code = exit_code
         self.output = output
 
@@ -216,6 +227,10 @@ class ConnectionInfoError(KallichoreError):
     """No connection information could be made for the session: no free ports."""
 
     code = "KS-18"
+
+
+class ExecutionCancelledError(KallichoreError):
+    """An execution was dropped before the kernel had it: by an interrupt, a kill, or a shutdown."""
 
 
 class KernelDiedError(KallichoreError):

@@ -18,7 +18,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from kallichore.api.log_stream import answer_log
+from kallichore.api.event_streams import accepts_events, answer_execution, answer_log
 from kallichore.api.operations import OPERATIONS, Operation
 from kallichore.errors import (
     AdoptionError,
@@ -117,7 +117,11 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
                 raw = await request.get_data(cache=False, as_text=False)
                 assert isinstance(raw, bytes)
                 body, ignored[:] = operation.parse(raw)
-                response = _json(to_json(await handlers[operation.operation_id](*subject, body)), 200)
+                handler = handlers[operation.operation_id]
+                if operation.streams_execution and accepts_events(request):
+                    response = await answer_execution(await handler(*subject, body, stream=True))
+                else:
+                    response = _json(to_json(await handler(*subject, body)), 200)
             elif operation.reads_log:
                 response = answer_log(await handlers[operation.operation_id](*subject), request)
             else:

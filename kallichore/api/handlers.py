@@ -10,6 +10,7 @@ from kallichore.errors import RequestError
 from kallichore.models.bodies import (
     ClientHeartbeat,
     ConnectionInfo,
+    ExecuteRequest,
     NewSession,
     RestartSession,
     ServerConfiguration,
@@ -17,6 +18,7 @@ from kallichore.models.bodies import (
     SessionList,
 )
 from kallichore.server import Server
+from kallichore.session.execute_call import execute_code, stream_execution
 from kallichore.session.line_log import LineLog
 from kallichore.session.supervisor import Session
 
@@ -76,6 +78,13 @@ def make_handlers(server: Server, channel_path: ChannelPath | None) -> dict[str,
             )
         return await channel_path(session)
 
+    async def run_code(session_id: str, body: ExecuteRequest, *, stream: bool = False) -> Any:
+        session = server.session(session_id)
+        return stream_execution(session, body) if stream else await execute_code(session, body)
+
+    async def get_session_history(session_id: str) -> Any:
+        return server.session(session_id).conversation.history.entries()
+
     async def session_logs(session_id: str) -> LineLog:
         return server.session(session_id).log
 
@@ -109,6 +118,8 @@ def make_handlers(server: Server, channel_path: ChannelPath | None) -> dict[str,
         "connection-info": connection_info,
         "interrupt-session": interrupt_session,
         "channels-upgrade": channels_upgrade,
+        "execute-code": run_code,
+        "get-session-history": get_session_history,
         "session-logs": session_logs,
         "server-logs": server_logs,
         "shutdown-server": shutdown_server,

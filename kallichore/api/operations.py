@@ -7,7 +7,14 @@ from typing import Any
 
 import attrs
 
-from kallichore.models.bodies import ClientHeartbeat, ConnectionInfo, NewSession, RestartSession, ServerConfiguration
+from kallichore.models.bodies import (
+    ClientHeartbeat,
+    ConnectionInfo,
+    ExecuteRequest,
+    NewSession,
+    RestartSession,
+    ServerConfiguration,
+)
 from kallichore.models.converter import parse_body, parse_optional_body
 
 TRACE = 5
@@ -27,7 +34,8 @@ class Operation:
         body: The class of its body, or None.
         body_optional: Whether the body may be missing.
         log_level: At which level a request is logged; None for not at all.
-        reads_log: Whether the answer is a log, whole or followed; see `kallichore.api.log_stream`.
+        reads_log: Whether the answer is a log, whole or followed; see `kallichore.api.event_streams`.
+        streams_execution: Whether clients that accept events get messages as they come; see the same.
     """
 
     operation_id: str
@@ -39,6 +47,7 @@ class Operation:
     body_optional: bool = False
     log_level: int | None = logging.INFO
     reads_log: bool = False
+    streams_execution: bool = False
 
     @property
     def has_session(self) -> bool:
@@ -67,6 +76,10 @@ OPERATIONS = (
     Operation("connection-info", "GET", f"{_SESSION}/connection_info", "connection_info"),
     Operation("interrupt-session", "POST", f"{_SESSION}/interrupt", "interrupt_session"),
     Operation("channels-upgrade", "GET", f"{_SESSION}/channels", "channels_upgrade"),
+    Operation(
+        "execute-code", "POST", f"{_SESSION}/execute", "execute_code", body=ExecuteRequest, streams_execution=True
+    ),
+    Operation("get-session-history", "GET", f"{_SESSION}/history", "get_session_history"),
     Operation("session-logs", "GET", f"{_SESSION}/logs", "session_logs", reads_log=True),
     Operation("server-logs", "GET", "/logs", "server_logs", reads_log=True),
     Operation("shutdown-server", "POST", "/shutdown", "shutdown_server"),

@@ -22,7 +22,7 @@ from kallichore.cli.show import Printer, print_json
 from kallichore.client.address import DEFAULT_URL, Address, from_connection_document, from_url
 from kallichore.client.api_client import ApiClient, ApiError, session_path
 from kallichore.client.channel_client import ChannelClosedError, make_message, open_channel
-from kallichore.errors import KallichoreError
+from kallichore.errors import KallichoreError, KernelDiedError
 from kallichore.kernel.kernelspecs import find_kernelspec, list_kernelspecs
 from kallichore.transport.connection_file import read_connection_file
 
@@ -75,6 +75,10 @@ def _complain(error: BaseException) -> int:
         case KallichoreError():
             output = getattr(error, "output", None)
             click.echo(f"Error: {error}" + (f"\n{output}" if output else ""), err=True)
+        case BrokenPipeError():
+            # Whoever read our output has seen enough. Nothing is left to be written at the end of the process.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
         case OSError():
             click.echo(f"Error: could not reach the server: {error.strerror or error}", err=True)
         case _:
@@ -246,27 +250,55 @@ def idle_timeout_hours(target: Target, hours: int) -> None:
     run_to_exit(act)
 
 
+async def _create(client: ApiClient, kernel: str, session_id: str | None) -> str:
+    """Create a session for an installed kernel and return its id."""
+    from kallichore.models.converter import unstructure
+
+    spec = find_kernelspec(kernel)
+    new_id = session_id or f"{spec.name}-{secrets.token_hex(4)}"
+    await client.call("PUT", "/sessions", unstructure(spec.new_session(new_id, working_directory=os.getcwd())))
+    return new_id
+
+
+def _tell_id(session_id: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"session_id": session_id})
+    else:
+        click.echo(session_id)
+
+
 @main.command()
 @kernel_option
 @click.option("-s", "--session-id", help="The new session's id; a random one if left out.")
 @json_option
 @pass_target
-def start(target: Target, kernel: str, session_id: str | None, as_json: bool) -> None:
-    """Create a session and start its kernel."""
-    from kallichore.models.converter import unstructure
+def create(target: Target, kernel: str, session_id: str | None, as_json: bool) -> None:
+    """Create a session without starting its kernel."""
 
     async def act() -> None:
-        spec = find_kernelspec(kernel)
-        new_id = session_id or f"{spec.name}-{secrets.token_hex(4)}"
+        _tell_id(await _create(target.client(), kernel, session_id), as_json)
+
+    run_to_exit(act)
+
+
+@main.command()
+@kernel_option
+@click.option("-s", "--session-id", help="The session's id; a random one if left out.")
+@json_option
+@pass_target
+def start(target: Target, kernel: str, session_id: str | None, as_json: bool) -> None:
+    """Create a session, unless there is one of this id, and start its kernel."""
+
+    async def act() -> None:
         client = target.client()
-        request = unstructure(spec.new_session(new_id, working_directory=os.getcwd()))
-        created = await client.call("PUT", "/sessions", request)
-        with _progress(f"Starting {spec.display_name}", quiet=as_json):
-            await client.call("POST", session_path(new_id, "start"))
-        if as_json:
-            print_json(created)
+        sessions = (await client.call("GET", "/sessions"))["sessions"]
+        if session_id in [session["session_id"] for session in sessions]:
+            chosen = str(session_id)
         else:
-            click.echo(new_id)
+            chosen = await _create(client, kernel, session_id)
+        with _progress(f"Starting {chosen}", quiet=as_json):
+            await client.call("POST", session_path(chosen, "start"))
+        _tell_id(chosen, as_json)
 
     run_to_exit(act)
 
@@ -308,11 +340,14 @@ def execute(target: Target, session_id: str | None, code: str, wait: bool) -> No
 
     async def act() -> int:
         address = target.address()
-        name = await first_session(ApiClient(address), session_id)
+        client = ApiClient(address)
+        name = await first_session(client, session_id)
+        if wait and await run_code.has_exited(client, name):
+            raise KernelDiedError(f"The kernel of session {name} has exited; start it again with: kcclient restart")
         printer = Printer()
         async with open_channel(address, name) as channel:
             if wait:
-                await run_code.execute(channel, text, printer)
+                await run_code.execute(channel, text, printer, lambda: run_code.has_exited(client, name))
             else:
                 await channel.send(make_execute_request(text, allow_stdin=False))
         return int(printer.failed)
@@ -329,7 +364,8 @@ def connect(target: Target, session_id: str | None) -> None:
     async def act() -> None:
         address = target.address()
         name = await first_session(ApiClient(address), session_id)
-        click.echo(f"Listening to {name}", err=True)
+        if sys.stdout.isatty():
+            click.echo(f"Listening to {name}", err=True)
         async with open_channel(address, name) as channel:
             try:
                 while True:
@@ -374,15 +410,19 @@ def _act_on_session(name: str, method: str, operation: str, done: str, doc: str)
 
     @main.command(name, help=doc)
     @session_option
+    @json_option
     @pass_target
-    def command(target: Target, session_id: str | None) -> None:
+    def command(target: Target, session_id: str | None, as_json: bool) -> None:
         async def act() -> None:
             client = target.client()
             chosen = await first_session(client, session_id)
             body: dict[str, Any] | None = {} if operation == "restart" else None
-            with _progress(f"{name} {chosen}", quiet=operation != "restart"):
+            with _progress(f"{name} {chosen}", quiet=as_json or operation != "restart"):
                 await client.call(method, session_path(chosen, operation), body)
-            click.echo(f"{chosen}: {done}")
+            if as_json:
+                print_json({"session_id": chosen, "result": done})
+            else:
+                click.echo(f"{chosen}: {done}")
 
         run_to_exit(act)
 

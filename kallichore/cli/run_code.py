@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import trio
@@ -75,26 +76,42 @@ async def run_there(address: Address, spec: KernelSpec, code: str, working_direc
                 nursery.start_soon(client.call, "POST", session_path(session_id, "interrupt"))
 
             async with _interrupt_on_signal(interrupt):
-                await execute(channel, code, printer)
+                await execute(channel, code, printer, partial(has_exited, client, session_id))
         return int(printer.failed)
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(10):
             await _delete(client, session_id)
 
 
-async def execute(channel: ChannelClient, code: str, printer: Printer) -> None:
+async def has_exited(client: ApiClient, session_id: str) -> bool:
+    """Return whether a session's kernel is gone."""
+    return bool((await client.call("GET", session_path(session_id)))["status"] == "exited")
+
+
+async def execute(
+    channel: ChannelClient, code: str, printer: Printer, is_over: Callable[[], Awaitable[bool]]
+) -> None:
     """Run code over a session's channels and print what belongs to it, until the kernel has replied and is idle.
+
+    Args:
+        channel: The channels. What they tell of the time before may come first, an earlier kernel's end included.
+        code: What to run.
+        printer: Prints the messages.
+        is_over: Tells whether the kernel is gone now.
 
     Raises:
         KernelDiedError: The kernel ended.
     """
     msg_id = await channel.send(make_execute_request(code, allow_stdin=sys.stdin.isatty()))
     open_ends = {"reply", "idle"}
+    reason = ""
     while open_ends:
         message = await channel.receive()
         if message["kind"] == "kernel":
-            if "exited" in message:
-                raise KernelDiedError(f"The kernel exited with code {message['exited']} before it was done")
+            if "status" in message:
+                reason = message["status"]["reason"]
+            elif "exited" in message and await is_over():
+                raise KernelDiedError(f"The kernel ended before it was done: {reason}")
             continue
         if (message["parent_header"] or {}).get("msg_id") != msg_id:
             continue
@@ -120,18 +137,14 @@ async def ask(content: dict[str, Any]) -> str:
 async def _delete(client: ApiClient, session_id: str) -> None:
     """Kill and delete a session of ours. Its kernel ends a moment after the kill; deleting works from then on."""
     try:
-        await client.call("POST", session_path(session_id, "kill"))
-    except ApiError:
-        pass
-    while True:
-        try:
-            await client.call("DELETE", session_path(session_id))
-        except ApiError as error:
-            if error.status != 400:
-                return
+        with suppress(ApiError):
+            await client.call("POST", session_path(session_id, "kill"))
+        while not await has_exited(client, session_id):  # noqa: ASYNC110  # the API has no call that waits for it
             await trio.sleep(0.05)
-        else:
-            return
+        await client.call("DELETE", session_path(session_id))
+    except ApiError:
+        # Somebody else was faster.
+        pass
 
 
 @asynccontextmanager

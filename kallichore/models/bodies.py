@@ -176,6 +176,66 @@ class ResourceUsage:
 
 
 @attrs.frozen(kw_only=True)
+class ExecutionError:
+    """An error that code raised."""
+
+    name: str
+    message: str
+    traceback: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class ExecutionHistoryEntry:
+    """What ran, and what came of it, in short."""
+
+    input: str
+    output: str
+    error: ExecutionError | None
+    timestamp: int
+    source: str | None
+    agent: str | None
+    truncated: bool
+
+
+@attrs.frozen(kw_only=True)
+class ExecuteRequest:
+    """The body of ``POST /sessions/{session_id}/execute``."""
+
+    code: str
+    silent: bool | None = None
+    store_history: bool | None = None
+    stop_on_error: bool | None = None
+    timeout_seconds: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ExecuteOutput:
+    """One thing that an execution put out; which members there are depends on ``type``."""
+
+    type: str
+    stream_name: str | None = None
+    text: str | None = None
+    data: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
+    error_name: str | None = None
+    error_message: str | None = None
+    error_traceback: tuple[str, ...] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ExecuteReply:
+    """The answer of ``POST /sessions/{session_id}/execute``."""
+
+    status: str
+    execution_count: int
+    output: tuple[ExecuteOutput, ...]
+    data: dict[str, str] | None = None
+    error_name: str | None = None
+    error_message: str | None = None
+    error_traceback: tuple[str, ...] | None = None
+
+
+@attrs.frozen(kw_only=True)
 class ActiveSession:
     """A session as the API shows it."""
 
@@ -201,6 +261,7 @@ class ActiveSession:
     idle_seconds: int
     busy_seconds: int
     socket_path: str | None
+    history: tuple[ExecutionHistoryEntry, ...] | None = None
 
 
 @attrs.frozen(kw_only=True)

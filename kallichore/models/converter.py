@@ -49,6 +49,7 @@ _SCHEMA_NAMES: dict[type, str] = {
     bodies.ClientHeartbeat: "ClientHeartbeat",
     bodies.ServerConfiguration: "ServerConfiguration",
     bodies.RestartSession: "RestartSession",
+    bodies.ExecuteRequest: "ExecuteRequest",
 }
 
 _I32 = 1 << 31

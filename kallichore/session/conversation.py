@@ -13,8 +13,10 @@ from typing import Any
 import attrs
 import msgspec
 
+from kallichore.errors import ExecutionCancelledError, KallichoreError, KernelDiedError
 from kallichore.models.bodies import NewSession, Status
 from kallichore.session.execution_queue import ExecutionQueue
+from kallichore.session.history import History
 from kallichore.session.replay import Journal
 from kallichore.session.status import SessionStatus, StatusEvent
 from kallichore.wire.client_messages import ClientMessage, kernel_message
@@ -32,8 +34,8 @@ _read_execution_state = msgspec.json.Decoder(_ExecutionState).decode
 
 _STATUS_EVENTS = {"busy": StatusEvent.KERNEL_BUSY, "idle": StatusEvent.KERNEL_IDLE}
 
-Listener = Callable[[KernelMessage | str], None]
-"""Is given messages, and at the end of the kernel how it ended."""
+Listener = Callable[[KernelMessage | KallichoreError], None]
+"""Is given messages, and where no more will come the reason."""
 
 
 def _ignore(*_: object) -> None:
@@ -56,6 +58,7 @@ class Conversation:
     status: SessionStatus
     on_growth: Callable[[], None] = _ignore
     queue: ExecutionQueue[ClientMessage] = attrs.field(factory=ExecutionQueue)
+    history: History = attrs.field(factory=History)
     working_directory: str = ""
     input_prompt: str = ""
     continuation_prompt: str = ""
@@ -91,7 +94,7 @@ class Conversation:
         if self.status.current is Status.EXITED:
             self.queue.clear()
             for listener in self.listeners.values():
-                listener(reason or "it exited")
+                listener(KernelDiedError(f"The kernel ended during the execution: {reason or 'it exited'}"))
         self.say("status", {"status": self.status.current.value, "reason": reason})
 
     def move_to(self, directory: str | None) -> None:
@@ -99,6 +102,12 @@ class Conversation:
         if directory is not None and directory != self.working_directory:
             self.working_directory = directory
             self.say("workingDirChanged", directory)
+
+    def drop_pending(self, why: str) -> None:
+        """Forget the executions that wait. Clients have no message for that; who waits in this process is told."""
+        for message in self.queue.clear_pending():
+            if listener := self.listeners.get(message.msg_id):
+                listener(ExecutionCancelledError(f"The execution was taken out of the queue: {why}"))
 
     # What the kernel says
 
@@ -138,6 +147,7 @@ class Conversation:
         elif msg_type == "execute_reply":
             self.queue.on_reply(parent_id)
         self.journal.append(message.payload)
+        self.history.hear(message)
         if self.listeners and parent_id in self.listeners:
             self.listeners[parent_id](message)
         return released
@@ -178,9 +188,10 @@ class Conversation:
     def tell(self, message: ClientMessage) -> ClientMessage | None:
         """Decide on a client's message: return it if it is to be sent now, or None if it waits in the queue."""
         if message.msg_type == CLEARS_ALL:
+            self.drop_pending("the kernel was asked to shut down")
             self.queue.clear()
         elif message.msg_type == CLEARS_PENDING:
-            self.queue.clear_pending()
+            self.drop_pending("the session was interrupted")
         elif message.is_execution and not self.queue.submit(message.msg_id, message):
             self.say("executionQueued", message.msg_id)
             return None

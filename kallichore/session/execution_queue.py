@@ -72,16 +72,16 @@ class ExecutionQueue(Generic[M]):
                 return True
         return False
 
-    def clear_pending(self) -> int:
-        """Forget the executions that wait, and return how many; the active one still runs and stays."""
-        count = len(self._pending)
+    def clear_pending(self) -> tuple[M, ...]:
+        """Forget the executions that wait, and return them; the active one still runs and stays."""
+        dropped = self.pending
         self._pending.clear()
-        return count
+        return dropped
 
-    def clear(self) -> None:
-        """Forget everything: the kernel ends."""
-        self._pending.clear()
+    def clear(self) -> tuple[M, ...]:
+        """Forget everything, since the kernel ends; return the executions that waited."""
         self._activate(None)
+        return self.clear_pending()
 
     def _activate(self, item: tuple[str, M] | None) -> None:
         self._active = item

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from kallichore.errors import KernelDiedError
+from kallichore.errors import KallichoreError, KernelDiedError
 from kallichore.session.facilities import new_msg_id
 from kallichore.wire.client_messages import make
 from kallichore.wire.envelope import KernelMessage
@@ -44,14 +44,14 @@ class Execution:
     reply: dict[str, Any] | None = attrs.field(default=None, init=False)
     dropped: int = attrs.field(default=0, init=False)
     _idle: bool = attrs.field(default=False, init=False)
-    _ended: str | None = attrs.field(default=None, init=False)
+    _ended: KallichoreError | None = attrs.field(default=None, init=False)
     _waiting: deque[bytes] = attrs.field(factory=deque, init=False)
     _waiting_bytes: int = attrs.field(default=0, init=False)
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
-    def hear(self, message: KernelMessage | str) -> None:
-        """Take in a message of the kernel, or how it ended."""
-        if isinstance(message, str):
+    def hear(self, message: KernelMessage | KallichoreError) -> None:
+        """Take in a message of the kernel, or why no more will come."""
+        if isinstance(message, KallichoreError):
             self._ended = message
         else:
             if message.header.msg_type == "execute_reply":
@@ -77,13 +77,14 @@ class Execution:
 
         Raises:
             KernelDiedError: The kernel ended before it had replied.
+            ExecutionCancelledError: It was dropped from the queue, by an interrupt for one.
         """
         await trio.lowlevel.checkpoint()
         while not self._waiting:
             if self.reply is not None and self._idle:
                 raise StopAsyncIteration
             if self._ended is not None:
-                raise KernelDiedError(f"The kernel ended during the execution: {self._ended}")
+                raise self._ended
             await self._parked.park()
         payload = self._waiting.popleft()
         self._waiting_bytes -= len(payload)

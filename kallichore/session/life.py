@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -116,6 +117,7 @@ class KernelLife:
             self.outbox.append(message)
             return
         assert self.channels is not None
+        self.conversation.history.begin(message, time.time_ns() // 1_000_000)
         try:
             self.channels.send(message.channel, to_kernel(message, self.sender, utc_date()))
         except zmq.ZMQError as error:

@@ -65,6 +65,9 @@ its oldest dropped, with a log line: nobody types that fast, so it is a loop gon
 SAMPLING_INTEREST = 60.0
 """Seconds for which a session's resource usage is sampled after somebody asked for it without being connected."""
 
+RECENT_ENTRIES = 3
+"""Entries of the history that a session's description has; the whole of it has an operation of its own."""
+
 Job = Callable[[], Any]
 
 
@@ -154,6 +157,11 @@ class Session:
         )
 
     @property
+    def is_changing(self) -> bool:
+        """Whether a restart is under way."""
+        return self._restart is not None
+
+    @property
     def wants_samples(self) -> bool:
         """Whether anybody would look at the kernel's resource usage."""
         asked_lately = trio.current_time() - self._asked_for_usage < SAMPLING_INTEREST
@@ -192,6 +200,7 @@ class Session:
             idle_seconds=conversation.status.idle_seconds(now),
             busy_seconds=conversation.status.busy_seconds(now),
             socket_path=None if self.client is None else self.client.socket_path,
+            history=conversation.history.entries(RECENT_ENTRIES),
         )
 
     # Its client
@@ -270,6 +279,17 @@ class Session:
             text = f"Session {self.session_id} has a kernel already ({self.status.value}); restart it instead"
             raise StartupError("KS-2", text)
         return await self._begin(self._make_life()).wait()
+
+    async def wait_ready(self) -> None:
+        """Wait until a start or restart that is under way is done. Cancelling changes nothing.
+
+        Raises:
+            StartupError: It came to nothing.
+        """
+        if self._restart is not None:
+            await self._restart.wait()
+        elif self._life is not None:
+            await self._life.started.wait()
 
     def _begin(self, life: KernelLife) -> Pending[dict[str, Any]]:
         if not self.request.argv:
@@ -378,7 +398,7 @@ class Session:
             return
         if life.process is None:
             raise InterruptError(f"Session {self.session_id} has no process to signal")
-        self.conversation.queue.clear_pending()
+        self.conversation.drop_pending("the session was interrupted")
         try:
             if self._inheritance is not None:
                 self._inheritance.interrupt()
@@ -398,6 +418,7 @@ class Session:
         """
         if self.status is Status.EXITED and self._life is None:
             raise SessionNotRunningError(f"The kernel of session {self.session_id} has exited already")
+        self.conversation.drop_pending("the kernel was killed")
         self.conversation.queue.clear()
         process = None if self._life is None else self._life.process
         if process is None:

@@ -1,19 +1,22 @@
-"""Logs over HTTP: the lines so far as JSON, or as server-sent events that go on as lines come.
+"""Server-sent events (the HTML standard's section 9.2): logs that are followed, executions that are watched.
 
-The events follow the HTML standard's section 9.2: an ``id`` that a client sends back as ``Last-Event-ID`` when it
-reconnects, so that it misses nothing and gets nothing twice.
+Clients that do not accept events get one JSON document: the log so far, or the execution's result. A log's events have
+an ``id`` that a client sends back as ``Last-Event-ID`` when it reconnects, so that it misses nothing and gets nothing
+twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
 
 import attrs
 import trio
 from quart import Request, Response
 
-from kallichore.errors import BadQueryError
-from kallichore.models.bodies import LogLine
+from kallichore.errors import BadQueryError, ExecuteError
+from kallichore.models.bodies import ErrorBody, ExecuteReply, LogLine
 from kallichore.models.converter import to_json
 from kallichore.session.line_log import LineLog
 
@@ -55,14 +58,23 @@ def answer_log(log: LineLog, request: Request) -> Response:
         BadQueryError: As `read_query`.
     """
     query = read_query(request)
-    if EVENT_STREAM not in request.headers.get("accept", ""):
+    if not accepts_events(request):
         return Response(to_json(log.read(query.after, query.tail)), content_type="application/json")
-    response = Response(_events(log, query), content_type=EVENT_STREAM)
+    return _stream(_log_events(log, query))
+
+
+def accepts_events(request: Request) -> bool:
+    """Return whether a client asks for events."""
+    return EVENT_STREAM in request.headers.get("accept", "")
+
+
+def _stream(events: AsyncIterator[bytes]) -> Response:
+    response = Response(events, content_type=EVENT_STREAM)
     response.headers["cache-control"] = "no-store"
     return response
 
 
-async def _events(log: LineLog, query: LogQuery) -> AsyncIterator[bytes]:
+async def _log_events(log: LineLog, query: LogQuery) -> AsyncIterator[bytes]:
     after, tail = query.after, query.tail
     while True:
         found = log.read(after, tail)
@@ -78,6 +90,30 @@ async def _events(log: LineLog, query: LogQuery) -> AsyncIterator[bytes]:
             yield b": still here\n\n"
         with trio.move_on_after(STILL_HERE):
             await log.wait_beyond(after)
+
+
+async def answer_execution(messages: AsyncGenerator[dict[str, Any] | ExecuteReply, None]) -> Response:
+    """Return the answer that streams an execution: each message as an event, at last one named ``reply`` or ``error``.
+
+    Raises:
+        ExecuteError: It could not begin.
+    """
+    first = await anext(messages)
+    return _stream(_execution_events(first, messages))
+
+
+async def _execution_events(
+    message: dict[str, Any] | ExecuteReply | None, messages: AsyncGenerator[dict[str, Any] | ExecuteReply, None]
+) -> AsyncIterator[bytes]:
+    async with aclosing(messages):
+        try:
+            while message is not None:
+                name = b"event: reply\n" if isinstance(message, ExecuteReply) else b""
+                yield b"%sdata: %s\n\n" % (name, to_json(message))  # noqa: ASYNC119  # Quart closes what it iterates
+                message = await anext(messages, None)
+        except ExecuteError as error:
+            body = ErrorBody(code=error.code, message=error.message, details=error.details)
+            yield b"event: error\ndata: %s\n\n" % to_json(body)  # noqa: ASYNC119  # the same
 
 
 def _event(line: LogLine) -> bytes:

@@ -1,0 +1,164 @@
+"""Code in, result out: what ``POST /sessions/{session_id}/execute`` does with an execution.
+
+For scripts and agents, which want one call and one answer rather than channels. The request takes its turn behind those
+of everybody else, and a connected client sees it all. Source: newer-api 4 of our specification.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from typing import Any
+
+import attrs
+import trio
+
+from kallichore.errors import (
+    ExecuteError,
+    ExecutionCancelledError,
+    InterruptError,
+    KernelDiedError,
+    StartupError,
+)
+from kallichore.models.bodies import ExecuteOutput, ExecuteReply, ExecuteRequest, Status
+from kallichore.session.executions import Execution, open_execution
+from kallichore.session.supervisor import Session
+
+START_PATIENCE = 30.0
+"""Seconds that a kernel which is starting may take until it is ready."""
+
+NOT_READY = (Status.UNINITIALIZED, Status.OFFLINE, Status.EXITED)
+
+
+@attrs.define
+class ReplyCollector:
+    """Puts the answer together from the messages of one execution, as they come. [pure]"""
+
+    _output: list[ExecuteOutput] = attrs.field(factory=list, init=False)
+    _data: dict[str, str] | None = attrs.field(default=None, init=False)
+    _count: int = attrs.field(default=0, init=False)
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Take in one message; kinds that the answer has no place for are passed over."""
+        content = message["content"]
+        match message["header"]["msg_type"]:
+            case "stream":
+                self._take_stream(str(content.get("name")), str(content.get("text", "")))
+            case "display_data":
+                metadata = content.get("metadata") or {}
+                output = ExecuteOutput(type="display_data", data=_as_strings(content.get("data")), metadata=metadata)
+                self._output.append(output)
+            case "error":
+                self._output.append(ExecuteOutput(type="error", **_error_members(content)))
+            case "execute_result":
+                self._data = _as_strings(content.get("data"))
+                self._count = _count_of(content)
+
+    def _take_stream(self, name: str, text: str) -> None:
+        last = self._output[-1] if self._output else None
+        if last is not None and last.type == "stream" and last.stream_name == name:
+            self._output[-1] = attrs.evolve(last, text=(last.text or "") + text)
+        else:
+            self._output.append(ExecuteOutput(type="stream", stream_name=name, text=text))
+
+    def finish(self, reply: dict[str, Any]) -> ExecuteReply:
+        """Return the answer, given the content of the ``execute_reply``."""
+        failed = reply.get("status") == "error"
+        return ExecuteReply(
+            status="error" if failed else "ok",
+            execution_count=_count_of(reply) or self._count,
+            output=tuple(self._output),
+            data=self._data,
+            **(_error_members(reply) if failed else {}),
+        )
+
+
+def _as_strings(data: Any) -> dict[str, str]:
+    """Return a MIME bundle with what is not a string as JSON text."""
+    bundle = data if isinstance(data, dict) else {}
+    return {kind: value if isinstance(value, str) else json.dumps(value) for kind, value in bundle.items()}
+
+
+def _error_members(content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "error_name": str(content.get("ename", "")),
+        "error_message": str(content.get("evalue", "")),
+        "error_traceback": tuple(map(str, content.get("traceback") or ())),
+    }
+
+
+def _count_of(content: dict[str, Any]) -> int:
+    count = content.get("execution_count")
+    return count if isinstance(count, int) else 0
+
+
+async def execute_code(session: Session, request: ExecuteRequest) -> ExecuteReply:
+    """Execute code and return what came of it, errors of the code included.
+
+    Cancelling takes a request that waits out of the queue; one that runs goes on.
+
+    Raises:
+        ExecuteError: There is no result: no kernel, a kernel that ended, or the time was up.
+    """
+    last: Any = None
+    async with aclosing(stream_execution(session, request)) as messages:
+        async for message in messages:
+            last = message
+    assert isinstance(last, ExecuteReply)
+    return last
+
+
+async def stream_execution(
+    session: Session, request: ExecuteRequest
+) -> AsyncGenerator[dict[str, Any] | ExecuteReply, None]:
+    """Execute code; yield the kernel's messages as they come, and at last the answer. See `execute_code`."""
+    seconds = request.timeout_seconds
+    limited = seconds is not None and seconds > 0
+    deadline = trio.current_time() + seconds if limited and seconds is not None else float("inf")
+    await _wait_ready(session, deadline)
+    content = {name: getattr(request, name) for name in ("silent", "store_history", "stop_on_error")}
+    members = {name: value for name, value in content.items() if value is not None}
+    collector = ReplyCollector()
+    try:
+        async with open_execution(session, request.code, **members) as execution:
+            while (message := await _next_message(session, execution, deadline)) is not None:
+                collector.take(message)
+                yield message  # noqa: ASYNC119  # callers close it, see aclosing
+            yield collector.finish(execution.reply or {})  # noqa: ASYNC119  # the same
+    except (KernelDiedError, ExecutionCancelledError) as error:
+        raise ExecuteError(error.message, "channel_closed") from error
+
+
+async def _wait_ready(session: Session, deadline: float) -> None:
+    if session.status in NOT_READY and not session.is_changing:
+        text = f"Session {session.session_id} is {session.status.value}; start or restart it first"
+        raise ExecuteError(text, "session_not_ready")
+    with trio.move_on_at(deadline) as total, trio.move_on_after(START_PATIENCE) as patience:
+        try:
+            await session.wait_ready()
+        except StartupError as error:
+            raise ExecuteError(error.message, "session_not_ready", error.details) from error
+    if total.cancelled_caught:
+        raise ExecuteError(f"The kernel of session {session.session_id} was not ready in time", "timeout")
+    if patience.cancelled_caught:
+        text = f"The kernel of session {session.session_id} still starts after {START_PATIENCE:g} seconds"
+        raise ExecuteError(text, "session_not_ready")
+
+
+async def _next_message(session: Session, execution: Execution, deadline: float) -> dict[str, Any] | None:
+    with trio.move_on_at(deadline):
+        try:
+            return await execution.__anext__()
+        except StopAsyncIteration:
+            return None
+    _give_up(session, execution.msg_id)
+    raise ExecuteError("The time that was given for the execution is up", "timeout")
+
+
+def _give_up(session: Session, msg_id: str) -> None:
+    """Take a request that waits out of the queue, interrupt one that runs, and leave everybody else's alone."""
+    queue = session.conversation.queue
+    if not queue.withdraw(msg_id) and queue.active is not None and queue.active.msg_id == msg_id:
+        with suppress(InterruptError):
+            session.interrupt()

@@ -1,0 +1,134 @@
+"""The history of executions: what is kept, of whom, and how little of what is endless."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from kallichore.models.bodies import ExecutionError
+from kallichore.session.history import MOST_BYTES, MOST_ENTRIES, Clipping, History
+from kallichore.wire.client_messages import ClientMessage
+from kallichore.wire.envelope import Header, KernelMessage
+
+
+def request(msg_id: str, code: str = "1", metadata: Any = None, **content: Any) -> ClientMessage:
+    """Return an execute_request."""
+    header = {"msg_id": msg_id, "msg_type": "execute_request"}
+    body = json.dumps({"code": code, **content}).encode()
+    return ClientMessage(msg_id, "execute_request", "shell", header, None, body, json.dumps(metadata or {}).encode())
+
+
+def message(parent: str, msg_type: str, content: Any) -> KernelMessage:
+    """Return a message of the kernel."""
+    body = json.dumps(content).encode()
+    return KernelMessage("iopub", Header("x", msg_type), Header(parent, "execute_request"), body, b"")
+
+
+def test_entries_tell_input_output_and_attribution() -> None:
+    """Streams, displays and the result are joined in order, and the request's metadata says whose it was."""
+    history = History()
+    attribution = {"attribution": {"source": "agent", "agent_name": "Ada"}}
+    history.begin(request("a", "x", attribution), 17)
+    history.hear(message("a", "stream", {"name": "stdout", "text": "one\n"}))
+    history.hear(message("a", "display_data", {"data": {"image/png": "…", "text/html": "…"}}))
+    history.hear(message("a", "execute_result", {"data": {"text/plain": ["4", "2"]}}))
+    history.hear(message("b", "stream", {"name": "stdout", "text": "of another"}))
+    history.hear(message("a", "execute_reply", {"status": "ok"}))
+    (entry,) = history.entries()
+
+    assert ("x", "one\n[image/png, text/html]\n42\n") == (entry.input, entry.output)
+    assert (17, "agent", "Ada", None, False) == (
+        entry.timestamp,
+        entry.source,
+        entry.agent,
+        entry.error,
+        entry.truncated,
+    )
+
+
+@pytest.mark.parametrize("msg_types", [("error", "execute_reply"), ("execute_reply",)])
+def test_error_is_kept_once(msg_types: tuple[str, ...]) -> None:
+    """An error message counts, and the reply's where there was none before."""
+    history = History()
+    history.begin(request("a"), 0)
+    for number, msg_type in enumerate(msg_types):
+        error = {"status": "error", "ename": f"E{number}", "evalue": "no", "traceback": ["one", "two"]}
+        history.hear(message("a", msg_type, error))
+
+    assert ExecutionError(name="E0", message="no", traceback=("one", "two")) == history.entries()[0].error
+
+
+def test_long_errors_keep_their_end() -> None:
+    """Name and message are cut, and of the traceback the last lines stay."""
+    history = History()
+    history.begin(request("a"), 0)
+    lines = [f"line {number:04} " + "é" * 50 for number in range(200)]
+    history.hear(message("a", "error", {"ename": "n" * 999, "evalue": "é" * 9999, "traceback": lines}))
+    (entry,) = history.entries()
+    assert entry.error is not None
+
+    assert (256, 2048) == (len(entry.error.name), len(entry.error.message.encode()))
+    assert lines[-len(entry.error.traceback) :] == list(entry.error.traceback)
+    assert len("".join([entry.error.name, entry.error.message, *entry.error.traceback]).encode()) <= MOST_BYTES
+    assert entry.truncated
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        request("a", silent=True),
+        ClientMessage("a", "execute_request", "shell", {}, None, b'{"code": 1}'),
+        ClientMessage("a", "kernel_info_request", "shell", {}, None, b"{}"),
+    ],
+    ids=["silent", "no code", "no execution"],
+)
+def test_what_is_no_visible_execution_is_not_kept(ignored: ClientMessage) -> None:
+    """Silent requests and everything else leave no entry."""
+    history = History()
+    history.begin(ignored, 0)
+
+    assert () == history.entries()
+
+
+def test_oldest_entries_go_first() -> None:
+    """A hundred entries stay, and the latest few can be asked for."""
+    history = History()
+    for number in range(MOST_ENTRIES + 5):
+        history.begin(request(str(number), code=str(number)), number)
+
+    assert [str(number) for number in range(5, MOST_ENTRIES + 5)] == [entry.input for entry in history.entries()]
+    assert ["103", "104"] == [entry.input for entry in history.entries(2)]
+
+
+@given(st.lists(st.text(max_size=30), max_size=40), st.integers(8, 64))
+def test_clipping_keeps_both_ends(pieces: list[str], most_bytes: int) -> None:
+    """What fits is whole; else the first and the newest half stay, without half a character, and the rest is
+    counted.
+    """
+    clipping, whole = Clipping(most_bytes), "".join(pieces)
+    for piece in pieces:
+        clipping.add(piece)
+    text, data = clipping.text(), whole.encode("utf-8", "replace")
+
+    if len(data) <= most_bytes:
+        assert data.decode() == text
+    else:
+        head, rest = text.split("\n[... ", 1)
+        missing, tail = rest.split(" bytes left out ...]\n", 1)
+        assert data.startswith(head.encode())
+        assert data.endswith(tail.encode())
+        assert len(data) == len(head.encode()) + int(missing) + len(tail.encode())
+        assert max(len(head.encode()), len(tail.encode())) <= (most_bytes + 1) // 2
+        assert clipping.is_truncated
+
+
+def test_endless_output_takes_bounded_memory() -> None:
+    """A flood leaves no more behind than the limit and one message."""
+    clipping = Clipping()
+    for _ in range(10_000):
+        clipping.add("x" * 100)
+
+    assert clipping._tail_bytes <= MOST_BYTES // 2 + 100
