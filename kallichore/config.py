@@ -106,6 +106,9 @@ class ServerConfig:
     """Bytes of undelivered messages that a session keeps in a file; beyond that the oldest are dropped and the
     client is told how many. 0 for no file."""
 
+    journal_keep: int = attrs.field(default=4 << 20, validator=_between(0, 1 << 40))
+    """Bytes of delivered messages that a session keeps for clients that come back and ask for them again."""
+
     def __attrs_post_init__(self) -> None:
         if self.port and self.transport != "tcp":
             raise ConfigurationError(

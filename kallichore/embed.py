@@ -219,9 +219,9 @@ async def _attach(
     if not is_same_machine(head.headers.get("host"), head.headers.get("origin")):
         await stream.send_all(refusal("403 Forbidden"))
         return
-    refused = check_upgrade(head, config)
-    if refused is not None:
-        await stream.send_all(refused)
+    wish = check_upgrade(head, config)
+    if isinstance(wish, bytes):
+        await stream.send_all(wish)
         return
     try:
         session = server.session(decode_segment(channels_session(head.path) or ""))
@@ -230,7 +230,7 @@ async def _attach(
     except BadPathError:
         await stream.send_all(refusal("400 Bad Request"))
     else:
-        await serve_websocket(session, stream, head, surplus, config)
+        await serve_websocket(session, stream, head, surplus, config, wish)
 
 
 async def _announce(running: RunningServer, config: ServerConfig, stack: AsyncExitStack) -> None:

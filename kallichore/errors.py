@@ -57,6 +57,7 @@ __all__ = [
     "StartupError",
     "UnauthorizedError",
     "ValueRangeError",
+    "innermost",
 ]
 
 
@@ -235,3 +236,10 @@ class ExecutionCancelledError(KallichoreError):
 
 class KernelDiedError(KallichoreError):
     """The kernel ended while somebody waited for its answer; the message says how it ended."""
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return what went wrong first, out of the groups that nurseries wrap it in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -139,7 +139,7 @@ async def test_server_killed_outright_takes_its_kernels_along(private_place: Pat
         "        async with session.execute('spawn 600') as execution:\n"
         "            async for message in execution:\n"
         "                if message['header']['msg_type'] == 'stream':\n"
-        "                    print(session.process_id, message['content']['text'], flush=True)\n"
+        "                    print(f'{session.process_id} {message[\"content\"][\"text\"]}', end='', flush=True)\n"
         "        await trio.sleep_forever()\n"
         "trio.run(main)\n"
     )

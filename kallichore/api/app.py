@@ -165,7 +165,8 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
     @app.errorhandler(Exception)
     async def answer_failure(error: Exception) -> Response:
         logger.exception("A request failed", exc_info=error)
-        return Response("The server failed to answer; its log says why", status=500, content_type="text/plain")
+        body = ErrorBody(code="KS-16", message="The server failed to answer; its log says why", details=str(error))
+        return _json(to_json(StartupErrorBody(error=body)), 500)
 
     async def as_sent(scope: Any, receive: Any, send: Any) -> None:
         """Put the path as it was sent in the place of the decoded one."""

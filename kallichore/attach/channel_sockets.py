@@ -23,6 +23,7 @@ from kallichore.attach.websocket import serve_websocket
 from kallichore.config import ServerConfig
 from kallichore.errors import ChannelSocketError, ConfigurationError
 from kallichore.kernel.launch_plan import safe_name
+from kallichore.session.clients import Attendance, Wish
 from kallichore.session.supervisor import Session
 from kallichore.transport.auth import is_authorized
 from kallichore.transport.named_pipe import PipeSystem, open_pipe_listener
@@ -37,18 +38,27 @@ LONGEST_PATH = 103
 READ_SIZE = 1 << 16
 
 
-def refusal(status: str) -> bytes:
-    """Return a whole response without a body that ends the connection."""
-    return f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
+def refusal(status: str, reason: str = "") -> bytes:
+    """Return a whole response that ends the connection."""
+    body = reason.encode("utf-8", "replace")
+    kind = "content-type: text/plain; charset=utf-8\r\n" if body else ""
+    head = f"HTTP/1.1 {status}\r\n{kind}content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    return head.encode() + body
 
 
-def check_upgrade(head: RequestHead, config: ServerConfig) -> bytes | None:
-    """Return the answer that refuses an upgrade, or None where it may go on. Nobody is displaced by a refused one."""
+def check_upgrade(head: RequestHead, config: ServerConfig, socket_path: str | None = None) -> Wish | bytes:
+    """Return how the client attends, or the answer that refuses it. Nobody is displaced by a refused one."""
     if not is_authorized(head.headers.get("authorization"), config.token):
         return refusal("401 Unauthorized")
     if "sec-websocket-key" not in head.headers:
         return refusal("400 Bad Request")
-    return None
+    query = head.query
+    attendance, since = query.get("attach", Attendance.TAKE_OVER), query.get("since")
+    if attendance not in set(Attendance):
+        return refusal("400 Bad Request", f"attach is {attendance!r}; it must be one of {', '.join(Attendance)}")
+    if since is not None and not (since.isascii() and since.isdigit() and len(since) < 16):
+        return refusal("400 Bad Request", f"since is {since!r}; it must be the number of a message, or 0 for all")
+    return Wish(Attendance(attendance), None if since is None else int(since), socket_path)
 
 
 OpenSocket = Callable[[str], AbstractAsyncContextManager[tuple[str, trio.abc.Listener[Any]]]]
@@ -131,13 +141,13 @@ class ChannelSockets:
                 if request is None:
                     return
                 head, surplus = request
-                refused = check_upgrade(head, self.config)
-                if refused is not None:
-                    await stream.send_all(refused)
+                wish = check_upgrade(head, self.config, path)
+                if isinstance(wish, bytes):
+                    await stream.send_all(wish)
                     return
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
-            await serve_websocket(session, stream, head, surplus, self.config, path)
+            await serve_websocket(session, stream, head, surplus, self.config, wish)
 
 
 async def _read_head(stream: trio.abc.Stream) -> tuple[RequestHead, bytes] | None:

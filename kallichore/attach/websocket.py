@@ -10,7 +10,7 @@ Channel traffic does not pass through ASGI: a message costs less than 1 µs here
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from struct import pack, unpack
 
 import attrs
@@ -22,7 +22,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from kallichore.attach.frames import PING, PONG, close_frame, control_frame, text_frame
 from kallichore.config import ServerConfig
-from kallichore.session.clients import ClientSlot
+from kallichore.session.clients import ClientSlot, Wish
 from kallichore.session.replay import Batch
 from kallichore.session.supervisor import Session
 from kallichore.transport.request_head import RequestHead, accept_token
@@ -139,7 +139,9 @@ class _Attachment:
             message = "".join(self._message)
             self._message.clear()
             self._message_size = 0
-            if message:
+            if not self.slot.may_speak:
+                logger.warning("[client %s] Ignored a message of a client that watches", self.session.session_id)
+            elif message:
                 self.session.receive(message)
 
     def _take_pong(self, payload: bytes) -> None:
@@ -164,6 +166,7 @@ class _Attachment:
             await self.slot.wait_turn()
             while self._closing is None:
                 batch = self.slot.take_nowait()
+                self._control += map(text_frame, self.slot.take_live())
                 if batch is None and not self._control:
                     if self.slot.leaving is not None:
                         return
@@ -181,7 +184,8 @@ class _Attachment:
         frames = control
         if batch is not None:
             lost = [kernel_message("messagesLost", batch.missed)] if batch.missed else []
-            frames = [*control, *map(text_frame, lost), *map(text_frame, batch.payloads)]
+            payloads = _numbered(batch) if self.slot.is_numbered else batch.payloads
+            frames = [*control, *map(text_frame, lost), *map(text_frame, payloads)]
         self._unsent = sum(map(len, frames))
         try:
             await self._send_all(b"".join(frames))
@@ -243,6 +247,12 @@ class _Attachment:
         self._peer_closed = self._peer_closed or isinstance(event, CloseConnection)
 
 
+def _numbered(batch: Batch) -> Iterator[bytes]:
+    """Return the messages of a batch with their numbers, counted from 1, as their last member ``seq``."""
+    first = batch.next_position - len(batch.payloads) + 1
+    return (b'%s,"seq":%d}' % (payload[:-1], number) for number, payload in enumerate(batch.payloads, first))
+
+
 def _count_unsent(frames: list[bytes], unsent: int, most: int) -> int:
     """Return how many of the last frames, at most ``most``, did not go out whole if ``unsent`` bytes did not."""
     count = 0
@@ -258,12 +268,12 @@ async def serve_websocket(
     request: RequestHead,
     surplus: bytes,
     config: ServerConfig,
-    socket_path: str | None = None,
+    wish: Wish,
 ) -> None:
-    """Open the WebSocket that ``request`` asks for and serve it as the session's client; closes the stream.
+    """Open the WebSocket that ``request`` asks for and serve it as a client of the session; closes the stream.
 
-    A client that is there already is displaced. What could not be delivered stays with the session for the next client.
-    Cancelling closes the stream at once.
+    By default, a client that is there already is displaced. What could not be delivered stays with the session for
+    the next client. Cancelling closes the stream at once.
 
     Args:
         session: Whose channels these are.
@@ -271,14 +281,14 @@ async def serve_websocket(
         request: The head; it has a ``sec-websocket-key``.
         surplus: Bytes that came behind the head: the client's first frames.
         config: For the ping interval and allowance.
-        socket_path: The Unix socket of the session through which the client came, if any.
+        wish: How the client attends.
     """
     async with stream:
         try:
             await stream.send_all(upgrade_response(request))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
-        slot = session.attach(socket_path)
+        slot = session.attach(wish)
         protocol = Connection(ConnectionType.SERVER, trailing_data=surplus)
         try:
             await _Attachment(session, slot, stream, config, protocol).run()

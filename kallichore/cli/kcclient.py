@@ -22,7 +22,7 @@ from kallichore.cli.show import Printer, print_json
 from kallichore.client.address import DEFAULT_URL, Address, from_connection_document, from_url
 from kallichore.client.api_client import ApiClient, ApiError, session_path
 from kallichore.client.channel_client import ChannelClosedError, make_message, open_channel
-from kallichore.errors import KallichoreError, KernelDiedError
+from kallichore.errors import KallichoreError, KernelDiedError, innermost
 from kallichore.kernel.kernelspecs import find_kernelspec, list_kernelspecs
 from kallichore.transport.connection_file import read_connection_file
 
@@ -58,14 +58,8 @@ def run_to_exit(act: Callable[[], Awaitable[int | None]]) -> None:
     try:
         code = trio.run(act)
     except (KeyboardInterrupt, BaseExceptionGroup, KallichoreError, OSError) as error:
-        code = _complain(_innermost(error))
+        code = _complain(innermost(error))
     sys.exit(code or 0)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _complain(error: BaseException) -> int:

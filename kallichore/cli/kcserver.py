@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from kallichore._version import __version__
 from kallichore.cli.launch import Launch, forget_token_file, read_command_line
 from kallichore.cli.logs import Console, keep_standard_streams, set_level, set_up_logging
-from kallichore.errors import ConfigurationError
+from kallichore.errors import ConfigurationError, innermost
 
 if TYPE_CHECKING:
     from kallichore.embed import RunningServer
@@ -86,13 +86,8 @@ def _run(launch: Launch, console: Console) -> int:
         problems = group.split(ConfigurationError)
         if problems[0] is None or problems[1] is not None:
             raise
-        raise _first(problems[0]) from group
+        raise innermost(problems[0]) from group
     return 0
-
-
-def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _announcer(launch: Launch, console: Console, running: list[RunningServer]) -> Callable[[RunningServer], None]:

@@ -269,7 +269,7 @@ class Server:
                 return True
             self._client_pid = None
         active = (Status.BUSY, Status.STARTING)
-        return any(session.client is not None or session.status in active for session in self._sessions.values())
+        return any(len(session.audience) > 0 or session.status in active for session in self._sessions.values())
 
 
 @asynccontextmanager

@@ -1,14 +1,14 @@
-"""The client of a session: who it is, what it has been sent, and when it has to leave.
+"""The clients of a session: who they are, what each has been sent, and when one has to leave.
 
-A session has one client at a time; a newer one displaces it. The slot is the contract between a session and whatever
-carries its messages away: a WebSocket, or somebody in this process. It reads the journal at its own pace; the journal,
-not the slot, is where messages wait, so a slow client holds up nobody and a client that is gone has lost nothing that
-was not delivered.
+By the API's rule a session has one client, and a newer one takes its place. Clients that ask for it share the session
+instead, or only watch. Each reads the journal at its own pace; the journal is where messages wait, so a slow client
+holds up nobody, and one that is gone has lost nothing that was not delivered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 
 import attrs
 import trio
@@ -21,20 +21,45 @@ send that fails repeats little to the next client."""
 
 BATCH_MESSAGES = 1024
 
+LIVE_MESSAGES = 8
+"""Live messages that wait for a client; beyond that the oldest go, as newer ones have overtaken them."""
+
+
+class Attendance(StrEnum):
+    """How a client attends to a session: the ``attach`` of its request."""
+
+    TAKE_OVER = "takeover"
+    SHARE = "share"
+    WATCH = "watch"
+
+
+@attrs.frozen
+class Wish:
+    """What a client asks for when it connects.
+
+    Args:
+        attendance: How it attends.
+        since: The number of the last message that it has; None to be given what nobody was given yet. With a number it
+            gets everything beyond, each with its number.
+        socket_path: The socket that it came through, if it is a session's own.
+    """
+
+    attendance: Attendance = Attendance.TAKE_OVER
+    since: int | None = None
+    socket_path: str | None = None
+
 
 @attrs.define(eq=False)
 class ClientSlot:
-    """One client's place at a session.
-
-    Args:
-        journal: What the session has to say.
-        socket_path: The Unix socket that the client came through, if any.
-        older: The client that this one displaced: what is on its way to it has to be settled first.
-    """
+    """One client's place at a session. Made by `Audience.attach`."""
 
     journal: Journal
-    socket_path: str | None = None
+    wish: Wish
+    position: int
+    """The number of the next message for this client, counted from 0."""
+    _on_delivery: Callable[[ClientSlot, bool], None]
     older: ClientSlot | None = None
+    """The client that this one displaced: what is on its way to it has to be settled first."""
     finished: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when nothing more is sent to this client."""
     leaving: str | None = attrs.field(default=None, init=False)
@@ -43,7 +68,18 @@ class ClientSlot:
     """Whether it has to leave because a newer client came."""
     on_displaced: Callable[[], None] | None = attrs.field(default=None, init=False)
     """Called when a newer client came: puts a bound on a send that may never end."""
+    _live: list[bytes] = attrs.field(factory=list, init=False)
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    @property
+    def may_speak(self) -> bool:
+        """Whether the kernel is to be told what this client says."""
+        return self.wish.attendance is not Attendance.WATCH
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether this client is to be told the numbers of messages."""
+        return self.wish.since is not None
 
     def wake(self) -> None:
         """Let the client look again: the journal grew, or it has to leave."""
@@ -62,22 +98,113 @@ class ClientSlot:
         """Wait for the next `wake`. Cancelling changes nothing."""
         await self._parked.park()
 
+    def tell(self, payload: bytes) -> None:
+        """Send a message that only matters now: it has no number, and is nobody else's if this client goes."""
+        del self._live[: max(0, len(self._live) - LIVE_MESSAGES + 1)]
+        self._live.append(payload)
+        self.wake()
+
+    def take_live(self) -> list[bytes]:
+        """Return the live messages that are to be sent next."""
+        live, self._live = self._live, []
+        return [] if self.displaced else live
+
     def take_nowait(self) -> Batch | None:
         """Return what is to be sent next, or None. It counts as delivered only with `delivered`.
 
         A client that was displaced gets nothing more; one that has to leave for another reason gets what is there
         first.
         """
-        if self.displaced or not self.journal.has_undelivered:
+        if self.displaced or self.position >= self.journal.end:
             return None
-        return self.journal.read(self.journal.released, BATCH_BYTES, BATCH_MESSAGES)
+        return self.journal.read(self.position, BATCH_BYTES, BATCH_MESSAGES)
 
     def delivered(self, position: int) -> None:
-        """Note that the messages before ``position`` were sent, so that no later client gets them again."""
-        self.journal.release(position)
+        """Note that this client has been sent the messages before ``position``; less than before takes that back."""
+        taken_back = position < self.position
+        self.position = position
+        self._on_delivery(self, taken_back)
 
     async def wait_turn(self) -> None:
         """Wait until the client that this one displaced has been sent its last message."""
         if self.older is not None:
             await self.older.finished.wait()
             self.older = None
+            if not self.is_numbered:
+                self.position = self.journal.delivered
+
+
+@attrs.define(eq=False)
+class Audience:
+    """All clients of one session.
+
+    Args:
+        journal: What the session has to say.
+    """
+
+    journal: Journal
+    _slots: list[ClientSlot] = attrs.field(factory=list, init=False)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def socket_path(self) -> str | None:
+        """The socket that the client came through who took the session over last; of those who share, the first's."""
+        return next((slot.wish.socket_path for slot in self._slots), None)
+
+    def attach(self, wish: Wish) -> ClientSlot:
+        """Make room for a client. One that takes over displaces the one that had; those who share or watch stay."""
+        older = None
+        if wish.attendance is Attendance.TAKE_OVER:
+            exclusive = (slot for slot in self._slots if slot.wish.attendance is Attendance.TAKE_OVER)
+            older = next(exclusive, None)
+        if older is not None:
+            self._slots.remove(older)
+            older.leave("Another client connected to this session", displaced=True)
+        slot = ClientSlot(self.journal, wish, self._first_position(wish), self._note_delivery, older)
+        self._slots.insert(0 if wish.attendance is Attendance.TAKE_OVER else len(self._slots), slot)
+        return slot
+
+    def _first_position(self, wish: Wish) -> int:
+        if wish.since is None:
+            return self.journal.delivered
+        # A number that was never given is another server's: everything is new to this client.
+        return wish.since if wish.since <= self.journal.end else 0
+
+    def detach(self, slot: ClientSlot) -> bool:
+        """Note that a client is gone: what nobody was sent is the next one's. True if it was not displaced before."""
+        slot.finished.set()
+        if slot not in self._slots:
+            return False
+        self._slots.remove(slot)
+        self._release()
+        return True
+
+    def _note_delivery(self, slot: ClientSlot, taken_back: bool) -> None:
+        """What one client was sent, and may speak about, is no longer owed to the next; who watches does not count."""
+        if slot.may_speak:
+            others = (other.position for other in self._slots if other is not slot and other.may_speak)
+            before = max(others, default=0) if taken_back else self.journal.delivered
+            self.journal.delivered = max(slot.position, before)
+        self._release()
+
+    def _release(self) -> None:
+        self.journal.release(min((slot.position for slot in self._slots), default=self.journal.delivered))
+
+    # What everybody is told
+
+    def wake(self) -> None:
+        """Let every client look again: the journal grew."""
+        for slot in self._slots:
+            slot.wake()
+
+    def tell(self, payload: bytes) -> None:
+        """Send every client a message that only matters now."""
+        for slot in self._slots:
+            slot.tell(payload)
+
+    def leave(self, reason: str) -> None:
+        """Ask every client to leave."""
+        for slot in self._slots:
+            slot.leave(reason)

@@ -42,6 +42,16 @@ def _ignore(*_: object) -> None:
     pass
 
 
+@attrs.frozen
+class OpenInput:
+    """An ``input_request`` (messaging spec, "Messages on the stdin channel") that waits for its answer."""
+
+    payload: bytes
+    parent_id: str | None
+    position: int
+    """Its number in the journal."""
+
+
 @attrs.define(eq=False)
 class Conversation:
     """The state of what was said, owned by one session.
@@ -65,8 +75,12 @@ class Conversation:
     kernel_info: dict[str, Any] = attrs.field(factory=dict)
     log_output: Callable[[str, str], None] = _ignore
     """Is given what the kernel's process prints: stream and line."""
+    held: list[ClientMessage] = attrs.field(factory=list)
+    """What clients sent during a restart, for the kernel to come."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     """Who in this process wants the messages with a certain parent."""
+    open_input: OpenInput | None = attrs.field(default=None, init=False)
+    """The question of the kernel that nobody has answered yet."""
     _silent_requests: set[str] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -81,6 +95,18 @@ class Conversation:
         self.journal.append(kernel_message(member, value))
         self.on_growth()
 
+    def state(self) -> bytes:
+        """Return what a client that comes back must know at once, whatever it is still to be told of the past."""
+        active = self.queue.active
+        question = None if self.open_input is None else json.loads(self.open_input.payload)
+        value = {
+            "status": self.status.current.value,
+            "active_request": None if active is None else active.as_body(),
+            "input_request": question,
+            "seq": self.journal.end,
+        }
+        return kernel_message("sessionState", value)
+
     def say_output(self, stream: str, line: str) -> None:
         """Tell clients, and the session's log, a line that the kernel's process printed."""
         self.say("output", [stream, line])
@@ -93,8 +119,10 @@ class Conversation:
             return
         if self.status.current is Status.EXITED:
             self.queue.clear()
-            for listener in self.listeners.values():
-                listener(KernelDiedError(f"The kernel ended during the execution: {reason or 'it exited'}"))
+            self.open_input = None
+            error = KernelDiedError(f"The kernel ended during the execution: {reason or 'it exited'}")
+            for msg_id in self.listeners.keys() - {message.msg_id for message in self.held}:
+                self.listeners[msg_id](error)
         self.say("status", {"status": self.status.current.value, "reason": reason})
 
     def move_to(self, directory: str | None) -> None:
@@ -104,7 +132,11 @@ class Conversation:
             self.say("workingDirChanged", directory)
 
     def drop_pending(self, why: str) -> None:
-        """Forget the executions that wait. Clients have no message for that; who waits in this process is told."""
+        """Forget the executions that wait, and the kernel's open question, since what asked it is interrupted.
+
+        Clients have no message for that; who waits in this process is told.
+        """
+        self.open_input = None
         for message in self.queue.clear_pending():
             if listener := self.listeners.get(message.msg_id):
                 listener(ExecutionCancelledError(f"The execution was taken out of the queue: {why}"))
@@ -114,6 +146,7 @@ class Conversation:
     def begin_life(self) -> None:
         """Forget what was true of the kernel before."""
         self._silent_requests.clear()
+        self.open_input = None
 
     def expect_kernel_info(self, msg_id: str) -> None:
         """Take the answers to this request of the server's own as its own: clients do not see them."""
@@ -146,7 +179,11 @@ class Conversation:
             released = self._hear_status(message, None if parent is None else parent.msg_type, now, read_directory)
         elif msg_type == "execute_reply":
             self.queue.on_reply(parent_id)
-        self.journal.append(message.payload)
+            if self.open_input is not None and self.open_input.parent_id == parent_id:
+                self.open_input = None
+        position = self.journal.append(message.payload)
+        if msg_type == "input_request":
+            self.open_input = OpenInput(message.payload, parent_id, position)
         self.history.hear(message)
         if self.listeners and parent_id in self.listeners:
             self.listeners[parent_id](message)
@@ -172,7 +209,11 @@ class Conversation:
 
     def learn_kernel_info(self, message: KernelMessage) -> dict[str, Any]:
         """Keep a ``kernel_info_reply`` and its prompts, and return its content as an object."""
-        info = json.loads(message.content)
+        try:
+            info = json.loads(message.content)
+        except (ValueError, RecursionError):
+            # Too deep for us. It is the kernel's description of itself, and no reason not to work with it.
+            info = None
         self.kernel_info = info if isinstance(info, dict) else {}
         language = self.kernel_info.get("language_info")
         positron = language.get("positron") if isinstance(language, dict) else None
@@ -192,6 +233,8 @@ class Conversation:
             self.queue.clear()
         elif message.msg_type == CLEARS_PENDING:
             self.drop_pending("the session was interrupted")
+        elif message.msg_type == "input_reply":
+            self.open_input = None
         elif message.is_execution and not self.queue.submit(message.msg_id, message):
             self.say("executionQueued", message.msg_id)
             return None

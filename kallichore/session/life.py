@@ -445,3 +445,6 @@ async def _spawn(plan: LaunchPlan) -> KernelProcess:
     except OSError as error:
         text = f"Could not start {plan.argv[0]}: {error.strerror or error}"
         raise StartupError("KS-5", text, exit_code=error.errno) from error
+    except ValueError as error:
+        # A zero byte in an argument or a value, or a variable's name that is empty or has an "=" in it.
+        raise StartupError("KS-5", f"Could not start {plan.argv[0]}: {error}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import attrs
 import trio
@@ -19,7 +20,7 @@ from kallichore.errors import ConnectionInfoError, StartupError
 from kallichore.kernel.launch_plan import safe_name
 from kallichore.kernel.ports import PortReservation, reserve_ports
 from kallichore.models.bodies import ConnectionInfo
-from kallichore.session.facilities import Facilities, new_msg_id, utc_date
+from kallichore.session.facilities import Facilities, utc_date
 from kallichore.session.kernel_files import open_kernel_file
 from kallichore.wire.client_messages import Sender
 from kallichore.wire.connection_info import PORT_NAMES, connection_document, registration_document
@@ -112,7 +113,7 @@ class MeetingPlace:
 
             async def meet() -> ConnectionInfo:
                 with trio.move_on_after(timeout if timeout >= 0 else float("inf")):
-                    ports = await registration.receive(sender, lambda: (new_msg_id(), utc_date()))
+                    ports = await registration.receive(sender, lambda: (str(uuid4()), utc_date()))
                     self.info = self._to_info([getattr(ports, name) for name in PORT_NAMES])
                     on_registered(self.info)
                     return self.info

@@ -9,6 +9,7 @@ Appending is on the path of every message, so it is a few additions around ``deq
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -44,6 +45,28 @@ class Batch(NamedTuple):
     """How many messages between the position that was asked for and the first of these were dropped."""
 
 
+class _Offsets:
+    """How many bytes of messages came before each number: a sum in one step, wherever it begins."""
+
+    def __init__(self) -> None:
+        self._offsets = array("Q", [0])
+        self._forgotten = 0
+
+    def append(self, size: int) -> None:
+        self._offsets.append(self._offsets[-1] + size)
+
+    def between(self, start: int, end: int) -> int:
+        """Return the bytes of the messages from number ``start`` up to ``end``."""
+        return self._offsets[end - self._forgotten] - self._offsets[start - self._forgotten]
+
+    def forget(self, first: int) -> None:
+        """Forget what is before number ``first``; in large steps, since each moves the rest."""
+        gone = first - self._forgotten
+        if gone > 4096 and gone > len(self._offsets) // 2:
+            del self._offsets[:gone]
+            self._forgotten = first
+
+
 @attrs.define
 class Journal:
     """A bounded log of numbered messages; the first ever is number 0.
@@ -52,35 +75,36 @@ class Journal:
         memory_limit: Bytes of messages in memory.
         file_limit: Bytes of messages in the overflow.
         overflow: Where older messages go.
+        keep_limit: Bytes of messages that are kept although everybody has them: for those who come back and ask again.
     """
 
     memory_limit: int
     file_limit: int
     overflow: Overflow
+    keep_limit: int = 0
     end: int = attrs.field(default=0, init=False)
     """The number that the next message will have."""
     memory_bytes: int = attrs.field(default=0, init=False)
-    released: int = attrs.field(default=0, init=False)
-    """Up to where messages were delivered."""
+    delivered: int = attrs.field(default=0, init=False)
+    """Up to where messages were delivered to somebody; whoever comes next begins here."""
     dropped: int = attrs.field(default=0, init=False)
     """How many messages were dropped undelivered in all."""
+    needed: int = attrs.field(default=0, init=False)
+    """What is before this number is kept only for those who come back."""
     _memory: deque[bytes] = attrs.field(factory=deque, init=False)
     _overflowed: int = attrs.field(default=0, init=False)
+    _offsets: _Offsets = attrs.field(factory=_Offsets, init=False)
 
     @property
     def first(self) -> int:
         """The number of the oldest message that is still there; `end` if there is none."""
         return self.end - len(self._memory) - self._overflowed
 
-    @property
-    def has_undelivered(self) -> bool:
-        """Whether there is anything to deliver, a gap included."""
-        return self.released < self.end
-
     def append(self, payload: bytes) -> int:
         """Add a message and return its number."""
         self._memory.append(payload)
         self.memory_bytes += len(payload)
+        self._offsets.append(len(payload))
         self.end += 1
         if self.memory_bytes > self.memory_limit:
             self._make_room()
@@ -89,6 +113,9 @@ class Journal:
     def _make_room(self) -> None:
         """Move the oldest messages out of memory until it is within its limit."""
         while self.memory_bytes > self.memory_limit and self._memory:
+            if self.first < self.needed:
+                self._forget_first()
+                continue
             payload = self._memory.popleft()
             self.memory_bytes -= len(payload)
             while self._overflowed and self.overflow.size + len(payload) > self.file_limit:
@@ -102,6 +129,14 @@ class Journal:
                 self.overflow.drop(self._overflowed)
                 self.dropped += self._overflowed + 1
                 self._overflowed = 0
+        self._offsets.forget(self.first)
+
+    def _forget_first(self) -> None:
+        if self._overflowed:
+            self.overflow.drop(1)
+            self._overflowed -= 1
+        else:
+            self.memory_bytes -= len(self._memory.popleft())
 
     def read(self, position: int, max_bytes: int, max_messages: int) -> Batch:
         """Return messages from number ``position`` on: at least one if there is any, and about ``max_bytes`` in all."""
@@ -120,12 +155,11 @@ class Journal:
         return Batch(payloads, start + len(payloads), start - position)
 
     def release(self, position: int) -> None:
-        """Forget the messages before number ``position``: they are delivered."""
-        count = position - self.first
-        from_overflow = min(count, self._overflowed)
-        if from_overflow > 0:
-            self.overflow.drop(from_overflow)
-            self._overflowed -= from_overflow
-        for _ in range(count - max(from_overflow, 0)):
-            self.memory_bytes -= len(self._memory.popleft())
-        self.released = max(self.released, position)
+        """Note that everybody has the messages before number ``position``; the latest of them are kept all the same.
+
+        A smaller number than before takes that back, as far as the messages are still there.
+        """
+        self.needed = min(position, self.end)
+        while self.first < self.needed and self._offsets.between(self.first, self.needed) > self.keep_limit:
+            self._forget_first()
+        self._offsets.forget(self.first)

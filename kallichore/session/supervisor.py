@@ -27,6 +27,7 @@ from kallichore.errors import (
     ProcessNotFoundError,
     SessionNotRunningError,
     StartupError,
+    innermost,
 )
 from kallichore.kernel.inheritance import Inheritance
 from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
@@ -41,7 +42,7 @@ from kallichore.models.bodies import (
     Status,
     VarAction,
 )
-from kallichore.session.clients import ClientSlot
+from kallichore.session.clients import Audience, ClientSlot, Wish
 from kallichore.session.conversation import Conversation
 from kallichore.session.executions import Execution, open_execution
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
@@ -53,7 +54,7 @@ from kallichore.session.pending import Pending
 from kallichore.session.replay import Journal
 from kallichore.session.status import SessionStatus, StatusEvent
 from kallichore.wire.channels import TO_KERNEL
-from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, make, parse
+from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, kernel_message, make, parse
 from kallichore.wire.signing import Signer
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,8 @@ class Session:
     conversation: Conversation = attrs.field(init=False)
     log: LineLog = attrs.field(factory=LineLog, init=False)
     """What the kernel's process printed lately."""
-    client: ClientSlot | None = attrs.field(default=None, init=False)
+    audience: Audience = attrs.field(init=False)
+    """Its clients."""
     created: datetime = attrs.field(init=False)
     initial_env: dict[str, str] = attrs.field(factory=dict, init=False)
     resource_usage: ResourceUsage | None = attrs.field(default=None, init=False)
@@ -116,10 +118,11 @@ class Session:
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
         self._overflow = OverflowFile()
-        journal = Journal(memory_limit=config.journal_memory, file_limit=config.journal_file, overflow=self._overflow)
+        journal = Journal(config.journal_memory, config.journal_file, self._overflow, config.journal_keep)
         self.created = datetime.now(UTC)
         status = SessionStatus(created=trio.current_time())
-        self.conversation = Conversation(self.request, journal, status, self._on_growth)
+        self.audience = Audience(journal)
+        self.conversation = Conversation(self.request, journal, status, self.audience.wake)
         self.conversation.log_output = lambda stream, line: self.log.append(stream, line, utc_date())
         self._settled.set()
 
@@ -127,7 +130,7 @@ class Session:
         queue = self.conversation.queue
         return (
             f"<Session {self.session_id!r} {self.status.value} pid={self.process_id} "
-            f"queued={len(queue)} connected={self.client is not None}>"
+            f"queued={len(queue)} clients={len(self.audience)}>"
         )
 
     # What it is
@@ -165,7 +168,7 @@ class Session:
     def wants_samples(self) -> bool:
         """Whether anybody would look at the kernel's resource usage."""
         asked_lately = trio.current_time() - self._asked_for_usage < SAMPLING_INTEREST
-        return self.process_id is not None and (self.client is not None or asked_lately)
+        return self.process_id is not None and (len(self.audience) > 0 or asked_lately)
 
     def describe(self) -> ActiveSession:
         """Return the session as the API shows it; this counts as asking for its resource usage."""
@@ -182,7 +185,7 @@ class Session:
             language=request.language,
             interrupt_mode=request.interrupt_mode,
             initial_env=self.initial_env,
-            connected=self.client is not None,
+            connected=len(self.audience) > 0,
             started=self.created,
             session_mode=request.session_mode,
             working_directory=conversation.working_directory,
@@ -199,33 +202,31 @@ class Session:
             resource_usage=self.resource_usage,
             idle_seconds=conversation.status.idle_seconds(now),
             busy_seconds=conversation.status.busy_seconds(now),
-            socket_path=None if self.client is None else self.client.socket_path,
+            socket_path=self.audience.socket_path,
             history=conversation.history.entries(RECENT_ENTRIES),
         )
 
-    # Its client
+    # Its clients
 
-    def attach(self, socket_path: str | None = None) -> ClientSlot:
-        """Make room for a new client: the present one is asked to leave, and undelivered messages are the new one's."""
-        older = self.client
-        if older is not None:
-            older.leave("Another client connected to this session", displaced=True)
-        self.client = ClientSlot(self.conversation.journal, socket_path, older)
+    def attach(self, wish: Wish | None = None) -> ClientSlot:
+        """Make room for a new client, which `detach` ends; see `Audience.attach`.
+
+        It is shown an open question of the kernel that somebody else was sent and did not answer; one that comes back
+        with a number is first told how things stand.
+        """
+        slot = self.audience.attach(wish or Wish())
+        question = self.conversation.open_input
+        if slot.is_numbered:
+            slot.tell(self.conversation.state())
+        elif question is not None and slot.may_speak and question.position < slot.position:
+            slot.tell(question.payload)
         self.on_activity()
-        return self.client
+        return slot
 
     def detach(self, slot: ClientSlot) -> None:
-        """Note that a client is gone: what it was not sent is the next one's. Only the present client's leaving
-        disconnects the session.
-        """
-        slot.finished.set()
-        if self.client is slot:
-            self.client = None
+        """Note that a client is gone: what nobody was sent is the next one's."""
+        if self.audience.detach(slot):
             self.on_activity()
-
-    def _on_growth(self) -> None:
-        if self.client is not None:
-            self.client.wake()
 
     def receive(self, text: str | bytes) -> None:
         """Take in a client's text frame; what is not a Jupyter message is logged and ignored."""
@@ -248,6 +249,11 @@ class Session:
         if message.channel not in TO_KERNEL:
             logger.warning("[session %s] Dropped %s: kernels take nothing on %s", *named, message.channel)
             return
+        if self._restart is not None and message.channel == "shell":
+            # For the kernel to come: this one is asked to end.
+            if len(self.conversation.held) < OUTBOX_MESSAGES:
+                self.conversation.held.append(message)
+            return
         following = self.conversation.tell(message)
         if following is None:
             return
@@ -255,11 +261,13 @@ class Session:
             self._outbox.append(following)
         else:
             self._life.send(following)
+        if len(self._outbox) == OUTBOX_MESSAGES:
+            logger.warning("[session %s] Too many messages wait for the kernel; the oldest are dropped", named[0])
 
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
         self.resource_usage = usage
-        self.conversation.say("resourceUsage", attrs.asdict(usage))
+        self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
 
     def execute(self, code: str, **content: Any) -> AbstractAsyncContextManager[Execution]:
         """Execute code and hear what the kernel says about it; see `kallichore.session.executions.open_execution`."""
@@ -374,7 +382,8 @@ class Session:
             self._meeting.info = info
             life = self._make_life()
             self._set_life(life)
-            self._change(StatusEvent.ADOPTION_REQUESTED, "adoption requested")
+            # Clients are not told: an adopted kernel does not start, it is there.
+            self.conversation.status.apply(StatusEvent.ADOPTION_REQUESTED, None, trio.current_time())
             self._give_job(lambda: life.run_adopted(info, self._meeting.release_ports))
             return await life.started.wait()
         except StartupError as error:
@@ -440,8 +449,9 @@ class Session:
         Raises:
             StartupError: A restart is under way (``KS-13``), or the new kernel could not be started.
         """
-        if self._restart is not None:
-            raise StartupError("KS-13", f"Session {self.session_id} is restarting already")
+        if self._restart is not None or self._job is not None:
+            # A job that the supervisor has not taken up yet is a start or an adoption of this very moment.
+            raise StartupError("KS-13", f"Session {self.session_id} is starting or restarting already")
         if not self.request.argv and self._life is None:
             raise StartupError("KS-5", f"Session {self.session_id} has no argv to start; it can only adopt a kernel")
         self._take_options(options or RestartSession())
@@ -460,6 +470,9 @@ class Session:
             life = self._make_life()
             life.started = started
             self._begin(life)
+            held, self.conversation.held = self.conversation.held, []
+            for message in held:
+                self.send(message)
         except StartupError as error:
             self._settled.set()
             started.fail(error)
@@ -468,10 +481,11 @@ class Session:
         if options.env:
             self._actions = options.env
         if options.working_directory:
-            directory = Path(options.working_directory).expanduser()
-            with suppress(OSError, RuntimeError):
+            directory = Path(self.facilities.surroundings.expand(options.working_directory))
+            # OSError: no such path, or a name too long for one; ValueError: a zero byte in it.
+            with suppress(OSError, RuntimeError, ValueError):
                 directory = directory.resolve()
-            if directory.is_dir():
+            if self.facilities.surroundings.is_directory(str(directory)):
                 self.conversation.working_directory = str(directory)
                 return
             logger.warning(
@@ -510,7 +524,27 @@ class Session:
         if self._restart is None and self._life is None:
             # What clients sent meanwhile was for the kernel that is gone; nobody is there to answer it.
             self._outbox.clear()
+            self.conversation.held.clear()
             self._settled.set()
+
+    async def _break_off(self, error: Exception) -> None:
+        """Turn a failure of ours into the end of this session's kernel, so that no other session notices."""
+        logger.exception("[session %s] Looking after the kernel failed", self.session_id, exc_info=error)
+        life = self._life
+        if life is None:
+            return
+        text = f"The supervisor failed to look after the kernel: {innermost(error)}"
+        if life.process is None:
+            self._change(StatusEvent.EXITED, text)
+        else:
+            with suppress(ProcessLookupError):
+                life.process.kill()
+            ending = await life.process.wait()
+            self.facilities.watchdog.release(life.process.pid)
+            life.process = None
+            self._change(StatusEvent.EXITED, text)
+            self.conversation.say("exited", ending.code)
+        life.started.fail(StartupError("KS-16", text))
 
     def close(self) -> None:
         """Give up what the session holds: a start that did not begin, reserved ports, the journal's file, its
@@ -527,8 +561,7 @@ class Session:
         self._overflow.close()
         self.log.close()
         self.closed.set()
-        if self.client is not None:
-            self.client.leave("The session was deleted" if self.deleted.is_set() else "The server is ending")
+        self.audience.leave("The session was deleted" if self.deleted.is_set() else "The server is ending")
 
 
 def _check_connection(info: ConnectionInfo) -> None:
@@ -568,6 +601,8 @@ async def _run_shielded(session: Session, job: Job) -> None:
         with trio.CancelScope(shield=True):
             try:
                 await job()
+            except Exception as error:
+                await session._break_off(error)
             finally:
                 session._end_life(life)
                 done.set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from hashlib import sha1
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 import attrs
 
@@ -36,6 +36,11 @@ class RequestHead:
         if not path.startswith("/") and "://" in path:
             path = "/" + path.partition("://")[2].partition("/")[2]
         return path
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The parameters behind the path, decoded; of repeated ones the last counts."""
+        return dict(parse_qsl(self.target.partition("#")[0].partition("?")[2], keep_blank_values=True))
 
     @property
     def asks_for_websocket(self) -> bool:

@@ -144,7 +144,7 @@ async def test_channel_upgrade_is_checked_before_anybody_is_displaced(transport:
         token = f"Authorization: Bearer {server.token}"
         assert "401" in await upgrade(address, path, "Host: localhost", KEY)
         assert "400" in await upgrade(address, path, "Host: localhost", token)
-        assert session.client is resident
+        assert [resident] == session.audience._slots
         assert resident.leaving is None
         session.detach(resident)
         assert "101" in await upgrade(address, path, KEY, token)

@@ -51,9 +51,11 @@ class MemoryOverflow:
             self.payloads.popleft()
 
 
-def journal_of(*payloads: bytes, memory: int = PLENTY, file: int = PLENTY, overflow: Overflow | None = None) -> Journal:
+def journal_of(
+    *payloads: bytes, memory: int = PLENTY, file: int = PLENTY, keep: int = 0, overflow: Overflow | None = None
+) -> Journal:
     """Return a journal to which these messages were appended."""
-    journal = Journal(memory, file, overflow or MemoryOverflow())
+    journal = Journal(memory, file, overflow or MemoryOverflow(), keep)
     for payload in payloads:
         journal.append(payload)
     return journal
@@ -114,16 +116,51 @@ def test_released_messages_are_forgotten() -> None:
     journal = journal_of(b"aa", b"b")
     journal.release(1)
 
-    assert (journal.first, journal.released, journal.memory_bytes, read_all(journal, 1)) == (1, 1, 1, [b"b"])
+    assert (journal.first, journal.needed, journal.memory_bytes, read_all(journal, 1)) == (1, 1, 1, [b"b"])
 
 
 def test_release_of_what_is_gone_changes_nothing() -> None:
-    """To release the same again, or less, is harmless."""
+    """To release the same again, less, or more than there is, is harmless."""
     journal = journal_of(b"a", b"b", b"c")
     journal.release(2)
     journal.release(1)
 
-    assert (journal.first, journal.released, read_all(journal, 2)) == (2, 2, [b"c"])
+    assert (journal.first, read_all(journal, 2)) == (2, [b"c"])
+
+    journal.release(9)
+
+    assert (journal.first, journal.needed) == (3, 3)
+
+
+@pytest.mark.parametrize("memory", [PLENTY, 3])
+def test_latest_released_messages_are_kept_for_those_who_come_back(memory: int) -> None:
+    """Within its own limit, what everybody has can be read again; what is still needed does not count."""
+    journal = journal_of(*(b"%d" % number for number in range(8)), memory=memory, keep=2)
+    journal.release(6)
+
+    assert (journal.first, read_all(journal, 4)) == (4, [b"4", b"5", b"6", b"7"])
+    assert journal.read(0, PLENTY, 10).missed == 4
+
+
+def test_kept_messages_make_room_before_needed_ones_move_out() -> None:
+    """Memory is for what is still needed: what is only kept goes first, and is no loss."""
+    overflow = MemoryOverflow()
+    journal = journal_of(b"aa", b"bb", memory=4, keep=4, overflow=overflow)
+    journal.release(2)
+    journal.append(b"cc")
+
+    assert (journal.first, journal.dropped, list(overflow.payloads)) == (1, 0, [])
+
+
+def test_release_can_be_taken_back() -> None:
+    """What turns out not to have arrived is needed again, and moves out of memory rather than being lost."""
+    overflow = MemoryOverflow()
+    journal = journal_of(b"aa", b"bb", memory=4, keep=4, overflow=overflow)
+    journal.release(2)
+    journal.release(0)
+    journal.append(b"cc")
+
+    assert (read_all(journal, 0), list(overflow.payloads)) == ([b"aa", b"bb", b"cc"], [b"aa"])
 
 
 def test_everything_released_is_nothing_undelivered() -> None:
@@ -131,7 +168,7 @@ def test_everything_released_is_nothing_undelivered() -> None:
     journal = journal_of(b"a", b"b")
     journal.release(2)
 
-    assert (journal.has_undelivered, journal.first, journal.memory_bytes, journal.append(b"c")) == (False, 2, 0, 2)
+    assert (journal.first, journal.end, journal.memory_bytes, journal.append(b"c")) == (2, 2, 0, 2)
 
 
 def test_older_messages_move_out_of_memory() -> None:
@@ -180,7 +217,7 @@ def test_release_behind_the_gap_is_harmless() -> None:
     journal.append(b"cc")
     journal.release(1)
 
-    assert (journal.first, journal.released, read_all(journal, 1)) == (1, 1, [b"bb", b"cc"])
+    assert (journal.first, journal.needed, read_all(journal, 1)) == (1, 1, [b"bb", b"cc"])
 
 
 def test_message_larger_than_everything_is_a_gap() -> None:
@@ -195,11 +232,7 @@ def test_gap_with_nothing_behind_it_is_told_too() -> None:
     journal = journal_of(b"a" * 9, memory=2, file=4)
     batch = journal.read(0, PLENTY, 10)
 
-    assert (journal.has_undelivered, batch) == (True, Batch([], 1, 1))
-
-    journal.release(batch.next_position)
-
-    assert journal.has_undelivered is False
+    assert (journal.end, batch) == (1, Batch([], 1, 1))
 
 
 def test_disk_that_is_full_is_a_gap() -> None:
@@ -228,13 +261,15 @@ class JournalMachine(RuleBasedStateMachine):
 
     memory_limit = 40
     file_limit = 100
+    keep_limit = 0
 
     def __init__(self) -> None:
         super().__init__()
         self.overflow = self.make_overflow()
-        self.journal = Journal(self.memory_limit, self.file_limit, self.overflow)
+        self.journal = Journal(self.memory_limit, self.file_limit, self.overflow, self.keep_limit)
         self.appended: list[bytes] = []
         self.position = 0
+        self.delivered = 0
         self.missed = 0
         self.received: list[int] = []
 
@@ -271,14 +306,15 @@ class JournalMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.position)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        """Some of what was read is delivered."""
-        self.journal.release(data.draw(st.integers(0, self.position)))
+        """Some of what was read is delivered; or less than before, where it turns out that it did not arrive."""
+        self.delivered = data.draw(st.integers(0, self.position))
+        self.journal.release(self.delivered)
 
-    @precondition(lambda self: self.position > self.journal.released)
+    @precondition(lambda self: self.position > self.delivered)
     @rule()
     def reconnect(self) -> None:
         """Another reader comes: it begins where the delivered messages end."""
-        self.position = self.journal.released
+        self.position = min(max(self.delivered, self.journal.first), self.position)
         self.received = [number for number in self.received if number < self.position]
         self.missed = self.position - len(self.received)
 
@@ -301,7 +337,13 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.journal.dropped == 0 or sum(map(len, self.appended)) > self.memory_limit
 
 
-class JournalInAFileMachine(JournalMachine):
+class KeepingJournalMachine(JournalMachine):
+    """The same with a journal that keeps some of what was delivered."""
+
+    keep_limit = 30
+
+
+class JournalInAFileMachine(KeepingJournalMachine):
     """The same with a real file."""
 
     @initialize()
@@ -320,6 +362,7 @@ class JournalInAFileMachine(JournalMachine):
 
 
 TestJournalMachine = JournalMachine.TestCase
+TestKeepingJournalMachine = KeepingJournalMachine.TestCase
 TestJournalInAFileMachine = JournalInAFileMachine.TestCase
 # The file changes nothing that the journal decides; fewer runs are enough to see that it keeps what it is given.
 TestJournalInAFileMachine.settings = settings(TestJournalInAFileMachine.settings, max_examples=30)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from kallichore.config import ServerConfig
-from kallichore.errors import StartupError
-from kallichore.models.bodies import NewSession, Status
+from kallichore.errors import KernelDiedError, StartupError
+from kallichore.models.bodies import NewSession, Status, VarAction, VarActionType
 from kallichore.server import open_server
+from kallichore.session import life
 from kernels import REAL_TIME, has_ended, scripted
 
 FAST = ServerConfig(token=None, shutdown_grace=0.5, terminate_grace=0.5)
@@ -162,3 +165,79 @@ async def test_kernel_that_ignores_everything_is_killed_after_the_grace_periods(
     assert pid is not None
     assert has_ended(pid)
     assert 1.0 <= trio.current_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"env": (VarAction(VarActionType.REPLACE, "A=B", "c"),)},
+        {"env": (VarAction(VarActionType.REPLACE, "A", "\0"),)},
+        {"argv": (*scripted().argv, "\0")},
+    ],
+    ids=["name", "value", "argument"],
+)
+async def test_what_no_process_can_be_given_fails_only_that_start(spoilt: dict[str, Any]) -> None:
+    """A variable's name with an equals sign and zero bytes are KS-5, and the server goes on."""
+    request = scripted()
+    error, _ = await fail_to_start(attrs.evolve(request, **spoilt))
+
+    assert error.code == "KS-5"
+
+
+async def test_failure_of_ours_ends_one_session_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug that breaks one session's life ends its kernel, says so, and disturbs nobody else."""
+    original = life.from_kernel
+
+    def break_for_one(channel: Any, parts: Any) -> Any:
+        if b"break me" in parts.content:
+            raise RuntimeError("a bug of ours")
+        return original(channel, parts)
+
+    monkeypatch.setattr(life, "from_kernel", break_for_one)
+    with trio.fail_after(REAL_TIME):
+        async with open_server(FAST) as server:
+            broken, other = server.create_session(scripted("broken")), server.create_session(scripted("other"))
+            await broken.start()
+            await other.start()
+            pid = broken.process_id
+            with pytest.raises(KernelDiedError, match="a bug of ours"):
+                async with broken.execute("print break me") as execution:
+                    async for _ in execution:
+                        pass
+            async with other.execute("print fine") as execution:
+                texts = [message["content"].get("text") async for message in execution]
+            await broken.start()
+
+    assert pid is not None
+    assert has_ended(pid)
+    assert "fine\n" in texts
+
+
+async def test_restart_in_the_moment_of_a_start_is_refused() -> None:
+    """A start that was just asked for is not overtaken by a restart."""
+    async with open_server(FAST) as server, trio.open_nursery() as nursery:
+        session = server.create_session(scripted())
+        nursery.start_soon(session.start)
+
+        async def restart() -> None:
+            with pytest.raises(StartupError) as info:
+                await session.restart()
+            assert info.value.code == "KS-13"
+
+        nursery.start_soon(restart)
+
+
+async def test_requests_during_a_restart_are_for_the_new_kernel() -> None:
+    """What is sent while the old kernel ends waits for the new one, and takes its turn there."""
+    with trio.fail_after(REAL_TIME):
+        async with open_server(FAST) as server, trio.open_nursery() as nursery:
+            session = server.create_session(scripted())
+            await session.start()
+            first = session.process_id
+            nursery.start_soon(session.restart)
+            await wait_all_tasks_blocked()
+            async with session.execute("print one\nprint two") as execution:
+                texts = [message["content"].get("text") async for message in execution]
+
+            assert session.process_id != first
+    assert ["one\n", "two\n"] == [text for text in texts if text]
