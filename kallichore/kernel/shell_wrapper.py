@@ -6,7 +6,8 @@ signal is the kernel and not a shell in front of it. For command and script two 
 got.
 
 The quoting is right for every argument in each family of shells: POSIX (sh, bash, dash, zsh, ksh and unknown ones), csh
-and tcsh, and fish. The user's command is passed on word for word, on lines of its own, so that it may end in a comment.
+and tcsh, and fish. The user's command is passed on word for word, on lines of its own, so that it may end in a comment
+(where the shell has comments in commands; csh has not).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class _Dialect:
     """The template with a command before the kernel."""
     source: str
     set_variable: str
+    evaluate: str = "{command}"
 
 
 def _quote_csh(text: str) -> str:
@@ -56,15 +58,14 @@ _POSIX = _Dialect(
     source=". {path}",
     set_variable="export {name}={value} && {kernel}",
 )
-# csh knows no grouping that stays in the same shell, so the command's status is looked at by hand.
+# csh knows no grouping that stays in the same shell, and goes on with the next line after an `exit`: so it is all one
+# line, and the command is evaluated.
 _CSH = _Dialect(
     quote=_quote_csh,
-    stages=(
-        "echo '{begin}'\n{command}\nset kallichore_status = $status\n"
-        "if ( $kallichore_status != 0 ) exit $kallichore_status\necho '{success}'\n{kernel}"
-    ),
+    stages="echo '{begin}' && {command} && echo '{success}' && {kernel}",
     source="source {path}",
     set_variable="setenv {name} {value} && {kernel}",
+    evaluate="eval {quoted}",
 )
 _FISH = _Dialect(
     quote=_quote_fish,
@@ -131,6 +132,10 @@ def wrap(
     if not argument:
         warning = f"The startup environment of mode {mode.value} has no argument; the kernel gets a login shell"
         return Wrapped((shell, login, "-c", kernel), shell, warning=warning)
-    command = argument if mode is StartupEnvironment.COMMAND else dialect.source.format(path=dialect.quote(argument))
+    quoted = dialect.quote(argument)
+    if mode is StartupEnvironment.COMMAND:
+        command = dialect.evaluate.format(command=argument, quoted=quoted)
+    else:
+        command = dialect.source.format(path=quoted)
     script = dialect.stages.format(begin=BEGIN_MARKER, success=SUCCESS_MARKER, command=command, kernel=kernel)
     return Wrapped((shell, "-i", "-c", script), shell, mode.value)

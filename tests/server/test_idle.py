@@ -102,7 +102,7 @@ async def test_server_in_use_stays_up(autojump_clock: Any, make_server: Any) -> 
     server = make_server(0)
 
     class Connected:
-        client: object = object()
+        audience = ("a client",)
         status = "idle"
 
     server._sessions["s"] = Connected()
