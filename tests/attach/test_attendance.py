@@ -1,0 +1,210 @@
+"""Several clients, and clients that come back with a number: what each is told, and what nobody is told twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import trio
+from trio_websocket import open_websocket
+
+from kallichore.client.api_client import ApiClient, open_stream
+from kallichore.client.channel_client import ChannelClient, ChannelClosedError, make_execute_request, make_message
+from kernels import (
+    REAL_TIME,
+    body,
+    execute,
+    is_idle,
+    is_kernel,
+    is_type,
+    open_client,
+    open_started,
+    receive_until,
+    run_code,
+    text_of,
+)
+
+
+@asynccontextmanager
+async def attend(client: ApiClient, **query: Any) -> AsyncIterator[ChannelClient]:
+    """Connect to the session's channels with some parameters."""
+    address = client.address
+    headers = [("authorization", f"Bearer {address.token}")]
+    path = f"/sessions/s/channels?{urlencode(query)}"
+    assert address.port is not None
+    with trio.fail_after(REAL_TIME):
+        async with open_websocket(
+            "127.0.0.1", address.port, path, use_ssl=False, extra_headers=[(k.encode(), v.encode()) for k, v in headers]
+        ) as socket:
+            yield ChannelClient(socket)
+
+
+async def test_client_that_comes_back_with_a_number_gets_the_rest_again() -> None:
+    """Everything beyond the number comes again, in order, each message with its number, and then what is new."""
+    async with open_client() as client, open_started(client, body()) as first:
+        await run_code(first, "print one\nprint two")
+        async with attend(client, since=0) as again:
+            state = await again.receive()
+            known = await receive_until(again, lambda message: is_type("stream")(message) and "two" in str(message))
+            await receive_until(first, is_kernel("clientDisconnected"))
+        last = known[-1]["seq"]
+        async with attend(client, since=last) as third:
+            await third.receive()
+            rest = await execute(third, "print three")
+
+    assert ("idle", None, None) == tuple(
+        state["sessionState"][name] for name in ("status", "active_request", "input_request")
+    )
+    assert list(range(1, len(known) + 1)) == [message["seq"] for message in known]
+    assert last + 1 == rest[0]["seq"]
+    assert "three\n" == text_of(rest)
+
+
+async def test_client_that_comes_back_without_a_number_gets_what_nobody_got() -> None:
+    """The compatible way: nothing twice, and no numbers."""
+    async with open_client() as client, open_started(client, body()) as first:
+        await run_code(first, "print one")
+        async with attend(client) as second:
+            messages = await execute(second, "print two")
+
+    assert "two\n" == text_of(messages)
+    assert all("seq" not in message for message in messages)
+
+
+async def test_number_of_another_run_means_everything() -> None:
+    """A number that this session never gave belongs to another server; all of it is new to that client."""
+    async with open_client() as client, open_started(client, body()) as first:
+        await run_code(first, "print one")
+        async with attend(client, since=10**9) as again:
+            await again.receive()
+            messages = await receive_until(again, lambda message: "one" in str(message))
+
+    assert 1 == messages[0]["seq"]
+
+
+async def test_missing_messages_are_an_honest_gap() -> None:
+    """What is gone is counted, and the numbers go on behind it."""
+    limits = {"journal_memory": 1 << 16, "journal_file": 0, "journal_keep": 0, "resource_sample_interval_ms": 0}
+    async with open_client(**limits) as client, open_started(client, body()) as first:
+        await execute(first, "repeat 500 400")
+        async with attend(client, since=0) as again:
+            await again.receive()
+            gap = await again.receive()
+            next_message = await execute(again, "print x")
+
+    assert gap["messagesLost"] > 400
+    assert gap["messagesLost"] + 1 == next_message[0]["seq"]
+
+
+async def test_clients_that_share_all_get_everything() -> None:
+    """Nobody is displaced; replies to one client's requests reach the other too."""
+    async with open_client() as client, open_started(client, body()) as first, attend(client, attach="share") as second:
+        assert "one\n" == await run_code(first, "print one")
+        await receive_until(second, is_type("execute_reply"))
+        msg_id = await second.send(make_execute_request("print two"))
+        mine = await receive_until(second, is_idle(msg_id))
+        theirs = await receive_until(first, is_idle(msg_id))
+
+    assert ("two\n", "two\n") == (text_of(mine), text_of(theirs))
+
+
+async def test_client_that_takes_over_leaves_those_who_share() -> None:
+    """The one that had the session is told and closed; who shares it stays."""
+    async with open_client() as client, open_started(client, body()) as first, attend(client, attach="share") as sharer:
+        async with attend(client) as second:
+            await receive_until(first, is_kernel("clientDisconnected"))
+            with pytest.raises(ChannelClosedError):
+                await first.receive()
+            await run_code(second, "print two")
+            messages = await receive_until(sharer, lambda message: "two" in str(message))
+
+    assert not any("clientDisconnected" in message for message in messages)
+
+
+async def test_client_that_watches_only_reads() -> None:
+    """What it says is ignored, and what it was told is still owed to the next client."""
+    async with open_client() as client:
+        await client.call("PUT", "/sessions", body())
+        await client.call("POST", "/sessions/s/start")
+        async with attend(client, attach="watch") as watcher:
+            await watcher.send(make_execute_request("print never"))
+            await receive_until(watcher, is_kernel("status"))
+            async with attend(client) as other:
+                messages = await execute(other, "print mine")
+            seen = await receive_until(watcher, lambda message: "mine" in str(message))
+
+    assert "mine\n" == text_of(messages)
+    assert any("status" in message and message["status"]["status"] == "starting" for message in messages)
+    assert "never" not in str(seen)
+
+
+async def test_slow_client_holds_up_nobody() -> None:
+    """While one does not read at all, the other gets a flood and its answers."""
+    async with open_client() as client, open_started(client, body()) as slow, attend(client, attach="share") as fast:
+        await execute(fast, "repeat 20000 1000")
+        text = await run_code(fast, "print done")
+        caught_up = await receive_until(slow, lambda message: "done" in str(message))
+
+    assert "done\n" in text
+    assert 20_000 == sum(is_type("stream")(message) and "xxx" in message["content"]["text"] for message in caught_up)
+
+
+@pytest.mark.parametrize("query", [{}, {"since": 0}], ids=["compatible", "numbered"])
+async def test_open_question_is_shown_to_the_next_client(query: dict[str, Any]) -> None:
+    """A client that left without an answer leaves the question to the next, who answers it."""
+    async with open_client() as client, open_started(client, body()) as first:
+        await first.send(make_execute_request("input name?"))
+        await receive_until(first, is_type("input_request"))
+        async with attend(client, **query) as second:
+            shown = await second.receive()
+            question = shown["sessionState"]["input_request"] if query else shown
+            await second.send(make_message("input_reply", {"value": "Ada", "status": "ok"}, "stdin"))
+            messages = await receive_until(second, is_type("stream"))
+
+    assert "name?" == question["content"]["prompt"]
+    assert "Ada" in str(messages)
+
+
+async def test_answered_or_interrupted_question_is_shown_to_nobody() -> None:
+    """After the answer, or an interrupt, no client is asked again."""
+    async with open_client() as client, open_started(client, body()) as first:
+        await first.send(make_execute_request("input name?"))
+        await receive_until(first, is_type("input_request"))
+        await client.call("POST", "/sessions/s/interrupt")
+        async with attend(client, since=0) as second:
+            state = await second.receive()
+
+    assert state["sessionState"]["input_request"] is None
+
+
+async def test_resource_samples_are_live_only() -> None:
+    """Samples reach who is connected and are not kept for who comes back."""
+    async with open_client(resource_sample_interval_ms=100) as client, open_started(client, body()) as first:
+        await receive_until(first, is_kernel("resourceUsage"))
+        await run_code(first, "print one")
+        async with attend(client, since=0) as again:
+            await again.receive()
+            messages = await receive_until(again, lambda message: "one" in str(message))
+
+    assert not any("resourceUsage" in message and "seq" in message for message in messages)
+
+
+@pytest.mark.parametrize(("query", "named"), [({"attach": "push"}, "attach"), ({"since": "-1"}, "since")])
+async def test_parameters_that_make_no_sense_are_refused(query: dict[str, str], named: str) -> None:
+    """The upgrade is answered with 400 and the reason, and nobody is displaced."""
+    async with open_client() as client, open_started(client, body()) as first:
+        lines = [f"GET /sessions/s/channels?{urlencode(query)} HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket"]
+        lines += ["Host: localhost", "Sec-WebSocket-Key: x", f"Authorization: Bearer {client.address.token}", "", ""]
+        async with await open_stream(client.address) as stream:
+            await stream.send_all("\r\n".join(lines).encode())
+            answer = b""
+            while data := await stream.receive_some():
+                answer += bytes(data)
+        text = await run_code(first, "print still here")
+
+    assert "still here\n" == text
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert named in answer.decode()

@@ -1,0 +1,307 @@
+"""The kcserver command as its launchers see it: files, output, exit codes, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from kallichore.client.address import from_connection_document
+from kallichore.client.api_client import ApiClient
+from kernels import REAL_TIME, body, has_ended, open_started, run_code
+
+COMMAND = [sys.executable, "-m", "kallichore.cli.kcserver"]
+
+
+@asynccontextmanager
+async def run_kcserver(*options: str, **settings: Any) -> AsyncIterator[trio.Process]:
+    """Run kcserver for as long as the block runs."""
+    process = await trio.lowlevel.open_process([*COMMAND, *options], stdin=subprocess.DEVNULL, **settings)
+    try:
+        with trio.fail_after(REAL_TIME):  # noqa: ASYNC100  # the block of the caller waits
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+async def appears(path: Path, process: trio.Process) -> Any:
+    """Wait for a file of JSON, as launchers do; return what is in it."""
+    while not path.exists():
+        assert process.returncode is None, "kcserver ended"
+        await trio.sleep(0.01)
+    return json.loads(path.read_text())
+
+
+def run_to_end(*options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run kcserver to its end."""
+    return subprocess.run(
+        [*COMMAND, *options], capture_output=True, text=True, timeout=REAL_TIME, check=False, **settings
+    )
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version_is_printed(option: str) -> None:
+    """One line on standard output, exit code 0."""
+    ended = run_to_end(option)
+
+    assert (0, "") == (ended.returncode, ended.stderr)
+    assert re.fullmatch(r"kcserver \d+\.\d+\.\d+\n", ended.stdout)
+
+
+def test_help_names_every_option() -> None:
+    """-h and --help are the same text."""
+    short, long = run_to_end("-h"), run_to_end("--help")
+
+    assert (0, short.stdout) == (short.returncode, long.stdout)
+    assert {"--handshake-socket", "--connection-file", "--unix-socket", "--token"} <= set(
+        re.findall(r"--[\w-]+", long.stdout)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--transport", "bogus"], "bogus"),
+        (["--token", "missing"], "missing"),
+        (["--log-file", "no/such/folder/log"], "log file"),
+        (["--connection-file", "no/such/folder/f", "--transport", "tcp"], "no/such/folder/f"),
+        (["--unix-socket", "/tmp/" + "x" * 110], "110|11[0-9] bytes"),
+        (["--handshake-socket", "nobody.sock"], "nobody.sock"),
+    ],
+)
+def test_what_cannot_work_ends_with_code_1_and_the_reason(options: list[str], named: str, private_place: Path) -> None:
+    """One line that begins with Error and names what is wrong; nothing is left behind."""
+    ended = run_to_end(*options, cwd=private_place)
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("Error: ")]
+
+    assert (1, 1) == (ended.returncode, len(errors))
+    assert re.search(named, errors[0])
+    assert [] == list(private_place.iterdir())
+
+
+def test_port_that_is_taken_is_refused() -> None:
+    """The message names the port and the way out."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = run_to_end("--port", str(taken.getsockname()[1]))
+
+    assert 1 == ended.returncode
+    assert "choose another --port" in ended.stderr
+
+
+@pytest.mark.parametrize("transport", ["tcp", None])
+async def test_connection_file_tells_how_to_reach_the_server(transport: str | None, private_place: Path) -> None:
+    """Its members fit the transport, only its owner may read it, and it goes with the server."""
+    file, log = private_place / "kc.json", private_place / "log"
+    options = [
+        "--connection-file",
+        str(file),
+        "--log-file",
+        str(log),
+        *(["--transport", transport] if transport else []),
+    ]
+    async with run_kcserver(*options, stdout=subprocess.DEVNULL) as process:
+        document = await appears(file, process)
+        mode, log_mode = file.stat().st_mode, log.stat().st_mode
+        name = Path(f"/proc/{process.pid}/comm").read_text()
+        status = await ApiClient(from_connection_document(document)).call("GET", "/status")
+        process.send_signal(signal.SIGTERM)
+        code = await process.wait()
+
+    assert (0o600, 0o600) == (stat.S_IMODE(mode), stat.S_IMODE(log_mode))
+    assert "kcserver\n" == name
+    assert (process.pid, str(log), 64) == (document["server_pid"], document["log_path"], len(document["bearer_token"]))
+    assert ("tcp" if transport else "socket") == document["transport"]
+    assert document["server_id"] == status["server_id"]
+    assert (0, ["log"]) == (code, [path.name for path in private_place.iterdir()])
+
+
+async def test_handshake_tells_a_launcher_that_listens(private_place: Path) -> None:
+    """One document and the end of the stream, on TCP by default; no file is written."""
+    async with await open_listener(private_place / "h.sock") as listener:
+        async with run_kcserver(
+            "--handshake-socket", str(private_place / "h.sock"), stdout=subprocess.DEVNULL
+        ) as process:
+            text = b""
+            async with await listener.accept() as stream:
+                while data := await stream.receive_some():
+                    text += bytes(data)
+            document = json.loads(text)
+            status = await ApiClient(from_connection_document(document)).call("GET", "/status")
+            process.send_signal(signal.SIGTERM)
+            code = await process.wait()
+
+    assert text.endswith(b"\n")
+    assert ("tcp", process.pid, 0) == (document["transport"], document["server_pid"], code)
+    assert f"http://127.0.0.1:{document['port']}" == document["base_path"]
+    assert document["server_id"] == status["server_id"]
+
+
+async def open_listener(path: Path) -> trio.SocketListener:
+    """Listen on a Unix socket."""
+    listening = trio.socket.socket(socket.AF_UNIX)
+    await listening.bind(str(path))
+    listening.listen(1)
+    return trio.SocketListener(listening)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_signals_end_the_server_and_its_kernels(number: signal.Signals, private_place: Path) -> None:
+    """Exit code 0, kernels gone, nothing left."""
+    file = private_place / "kc.json"
+    async with run_kcserver("--connection-file", str(file), stdout=subprocess.DEVNULL) as process:
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        async with open_started(client, body()):
+            pid = (await client.call("GET", "/sessions/s"))["process_id"]
+            process.send_signal(number)
+            code = await process.wait()
+
+    assert (0, True, []) == (code, has_ended(pid), list(private_place.iterdir()))
+
+
+async def test_second_signal_hurries(private_place: Path) -> None:
+    """A kernel that ignores everything is killed at the second signal, long before its grace period is over."""
+    file = private_place / "kc.json"
+    async with run_kcserver("--connection-file", str(file), stdout=subprocess.DEVNULL) as process:
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        async with open_started(client, body("s", "ignore-shutdown", "ignore-sigterm")):
+            process.send_signal(signal.SIGTERM)
+            while True:
+                # Refused from the first signal on.
+                try:
+                    await client.call("GET", "/status")
+                except OSError:
+                    break
+            process.send_signal(signal.SIGTERM)
+            with trio.fail_after(3):
+                code = await process.wait()
+
+    assert 0 == code
+
+
+async def test_hang_up_is_ignored_under_nohup(private_place: Path) -> None:
+    """A server that was started with SIGHUP ignored goes on."""
+    file = private_place / "kc.json"
+    options = ["--connection-file", str(file), "--transport", "tcp"]
+    ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *COMMAND, *options]
+    process = await trio.lowlevel.open_process(ignoring, stdout=subprocess.DEVNULL)
+    try:
+        with trio.fail_after(REAL_TIME):
+            client = ApiClient(from_connection_document(await appears(file, process)))
+            process.send_signal(signal.SIGHUP)
+            status = await client.call("GET", "/status")
+            await client.call("POST", "/shutdown")
+            code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    assert (0, 0) == (code, status["sessions"])
+
+
+async def test_nobody_has_to_read_what_it_prints(private_place: Path) -> None:
+    """With full pipes, and with closed streams, everything works on."""
+    file = private_place / "kc.json"
+    options = ["--connection-file", str(file), "--log-level", "trace"]
+    async with run_kcserver(*options, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        async with open_started(client, body()) as channel:
+            for _ in range(600):
+                # Each leaves a line of 80 characters or more; a pipe holds 64 KiB.
+                await client.call("GET", f"/sessions?{'x' * 80}")
+            text = await run_code(channel, "print alive")
+        process.send_signal(signal.SIGTERM)
+        code = await process.wait()
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            await stream.aclose()
+
+    assert ("alive\n", 0) == (text, code)
+
+
+async def test_closed_streams_are_no_obstacle(private_place: Path) -> None:
+    """Started without standard streams, it serves, and no socket takes their place."""
+    file = private_place / "kc.json"
+    closing = ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *COMMAND, "--connection-file", str(file)]
+    process = await trio.lowlevel.open_process(closing)
+    try:
+        with trio.fail_after(REAL_TIME):
+            document = await appears(file, process)
+            streams = [os.readlink(f"/proc/{document['server_pid']}/fd/{number}") for number in range(3)]
+            await ApiClient(from_connection_document(document)).call("POST", "/shutdown")
+            code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    assert (0, ["/dev/null"] * 3) == (code, streams)
+
+
+async def test_log_tells_requests_in_the_usual_form(private_place: Path) -> None:
+    """Lines have time, level and operation; the token is in none of them, and the token file is gone at once."""
+    file, log, token = private_place / "kc.json", private_place / "log", private_place / "token"
+    token.write_text("sesame-open\n")
+    options = ["--connection-file", str(file), "--log-file", str(log), "--token", str(token)]
+    async with run_kcserver(*options, stdout=subprocess.PIPE) as process:
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        await client.call("PUT", "/sessions", body("abc"))
+        await client.call("GET", "/sessions/abc")
+        lines = log.read_text().splitlines()
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+        assert process.stdout is not None
+        console = b""
+        while data := await process.stdout.receive_some():
+            console += bytes(data)
+        await process.stdout.aclose()
+
+    assert all(re.match(r"\d\d:\d\d:\d\d \[(ERROR|WARN|INFO|DEBUG|TRACE)\] ", line) for line in lines)
+    assert any(" [INFO] get_session(abc) - X-Span-ID: " in line for line in lines)
+    assert "Listening on Unix socket: " in console.decode()
+    assert "sesame" not in log.read_text() + console.decode()
+    assert not token.exists()
+
+
+async def test_live_socket_is_not_taken_and_a_stale_one_is(private_place: Path) -> None:
+    """A second server at the same path is refused; after the first was killed, the path is free again."""
+    path = private_place / "own.sock"
+    options = ["--unix-socket", str(path), "--token", "none"]
+    address = from_connection_document({"socket_path": str(path)})
+    async with run_kcserver(*options, stdout=subprocess.DEVNULL) as first:
+        while True:
+            try:
+                await ApiClient(address).call("GET", "/status")
+                break
+            except OSError:
+                await trio.sleep(0.01)
+        refused = await trio.to_thread.run_sync(lambda: run_to_end(*options))
+        first.kill()
+        await first.wait()
+        left = path.exists()
+        async with run_kcserver(*options, stdout=subprocess.DEVNULL) as second:
+            while True:
+                try:
+                    await ApiClient(address).call("POST", "/shutdown")
+                    break
+                except OSError:
+                    await trio.sleep(0.01)
+            code = await second.wait()
+
+    assert (1, True, 0) == (refused.returncode, left, code)
+    assert "Another server listens" in refused.stderr
