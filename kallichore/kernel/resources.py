@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import attrs
 
@@ -108,12 +108,32 @@ if sys.platform == "linux":
         except OSError:
             return
 
+    def _children_by_parent() -> dict[int, list[int]]:
+        """Return every process's children, from one look at all processes."""
+        children: dict[int, list[int]] = {}
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    stat = _read_file(f"/proc/{name}/stat")
+                except OSError:
+                    continue
+                parent = int(stat[stat.rindex(b")") + 2 :].split(None, 2)[1])
+                children.setdefault(parent, []).append(int(name))
+        return children
+
     def find_descendants(pid: int) -> list[int]:
         """Return the process ids below ``pid``."""
+        if os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children"):
+            return _walk(pid, _children)
+        # A Linux without CONFIG_PROC_CHILDREN: dearer, but only at every fifth sample.
+        known = _children_by_parent()
+        return _walk(pid, lambda parent: known.get(parent, ()))
+
+    def _walk(pid: int, children_of: Callable[[int], Iterable[int]]) -> list[int]:
         found: list[int] = []
         waiting = [pid]
         while waiting:
-            children = list(_children(waiting.pop()))
+            children = list(children_of(waiting.pop()))
             found.extend(children)
             waiting.extend(children)
         return found
@@ -151,6 +171,8 @@ else:
 class _Tree:
     """One kernel's process tree, remembered between samples."""
 
+    phase: int
+    """Spreads the looks at who the children are: fifty trees that look in the same moment would take 6 ms of it."""
     meter: UsageMeter = attrs.field(factory=UsageMeter)
     descendants: list[int] = attrs.field(factory=list)
     samples: int = 0
@@ -168,10 +190,12 @@ class ResourceSampler:
         if root is None:
             self._trees.pop(pid, None)
             return None
-        tree = self._trees.setdefault(pid, _Tree())
+        tree = self._trees.get(pid)
+        if tree is None:
+            tree = self._trees[pid] = _Tree(phase=len(self._trees) % REFRESH_EVERY)
         readings = {pid: root}
         if include_children:
-            if tree.samples % REFRESH_EVERY == 0:
+            if tree.samples == 0 or (tree.samples + tree.phase) % REFRESH_EVERY == 0:
                 tree.descendants = find_descendants(pid)
             tree.samples += 1
             for child in tree.descendants:

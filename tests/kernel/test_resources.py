@@ -200,8 +200,15 @@ def test_ended_process_has_no_usage() -> None:
 
 
 @posix_only
-def test_descendants_are_found_at_every_depth_and_in_every_session() -> None:
-    """Children, their children, and a child that leads a session of its own all belong to the tree."""
+@pytest.mark.parametrize("lists_children", [True, False])
+def test_descendants_are_found_at_every_depth_and_in_every_session(
+    lists_children: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Children, their children, and a child that leads a session of its own all belong to the tree, also on a Linux
+    that does not list children.
+    """
+    if not lists_children:
+        monkeypatch.setattr(os.path, "exists", lambda _: False)
     script = "sleep 600 & (sleep 600 & echo ready; wait) & wait"
     with open_tree(script) as process:
         found = set(find_descendants(process.pid))
