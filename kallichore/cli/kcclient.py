@@ -349,6 +349,20 @@ def execute(target: Target, session_id: str | None, code: str, wait: bool) -> No
     run_to_exit(act)
 
 
+@main.command()
+@click.option("-s", "--session-id", help="A session of the server; without it, its first, or a new one with -k.")
+@click.option("-k", "--kernel", help="An installed kernel for a new session, which ends with the console.")
+@pass_target
+def console(target: Target, session_id: str | None, kernel: str | None) -> None:
+    """Work with a kernel in the terminal: a session's of a server, else one of this command's own.
+
+    Where standard input is no terminal, what comes from it is run.
+    """
+    from kallichore.cli.console_session import run_console
+
+    run_to_exit(lambda: run_console(target.address() if target.is_named else None, session_id, kernel))
+
+
 @main.command("connect")
 @session_option
 @pass_target

@@ -80,7 +80,7 @@ async def run_there(address: Address, spec: KernelSpec, code: str, working_direc
         return int(printer.failed)
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(10):
-            await _delete(client, session_id)
+            await delete_session(client, session_id)
 
 
 async def has_exited(client: ApiClient, session_id: str) -> bool:
@@ -134,7 +134,7 @@ async def ask(content: dict[str, Any]) -> str:
     return str(line).removesuffix("\n")
 
 
-async def _delete(client: ApiClient, session_id: str) -> None:
+async def delete_session(client: ApiClient, session_id: str) -> None:
     """Kill and delete a session of ours. Its kernel ends a moment after the kill; deleting works from then on."""
     try:
         with suppress(ApiError):

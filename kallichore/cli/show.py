@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import attrs
+
+_IMAGES = {"image/png": ".png", "image/jpeg": ".jpg", "image/svg+xml": ".svg"}
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -20,12 +25,27 @@ def plain_text(bundle: dict[str, Any]) -> str:
     return "".join(text) if isinstance(text, list) else str(text)
 
 
+def _save_image(directory: Path, data: str, suffix: str) -> Path:
+    """Put an image into a new file and return its path."""
+    image = data.encode() if suffix == ".svg" else base64.b64decode(data)
+    with tempfile.NamedTemporaryFile(dir=directory, prefix="image-", suffix=suffix, delete=False) as file:
+        file.write(image)
+    return Path(file.name)
+
+
 @attrs.define
 class Printer:
-    """Prints what one execution says; ``failed`` tells whether it raised an error."""
+    """Prints what executions say; ``failed`` tells whether one raised an error.
 
+    Args:
+        image_directory: Where images are put, to be shown as paths; None to show their text instead.
+    """
+
+    image_directory: Path | None = None
     failed: bool = attrs.field(default=False, init=False)
     _traceback_shown: bool = attrs.field(default=False, init=False)
+    _owed: dict[str, Any] | None = attrs.field(default=None, init=False)
+    _is_idle: bool = attrs.field(default=False, init=False)
 
     def show(self, message: dict[str, Any]) -> None:
         """Print a Jupyter message, if there is anything to see in it."""
@@ -35,17 +55,37 @@ class Printer:
                 out = sys.stderr if content["name"] == "stderr" else sys.stdout
                 out.write(content["text"])
                 out.flush()
-            case "execute_result" | "display_data":
-                print(plain_text(content["data"]), flush=True)
+            case "execute_result" | "display_data" | "update_display_data":
+                self._show_bundle(content["data"])
+            case "clear_output" if sys.stdout.isatty():
+                # The line begins anew: what lies above is history, as in any terminal.
+                print("\r\x1b[2K", end="", flush=True)
             case "error":
-                self.failed = self._traceback_shown = True
                 self._show_error(content)
             case "execute_reply" if content.get("status") != "ok":
                 self.failed = True
-                if not self._traceback_shown and content.get("status") == "error":
-                    self._show_error(content)
+                if content.get("status") == "error":
+                    self._owed = content
+            case "status":
+                self._is_idle = content.get("execution_state") == "idle"
+                if not self._is_idle:
+                    self._owed, self._traceback_shown = None, False
+        # A reply may overtake the output, and the error among it; only where that has none does the reply's count.
+        if self._owed is not None and self._is_idle:
+            self._show_error(self._owed)
+
+    def _show_bundle(self, bundle: dict[str, Any]) -> None:
+        for kind, suffix in _IMAGES.items():
+            if self.image_directory is not None and kind in bundle:
+                print(_save_image(self.image_directory, bundle[kind], suffix), flush=True)
+                return
+        print(plain_text(bundle), flush=True)
 
     def _show_error(self, content: dict[str, Any]) -> None:
+        self.failed = True
+        if self._traceback_shown:
+            return
+        self._traceback_shown = True
         lines = content.get("traceback") or [f"{content.get('ename')}: {content.get('evalue')}"]
         text = "\n".join(lines)
         print(text if sys.stderr.isatty() else _COLOURS.sub("", text), file=sys.stderr, flush=True)

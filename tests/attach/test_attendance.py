@@ -28,6 +28,11 @@ from kernels import (
 )
 
 
+def open_unsampled(**settings: Any) -> Any:
+    """Run a server that takes no samples: they have no numbers, and would come in between."""
+    return open_client(resource_sample_interval_ms=0, **settings)
+
+
 @asynccontextmanager
 async def attend(client: ApiClient, **query: Any) -> AsyncIterator[ChannelClient]:
     """Connect to the session's channels with some parameters."""
@@ -44,7 +49,7 @@ async def attend(client: ApiClient, **query: Any) -> AsyncIterator[ChannelClient
 
 async def test_client_that_comes_back_with_a_number_gets_the_rest_again() -> None:
     """Everything beyond the number comes again, in order, each message with its number, and then what is new."""
-    async with open_client() as client, open_started(client, body()) as first:
+    async with open_unsampled() as client, open_started(client, body()) as first:
         await run_code(first, "print one\nprint two")
         async with attend(client, since=0) as again:
             state = await again.receive()
@@ -65,7 +70,7 @@ async def test_client_that_comes_back_with_a_number_gets_the_rest_again() -> Non
 
 async def test_client_that_comes_back_without_a_number_gets_what_nobody_got() -> None:
     """The compatible way: nothing twice, and no numbers."""
-    async with open_client() as client, open_started(client, body()) as first:
+    async with open_unsampled() as client, open_started(client, body()) as first:
         await run_code(first, "print one")
         async with attend(client) as second:
             messages = await execute(second, "print two")
@@ -76,7 +81,7 @@ async def test_client_that_comes_back_without_a_number_gets_what_nobody_got() ->
 
 async def test_number_of_another_run_means_everything() -> None:
     """A number that this session never gave belongs to another server; all of it is new to that client."""
-    async with open_client() as client, open_started(client, body()) as first:
+    async with open_unsampled() as client, open_started(client, body()) as first:
         await run_code(first, "print one")
         async with attend(client, since=10**9) as again:
             await again.receive()
@@ -87,8 +92,8 @@ async def test_number_of_another_run_means_everything() -> None:
 
 async def test_missing_messages_are_an_honest_gap() -> None:
     """What is gone is counted, and the numbers go on behind it."""
-    limits = {"journal_memory": 1 << 16, "journal_file": 0, "journal_keep": 0, "resource_sample_interval_ms": 0}
-    async with open_client(**limits) as client, open_started(client, body()) as first:
+    limits = {"journal_memory": 1 << 16, "journal_file": 0, "journal_keep": 0}
+    async with open_unsampled(**limits) as client, open_started(client, body()) as first:
         await execute(first, "repeat 500 400")
         async with attend(client, since=0) as again:
             await again.receive()
@@ -101,7 +106,11 @@ async def test_missing_messages_are_an_honest_gap() -> None:
 
 async def test_clients_that_share_all_get_everything() -> None:
     """Nobody is displaced; replies to one client's requests reach the other too."""
-    async with open_client() as client, open_started(client, body()) as first, attend(client, attach="share") as second:
+    async with (
+        open_unsampled() as client,
+        open_started(client, body()) as first,
+        attend(client, attach="share") as second,
+    ):
         assert "one\n" == await run_code(first, "print one")
         await receive_until(second, is_type("execute_reply"))
         msg_id = await second.send(make_execute_request("print two"))
@@ -113,7 +122,11 @@ async def test_clients_that_share_all_get_everything() -> None:
 
 async def test_client_that_takes_over_leaves_those_who_share() -> None:
     """The one that had the session is told and closed; who shares it stays."""
-    async with open_client() as client, open_started(client, body()) as first, attend(client, attach="share") as sharer:
+    async with (
+        open_unsampled() as client,
+        open_started(client, body()) as first,
+        attend(client, attach="share") as sharer,
+    ):
         async with attend(client) as second:
             await receive_until(first, is_kernel("clientDisconnected"))
             with pytest.raises(ChannelClosedError):
@@ -126,7 +139,7 @@ async def test_client_that_takes_over_leaves_those_who_share() -> None:
 
 async def test_client_that_watches_only_reads() -> None:
     """What it says is ignored, and what it was told is still owed to the next client."""
-    async with open_client() as client:
+    async with open_unsampled() as client:
         await client.call("PUT", "/sessions", body())
         await client.call("POST", "/sessions/s/start")
         async with attend(client, attach="watch") as watcher:
@@ -143,7 +156,7 @@ async def test_client_that_watches_only_reads() -> None:
 
 async def test_slow_client_holds_up_nobody() -> None:
     """While one does not read at all, the other gets a flood and its answers."""
-    async with open_client() as client, open_started(client, body()) as slow, attend(client, attach="share") as fast:
+    async with open_unsampled() as client, open_started(client, body()) as slow, attend(client, attach="share") as fast:
         await execute(fast, "repeat 20000 1000")
         text = await run_code(fast, "print done")
         caught_up = await receive_until(slow, lambda message: "done" in str(message))
@@ -155,7 +168,7 @@ async def test_slow_client_holds_up_nobody() -> None:
 @pytest.mark.parametrize("query", [{}, {"since": 0}], ids=["compatible", "numbered"])
 async def test_open_question_is_shown_to_the_next_client(query: dict[str, Any]) -> None:
     """A client that left without an answer leaves the question to the next, who answers it."""
-    async with open_client() as client, open_started(client, body()) as first:
+    async with open_unsampled() as client, open_started(client, body()) as first:
         await first.send(make_execute_request("input name?"))
         await receive_until(first, is_type("input_request"))
         async with attend(client, **query) as second:
@@ -170,7 +183,7 @@ async def test_open_question_is_shown_to_the_next_client(query: dict[str, Any]) 
 
 async def test_answered_or_interrupted_question_is_shown_to_nobody() -> None:
     """After the answer, or an interrupt, no client is asked again."""
-    async with open_client() as client, open_started(client, body()) as first:
+    async with open_unsampled() as client, open_started(client, body()) as first:
         await first.send(make_execute_request("input name?"))
         await receive_until(first, is_type("input_request"))
         await client.call("POST", "/sessions/s/interrupt")
@@ -195,7 +208,7 @@ async def test_resource_samples_are_live_only() -> None:
 @pytest.mark.parametrize(("query", "named"), [({"attach": "push"}, "attach"), ({"since": "-1"}, "since")])
 async def test_parameters_that_make_no_sense_are_refused(query: dict[str, str], named: str) -> None:
     """The upgrade is answered with 400 and the reason, and nobody is displaced."""
-    async with open_client() as client, open_started(client, body()) as first:
+    async with open_unsampled() as client, open_started(client, body()) as first:
         lines = [f"GET /sessions/s/channels?{urlencode(query)} HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket"]
         lines += ["Host: localhost", "Sec-WebSocket-Key: x", f"Authorization: Bearer {client.address.token}", "", ""]
         async with await open_stream(client.address) as stream:
