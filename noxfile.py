@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
@@ -51,3 +54,45 @@ def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments after `--` go to them."""
     session.install(*CONSTRAINTS, "-e", ".[benchmarks,tests]")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the source distribution and the wheel, check both, and run what the wheel installs."""
+    session.install(*CONSTRAINTS, ".[packaging]")
+    made = Path(session.create_tmp()) / "dist"
+    session.run("python", "-m", "build", "--outdir", str(made), silent=True)
+    files = sorted(map(str, made.iterdir()))
+    session.run("twine", "check", "--strict", *files)
+    wheel = next(file for file in files if file.endswith(".whl"))
+    session.run("check-wheel-contents", wheel)
+    session.install("--force-reinstall", "--no-deps", wheel)
+    session.run("kcserver", "--version")
+    session.run("kcclient", "exec", "print(6 * 7)")
+
+
+@nox.session
+def binary(session: nox.Session) -> None:
+    """Make one self-contained kcserver and try it: how it starts, a kernel in it, what is left of it."""
+    session.install(*CONSTRAINTS, ".[packaging]")
+    place = Path(session.create_tmp())
+    unused = ["IPython", "ipykernel", "prompt_toolkit", "tkinter"]
+    session.run(
+        "pyinstaller", "--onefile", "--name", "kcserver", "--noconfirm", "--log-level", "WARN",
+        "--collect-submodules", "kallichore",
+        *(f"--exclude-module={name}" for name in unused),
+        "--distpath", "dist", "--workpath", str(place / "work"), "--specpath", str(place),
+        "packaging/kcserver.py",
+    )  # fmt: skip
+    suffix = ".exe" if sys.platform == "win32" else ""
+    session.run("python", "packaging/check_binary.py", str(Path("dist", f"kcserver{suffix}").resolve()))
+
+
+@nox.session(python="3.11")
+def constraints(session: nox.Session) -> None:
+    """Renew requirements/constraints.txt: the newest of everything that the oldest Python, which needs most, can have."""
+    session.install("--upgrade", "-e", ".[benchmarks,dev,docs,packaging,tests]")
+    frozen = session.run("python", "-m", "pip", "freeze", "--exclude-editable", silent=True)
+    file = Path("requirements/constraints.txt")
+    head = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    file.write_text("\n".join([*head, *sorted(str(frozen).splitlines(), key=str.lower)]) + "\n")

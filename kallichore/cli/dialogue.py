@@ -28,7 +28,10 @@ from kallichore.client.channel_client import (
 from kallichore.errors import KernelDiedError
 
 PATIENCE = 3.0
-"""Seconds that a kernel may take to complete, explain, or tell whether code is complete; a busy one does not answer."""
+"""Seconds that a kernel may take to tell whether code is complete, while Enter waits; a busy one does not answer."""
+
+LOOK_UP_PATIENCE = 20.0
+"""Seconds that it may take to complete or explain: the first time, ipykernel imports jedi and reads what is installed."""
 
 Inbox = trio.MemoryReceiveChannel[dict[str, Any]]
 Ask = Callable[[dict[str, Any]], Awaitable[str]]
@@ -79,9 +82,9 @@ class Dialogue:
             del self._inboxes[msg_id]
             inbox.close()
 
-    async def _request(self, msg_type: str, content: dict[str, Any]) -> dict[str, Any]:
-        """Return the content of a reply; an empty one if the kernel is busy or gone."""
-        with trio.move_on_after(PATIENCE):
+    async def _request(self, msg_type: str, content: dict[str, Any], patience: float) -> dict[str, Any]:
+        """Return the content of a reply; an empty one if the kernel is busy for longer than our patience, or gone."""
+        with trio.move_on_after(patience):
             try:
                 async with self._send(make_message(f"{msg_type}_request", content)) as inbox:
                     async for message in inbox:
@@ -95,17 +98,17 @@ class Dialogue:
 
     async def complete(self, code: str, cursor: int) -> dict[str, Any]:
         """Return the kernel's completions (messaging spec, "Completion")."""
-        return await self._request("complete", {"code": code, "cursor_pos": cursor})
+        return await self._request("complete", {"code": code, "cursor_pos": cursor}, LOOK_UP_PATIENCE)
 
     async def inspect(self, code: str, cursor: int) -> str:
         """Return what the kernel knows about what is at the cursor (messaging spec, "Introspection")."""
         content = {"code": code, "cursor_pos": cursor, "detail_level": 0}
-        reply = await self._request("inspect", content)
+        reply = await self._request("inspect", content, LOOK_UP_PATIENCE)
         return plain_text(reply["data"]) if reply.get("found") else ""
 
     async def missing_indent(self, code: str) -> str | None:
         """Return the indent of the line that has to follow, or None where code is complete, or nobody can tell."""
-        reply = await self._request("is_complete", {"code": code})
+        reply = await self._request("is_complete", {"code": code}, PATIENCE)
         return str(reply.get("indent", "")) if reply.get("status") == "incomplete" else None
 
     async def restart(self) -> None:
