@@ -90,7 +90,7 @@ def binary(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def constraints(session: nox.Session) -> None:
-    """Renew requirements/constraints.txt: the newest of everything that the oldest Python, which needs most, can have."""
+    """Renew requirements/constraints.txt: the newest of everything for the oldest Python, which needs most."""
     session.install("--upgrade", "-e", ".[benchmarks,dev,docs,packaging,tests]")
     frozen = session.run("python", "-m", "pip", "freeze", "--exclude-editable", silent=True)
     file = Path("requirements/constraints.txt")

@@ -29,14 +29,19 @@ KERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}")
 CODE = "import os; print(os.environ.get('LD_LIBRARY_PATH'), [name for name in os.environ if name.startswith('_PYI')])"
 
 
+def start(binary: str, transport: str, place: Path, file: Path) -> subprocess.Popen[bytes]:
+    """Start the binary as a launcher does, with nothing of this environment's libraries."""
+    environment = {**os.environ, "TMPDIR": str(place), "XDG_RUNTIME_DIR": str(place)}
+    environment.pop("LD_LIBRARY_PATH", None)
+    command = [binary, "--connection-file", str(file), "--transport", transport]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+
 async def check(binary: str, transport: str, place: Path) -> None:
     """Start the binary, run a kernel, end it by SIGTERM, and look at what is left."""
     file = place / "connection.json"
     began = time.perf_counter()
-    environment = {**os.environ, "TMPDIR": str(place), "XDG_RUNTIME_DIR": str(place)}
-    environment.pop("LD_LIBRARY_PATH", None)
-    command = [binary, "--connection-file", str(file), "--transport", transport]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = start(binary, transport, place, file)
     try:
         with trio.fail_after(60):
             while not file.exists():

@@ -31,7 +31,7 @@ PATIENCE = 3.0
 """Seconds that a kernel may take to tell whether code is complete, while Enter waits; a busy one does not answer."""
 
 LOOK_UP_PATIENCE = 20.0
-"""Seconds that it may take to complete or explain: the first time, ipykernel imports jedi and reads what is installed."""
+"""Seconds that it may take to complete or explain: the first time, ipykernel imports jedi and reads its files."""
 
 Inbox = trio.MemoryReceiveChannel[dict[str, Any]]
 Ask = Callable[[dict[str, Any]], Awaitable[str]]
