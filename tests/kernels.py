@@ -116,6 +116,23 @@ def is_idle(parent: str) -> Any:
     return lambda message: check(message) and message["content"]["execution_state"] == "idle"
 
 
+def is_done(parent: str) -> Any:
+    """Return a predicate, for one use: now both the reply and the idle of the request ``parent`` have come.
+
+    They come over two sockets, in either order.
+    """
+    check_idle, seen = is_idle(parent), set()
+
+    def check(message: dict[str, Any]) -> bool:
+        if check_idle(message):
+            seen.add("idle")
+        elif message["kind"] == "jupyter" and message["header"]["msg_type"].endswith("_reply"):
+            seen.update({"reply"} if (message["parent_header"] or {}).get("msg_id") == parent else ())
+        return len(seen) == 2
+
+    return check
+
+
 def is_kernel(member: str, value: Any = None) -> Any:
     """Return a predicate: a ``kind: kernel`` message with this member, and this value where one is given."""
     return lambda message: member in message and (value is None or message[member] == value)
@@ -127,9 +144,9 @@ def is_status(status: str) -> Any:
 
 
 async def execute(channel: ChannelClient, code: str) -> list[dict[str, Any]]:
-    """Execute code and return all messages up to its idle."""
+    """Execute code and return all messages up to its reply and its idle."""
     msg_id = await channel.send(make_execute_request(code))
-    return await receive_until(channel, is_idle(msg_id))
+    return await receive_until(channel, is_done(msg_id))
 
 
 def text_of(messages: list[dict[str, Any]]) -> str:

@@ -26,6 +26,7 @@ from kernels import (
     body,
     execute,
     ipykernel_argv,
+    is_done,
     is_idle,
     is_kernel,
     is_status,
@@ -102,7 +103,7 @@ async def test_executions_queue_up_and_an_error_stops_none(transport: str) -> No
         ids = [await channel.send(make_execute_request(code)) for code in codes]
         queued = await receive_until(channel, is_kernel("executionQueued", ids[-1]))
         queue = (await client.call("GET", session_path("s")))["execution_queue"]
-        ran = queued + await receive_until(channel, is_idle(ids[-1]))
+        ran = queued + await receive_until(channel, is_done(ids[-1]))
         replies = [message for message in ran if is_type("execute_reply")(message)]
         inputs = [message["parent_header"]["msg_id"] for message in ran if is_type("execute_input")(message)]
         idle = (await client.call("GET", session_path("s")))["execution_queue"]
@@ -159,7 +160,7 @@ async def test_input_comms_buffers_and_odd_numbers_pass_both_ways() -> None:
         asked = await channel.send(make_execute_request("name = input('who? '); print(f'hello {name}')"))
         question = (await receive_until(channel, is_type("input_request", asked)))[-1]
         await channel.send(make_message("input_reply", {"value": "wörld", "status": "ok"}, "stdin"))
-        answered = await receive_until(channel, is_idle(asked))
+        answered = await receive_until(channel, is_done(asked))
         opening = await execute(
             channel,
             "from comm import create_comm\n"
@@ -203,7 +204,7 @@ async def test_interrupt_ends_the_running_code_and_drops_what_waits(mode: str) -
         await receive_until(channel, is_kernel("executionQueued", waiting))
         with trio.fail_after(5):
             assert await client.call("POST", session_path("s", "interrupt")) is None
-            ended = await receive_until(channel, is_idle(running))
+            ended = await receive_until(channel, is_done(running))
         reply = next(filter(is_type("execute_reply", running), ended))
 
         assert ("error", "KeyboardInterrupt") == (reply["content"]["status"], reply["content"]["ename"])
@@ -228,7 +229,7 @@ async def test_bash_kernel_runs_and_is_interrupted(private_place: Path) -> None:
         running = await channel.send(make_execute_request("echo on; sleep 60"))
         await receive_until(channel, is_type("stream", running))
         await client.call("POST", session_path("s", "interrupt"))
-        await receive_until(channel, is_idle(running))
+        await receive_until(channel, is_done(running))
         assert "after" == (await run_code(channel, "echo after")).strip()
         await client.call("POST", session_path("s", "kill"))
         await receive_until(channel, is_kernel("exited", -1))
@@ -349,7 +350,7 @@ async def test_samples_count_children_or_not_at_the_pace_asked_for() -> None:
             make_execute_request("import time\nend = time.time() + 0.7\nwhile time.time() < end: pass")
         )
         await receive_until(channel, is_usage(lambda usage: usage["cpu_percent"] > 30))
-        await receive_until(channel, is_idle(busy))
+        await receive_until(channel, is_done(busy))
         await configure(resource_sample_interval_ms=1)
         clamped = (await receive_until(channel, is_usage(lambda usage: usage["sampling_period_ms"] != 150)))[-1]
         await configure(resource_sample_interval_ms=0)
@@ -455,7 +456,7 @@ async def test_a_client_that_was_away_gets_all_that_it_missed_once(transport: st
         async with open_channel(client.address, "s") as channel:
             received += await receive_until(channel, is_type("input_request", asked))
             await channel.send(make_message("input_reply", {"value": "", "status": "ok"}, "stdin"))
-            received += await receive_until(channel, is_idle(asked))
+            received += await receive_until(channel, is_done(asked))
 
         assert ("busy", False) == (session["status"], session["connected"])
         assert asked == session["execution_queue"]["active"]["header"]["msg_id"]

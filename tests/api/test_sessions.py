@@ -15,7 +15,7 @@ from kernels import (
     REAL_TIME,
     body,
     execute,
-    is_idle,
+    is_done,
     is_kernel,
     is_status,
     is_type,
@@ -163,7 +163,7 @@ async def test_headers_reach_the_kernel_as_the_api_promises() -> None:
         request["parent_header"] = {"msg_id": "p", "msg_type": "comm_msg"}
         request["buffers"] = ["AAEC"]
         msg_id = await channel.send(request)
-        messages = await receive_until(channel, is_idle(msg_id))
+        messages = await receive_until(channel, is_done(msg_id))
         seen = json.loads(text_of(messages))
 
         assert seen["header"] == {
@@ -191,7 +191,7 @@ async def test_executions_run_one_at_a_time_in_order() -> None:
         assert queue["active"]["header"]["msg_id"] == ids[0]
         assert queue["length"] == 3
         assert [message["header"]["msg_id"] for message in queue["pending"]] == ids[1:]
-        assert text_of(queued + await receive_until(channel, is_idle(ids[3]))) == "0\n1\n2\n3\n"
+        assert text_of(queued + await receive_until(channel, is_done(ids[3]))) == "0\n1\n2\n3\n"
 
 
 @pytest.mark.parametrize("mode", ["message", "signal"])
@@ -295,7 +295,7 @@ async def test_input_request_reaches_the_client_and_its_answer_the_kernel() -> N
         question = (await receive_until(channel, is_type("input_request", msg_id)))[-1]
         assert (question["channel"], question["content"]["prompt"]) == ("stdin", "who?")
         await channel.send(make_message("input_reply", {"value": "me", "status": "ok"}, "stdin"))
-        assert text_of(await receive_until(channel, is_idle(msg_id))) == "me\n"
+        assert text_of(await receive_until(channel, is_done(msg_id))) == "me\n"
 
 
 async def test_adopted_kernel_works_and_its_death_is_noticed(private_place: Any) -> None:
@@ -350,4 +350,4 @@ async def test_content_goes_through_byte_for_byte() -> None:
         text = '{"header":{"msg_id":"m","msg_type":"execute_request"},"channel":"shell","content":' + raw + ","
         await channel.socket.send_message(text + '"metadata":{},"buffers":[]}')
 
-        assert text_of(await receive_until(channel, is_idle("m"))) == raw
+        assert text_of(await receive_until(channel, is_done("m"))) == raw

@@ -17,7 +17,7 @@ from kernels import (
     REAL_TIME,
     body,
     execute,
-    is_idle,
+    is_done,
     is_kernel,
     is_type,
     open_client,
@@ -111,12 +111,13 @@ async def test_clients_that_share_all_get_everything() -> None:
         open_started(client, body()) as first,
         attend(client, attach="share") as second,
     ):
-        assert "one\n" == await run_code(first, "print one")
-        await receive_until(second, is_type("execute_reply"))
+        one = await first.send(make_execute_request("print one"))
+        heard = [text_of(await receive_until(channel, is_done(one))) for channel in (first, second)]
         msg_id = await second.send(make_execute_request("print two"))
-        mine = await receive_until(second, is_idle(msg_id))
-        theirs = await receive_until(first, is_idle(msg_id))
+        mine = await receive_until(second, is_done(msg_id))
+        theirs = await receive_until(first, is_done(msg_id))
 
+    assert ["one\n", "one\n"] == heard
     assert ("two\n", "two\n") == (text_of(mine), text_of(theirs))
 
 

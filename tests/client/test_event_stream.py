@@ -6,7 +6,7 @@ import pytest
 
 from kallichore.client.event_stream import Event, EventParser
 
-STREAM = ": still here\n\nid: 1\ndata: {\"text\":\"ä\"}\n\n: comment\ndata: a\ndata:b\n\ndata: open".encode()
+STREAM = ': still here\n\nid: 1\ndata: {"text":"ä"}\n\n: comment\ndata: a\ndata:b\n\ndata: open'.encode()
 EVENTS = [Event('{"text":"ä"}', "1"), Event("a\nb")]
 
 

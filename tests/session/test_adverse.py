@@ -15,7 +15,7 @@ from kernels import (
     REAL_TIME,
     body,
     execute,
-    is_idle,
+    is_done,
     is_kernel,
     is_status,
     is_type,
@@ -56,7 +56,7 @@ async def test_odd_ending_of_an_execution_releases_the_next_exactly_once(ending:
         first = await channel.send(make_execute_request(f"sleep 0.1\n{ending}\nprint 1"))
         second = await channel.send(make_execute_request("print 2"))
         third = await channel.send(make_execute_request("print 3"))
-        messages = await receive_until(channel, is_idle(third))
+        messages = await receive_until(channel, is_done(third))
         inputs = [message["parent_header"]["msg_id"] for message in messages if is_type("execute_input")(message)]
 
         assert inputs == [first, second, third]
@@ -68,7 +68,7 @@ async def test_megabytes_without_a_newline_arrive_in_pieces() -> None:
     """A kernel that floods stderr without ever ending the line neither hangs nor grows the server."""
     async with open_client() as client, open_started(client, body()) as channel:
         msg_id = await channel.send(make_execute_request("stderr-flood 4194304\nprint done"))
-        messages = await receive_until(channel, is_idle(msg_id))
+        messages = await receive_until(channel, is_done(msg_id))
         received = [message["output"] for message in messages if "output" in message]
         while sum(len(text) for _, text in received) < 4194304:
             received.append((await receive_until(channel, is_kernel("output")))[-1]["output"])
@@ -151,7 +151,7 @@ async def test_flood_arrives_whole_and_in_order() -> None:
             early = await receive_until(channel, lambda message: text_of([message]).startswith("2000 "))
         async with open_channel(client.address, "s") as channel:
             with trio.fail_after(REAL_TIME):
-                late = await receive_until(channel, is_idle(msg_id))
+                late = await receive_until(channel, is_done(msg_id))
         numbers = [int(message["content"]["text"].split()[0]) for message in early + late if is_type("stream")(message)]
 
         # What was on its way to the first client when it left was sent, and is not repeated.

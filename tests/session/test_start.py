@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from kallichore.config import ServerConfig
@@ -227,6 +228,8 @@ async def test_restart_in_the_moment_of_a_start_is_refused() -> None:
 
     async with open_server(FAST) as server:
         session = server.create_session(scripted())
+        # Its supervisor waits; else it could be between the two, and a restart during a start is another matter.
+        await trio.testing.wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(act, session.start)
             nursery.start_soon(act, session.restart)
