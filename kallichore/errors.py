@@ -42,7 +42,7 @@ __all__ = [
     "ConnectionInfoError",
     "ExecuteError",
     "ExecutionCancelledError",
-        "InterruptError",
+    "InterruptError",
     "KallichoreError",
     "KernelDiedError",
     "KernelNotFoundError",

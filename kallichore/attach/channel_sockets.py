@@ -120,9 +120,7 @@ class ChannelSockets:
                     raise ChannelSocketError(str(error), "domain_socket_error") from error
         return self._paths[session]
 
-    async def _listen(
-        self, session: Session, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def _listen(self, session: Session, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept the session's clients until it is over."""
         async with AsyncExitStack() as stack:
             path, listener = await stack.enter_async_context(self.open_socket(session.session_id))

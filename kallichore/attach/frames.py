@@ -6,12 +6,16 @@ library costs 3.7. Everything that arrives, with its masks, fragments and limits
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from struct import pack
 
 _FINAL = 0x80
 TEXT, CLOSE, PING, PONG = _FINAL | 0x1, _FINAL | 0x8, _FINAL | 0x9, _FINAL | 0xA
 
 _SHORT, _MEDIUM = 126, 1 << 16
+LARGE = 1 << 18
+"""Bytes; a copy of so much takes about as long as a send of its own."""
+
 _LONGEST_REASON = 125 - 2
 
 
@@ -22,6 +26,25 @@ def head(opcode: int, length: int) -> bytes:
     if length < _MEDIUM:
         return pack("!BBH", opcode, 126, length)
     return pack("!BBQ", opcode, 127, length)
+
+
+def text_frames(payloads: Iterable[bytes]) -> list[bytes]:
+    """Return text frames in parts: a head, its payload, the next head, and so on."""
+    return [part for payload in payloads for part in (head(TEXT, len(payload)), payload)]
+
+
+def join_small(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Join what belongs together in one send. Large parts stay alone: to copy them costs more than another send."""
+    small: list[bytes] = []
+    for part in parts:
+        if len(part) < LARGE:
+            small.append(part)
+            continue
+        yield b"".join(small)
+        yield part
+        small.clear()
+    if small:
+        yield b"".join(small)
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -88,9 +88,7 @@ async def has_exited(client: ApiClient, session_id: str) -> bool:
     return bool((await client.call("GET", session_path(session_id)))["status"] == "exited")
 
 
-async def execute(
-    channel: ChannelClient, code: str, printer: Printer, is_over: Callable[[], Awaitable[bool]]
-) -> None:
+async def execute(channel: ChannelClient, code: str, printer: Printer, is_over: Callable[[], Awaitable[bool]]) -> None:
     """Run code over a session's channels and print what belongs to it, until the kernel has replied and is idle.
 
     Args:

@@ -68,6 +68,8 @@ class ClientSlot:
     """Whether it has to leave because a newer client came."""
     on_displaced: Callable[[], None] | None = attrs.field(default=None, init=False)
     """Called when a newer client came: puts a bound on a send that may never end."""
+    on_news: Callable[[], bool] | None = attrs.field(default=None, init=False)
+    """Called when there may be something to send; true if all of it was sent."""
     _live: list[bytes] = attrs.field(factory=list, init=False)
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
@@ -81,9 +83,15 @@ class ClientSlot:
         """Whether this client is to be told the numbers of messages."""
         return self.wish.since is not None
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the journal has more for this client."""
+        return self.position < self.journal.end
+
     def wake(self) -> None:
         """Let the client look again: the journal grew, or it has to leave."""
-        self._parked.unpark_all()
+        if self.on_news is None or not self.on_news():
+            self._parked.unpark_all()
 
     def leave(self, reason: str, *, displaced: bool = False) -> None:
         """Ask the client to leave."""
@@ -115,7 +123,7 @@ class ClientSlot:
         A client that was displaced gets nothing more; one that has to leave for another reason gets what is there
         first.
         """
-        if self.displaced or self.position >= self.journal.end:
+        if self.displaced or not self.is_behind:
             return None
         return self.journal.read(self.position, BATCH_BYTES, BATCH_MESSAGES)
 

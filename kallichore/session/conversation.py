@@ -77,6 +77,8 @@ class Conversation:
     """Is given what the kernel's process prints: stream and line."""
     held: list[ClientMessage] = attrs.field(factory=list)
     """What clients sent during a restart, for the kernel to come."""
+    is_hearing: bool = False
+    """Whether a batch of the kernel's messages is being taken in: whoever does that calls `on_growth` at its end."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     """Who in this process wants the messages with a certain parent."""
     open_input: OpenInput | None = attrs.field(default=None, init=False)
@@ -93,7 +95,8 @@ class Conversation:
     def say(self, member: str, value: Any) -> None:
         """Put a ``kind: kernel`` message into the journal."""
         self.journal.append(kernel_message(member, value))
-        self.on_growth()
+        if not self.is_hearing:
+            self.on_growth()
 
     def state(self) -> bytes:
         """Return what a client that comes back must know at once, whatever it is still to be told of the past."""

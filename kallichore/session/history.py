@@ -7,7 +7,6 @@ by. Everything is bounded, whatever a kernel prints. Source: the API's history, 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Any
 
 import attrs
 import msgspec
@@ -19,6 +18,8 @@ from kallichore.wire.envelope import UNREADABLE, KernelMessage
 MOST_ENTRIES = 100
 MOST_BYTES = 4096
 """UTF-8 bytes that are kept of the input, of the output, and of an error; the API's own figures."""
+LARGE = 1 << 17
+"""Bytes of a message from which on its text is not read whole."""
 MOST_NAME, MOST_MESSAGE = 256, 2048
 
 
@@ -31,8 +32,12 @@ class _Stream(msgspec.Struct):
     text: str
 
 
+class _LargeStream(msgspec.Struct):
+    text: msgspec.Raw
+
+
 class _Bundle(msgspec.Struct):
-    data: dict[str, Any]
+    data: dict[str, msgspec.Raw]
 
 
 class _Error(msgspec.Struct):
@@ -52,10 +57,28 @@ class _Metadata(msgspec.Struct):
 
 
 _read_request = msgspec.json.Decoder(_Request).decode
+_read_text = msgspec.json.Decoder(str).decode
+_read_large_stream = msgspec.json.Decoder(_LargeStream).decode
 _read_stream = msgspec.json.Decoder(_Stream).decode
 _read_bundle = msgspec.json.Decoder(_Bundle).decode
 _read_error = msgspec.json.Decoder(_Error).decode
 _read_metadata = msgspec.json.Decoder(_Metadata).decode
+
+
+def _read_piece(piece: bytes, first: int, last: int) -> str:
+    """Return the text of a piece cut out of a JSON string, without what the cut took half of.
+
+    Args:
+        piece: The characters and escapes, up to 12 bytes of which (a pair of surrogates) may be halves.
+        first: 1 if the piece may begin with a half, else 0.
+        last: -1 if it may end with one, else 0.
+    """
+    for cut in range(13):
+        try:
+            return _read_text(b'"%s"' % piece[first * cut : len(piece) + last * cut])
+        except UNREADABLE:
+            pass
+    return ""
 
 
 @attrs.define
@@ -63,18 +86,35 @@ class Clipping:
     """Text of which the first half and the newest half are kept, so that endless output takes bounded memory."""
 
     most_bytes: int = MOST_BYTES
+    _newest_bytes: int = attrs.field(init=False)
+    _room: int = attrs.field(init=False)
+    """Bytes that still belong to the first half."""
     _head: bytes = attrs.field(default=b"", init=False)
     _tail: deque[bytes] = attrs.field(factory=deque, init=False)
     _tail_bytes: int = attrs.field(default=0, init=False)
     _dropped: int = attrs.field(default=0, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self._newest_bytes = self.most_bytes // 2
+        self._room = self.most_bytes - self._newest_bytes
+
     def add(self, text: str) -> None:
         """Add text at the end."""
+        if len(text) > 4 * self.most_bytes:
+            # Of so much only the ends stay; what is between them is but counted.
+            first, between, last = (
+                text[: self.most_bytes],
+                text[self.most_bytes : -self.most_bytes],
+                text[-self.most_bytes :],
+            )
+            self.add(first)
+            self._dropped += len(between) if between.isascii() else len(between.encode("utf-8", "replace"))
+            self.add(last)
+            return
         data = text.encode("utf-8", "replace")
-        room = self.most_bytes - self._newest_bytes - len(self._head)
-        if room > 0 and not self._tail:
-            self._head += data[:room]
-            data = data[room:]
+        if self._room:
+            self._head += data[: self._room]
+            data, self._room = data[self._room :], max(0, self._room - len(data))
         if data:
             self._tail.append(data)
             self._tail_bytes += len(data)
@@ -83,9 +123,16 @@ class Clipping:
                 self._tail_bytes -= gone
                 self._dropped += gone
 
-    @property
-    def _newest_bytes(self) -> int:
-        return self.most_bytes // 2
+    def add_literal(self, literal: bytes | memoryview) -> None:
+        """Add much text at the end, given as a JSON string: its ends are read, what is between them is counted."""
+        # As much as that many characters may take, escaped.
+        end = 6 * self.most_bytes
+        if len(literal) <= 2 * end:
+            self.add(_read_text(literal))
+            return
+        self.add(_read_piece(bytes(literal[1:end]), 0, -1))
+        self._dropped += len(literal) - 2 * end
+        self.add(_read_piece(bytes(literal[-end:-1]), 1, 0))
 
     @property
     def is_truncated(self) -> bool:
@@ -164,7 +211,10 @@ class History:
         try:
             match message.header.msg_type:
                 case "stream":
-                    entry.output.add(_read_stream(message.content).text)
+                    if len(message.content) < LARGE:
+                        entry.output.add(_read_stream(message.content).text)
+                    else:
+                        entry.output.add_literal(memoryview(_read_large_stream(message.content).text))
                 case "execute_result" | "display_data":
                     entry.output.add(_in_words(_read_bundle(message.content).data) + "\n")
                 case "error" | "execute_reply":
@@ -185,8 +235,9 @@ def _attribution_of(request: ClientMessage) -> _Attribution:
         return _Attribution()
 
 
-def _in_words(data: dict[str, Any]) -> str:
-    text = data.get("text/plain")
+def _in_words(data: dict[str, msgspec.Raw]) -> str:
+    # Only this member is read: the others may be large.
+    text = msgspec.json.decode(data["text/plain"]) if "text/plain" in data else None
     if isinstance(text, list):
         text = "".join(map(str, text))
     return text if isinstance(text, str) else "[" + ", ".join(data) + "]"

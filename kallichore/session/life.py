@@ -32,13 +32,14 @@ from kallichore.kernel.working_directory import read_working_directory
 from kallichore.models.bodies import ConnectionInfo
 from kallichore.session.conversation import Conversation
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
+from kallichore.session.flood import PAUSE, FloodGauge
 from kallichore.session.heartbeat import HeartbeatMonitor
 from kallichore.session.pending import Pending
 from kallichore.session.status import StatusEvent
 from kallichore.wire.channels import FROM_KERNEL, Channel
 from kallichore.wire.client_messages import ClientMessage, Sender, make, to_kernel
 from kallichore.wire.envelope import EnvelopeError, KernelMessage, from_kernel
-from kallichore.wire.frames import FramesError, split
+from kallichore.wire.frames import Frames, FramesError, split
 from kallichore.zeromq.kernel_channels import KernelChannels, open_channels
 
 logger = logging.getLogger(__name__)
@@ -135,27 +136,31 @@ class KernelLife:
         """Return the current directory of the kernel's process, or None where it cannot be told."""
         return None if self.process is None else read_working_directory(self.process.pid)
 
-    def take(self, channel: Channel, batch: Sequence[list[bytes]]) -> None:
+    def take(self, channel: Channel, batch: Sequence[Frames]) -> None:
         """Take in what the kernel said on ``channel``; what is not a message is counted, logged and dropped."""
         assert self.channels is not None
         now = trio.current_time()
         conversation = self.conversation
         signer = self.channels.signer
-        for frames in batch:
-            try:
-                message = from_kernel(channel, split(frames, signer))
-            except (FramesError, EnvelopeError) as error:
-                self.dropped += 1
-                logger.warning("Dropped a message of the kernel on %s (%d so far): %s", channel, self.dropped, error)
-                continue
-            following = conversation.hear(message, now, self.read_directory)
-            if following is None:
-                continue
-            if isinstance(following, KernelMessage):
-                self._kernel_info.set(following)
-            else:
-                self.send(following)
-        conversation.on_growth()
+        conversation.is_hearing = True
+        try:
+            for frames in batch:
+                try:
+                    message = from_kernel(channel, split(frames, signer))
+                except (FramesError, EnvelopeError) as error:
+                    self.dropped += 1
+                    logger.warning(
+                        "Dropped a message of the kernel on %s (%d so far): %s", channel, self.dropped, error
+                    )
+                    continue
+                following = conversation.hear(message, now, self.read_directory)
+                if isinstance(following, KernelMessage):
+                    self._kernel_info.set(following)
+                elif following is not None:
+                    self.send(following)
+        finally:
+            conversation.is_hearing = False
+            conversation.on_growth()
         if channel is Channel.IOPUB:
             self._iopub_heard.set()
 
@@ -231,9 +236,13 @@ class KernelLife:
         return reply
 
     async def _pump(self, channels: KernelChannels, channel: Channel) -> None:
-        socket = channels.sockets[channel]
+        socket, gauge = channels.sockets[channel], FloodGauge()
         while True:
-            self.take(channel, await socket.receive_batch())
+            batch = await socket.receive_batch()
+            self.take(channel, batch)
+            gauge.count(len(batch), trio.current_time())
+            if gauge.is_flood:
+                await trio.sleep(PAUSE)
 
     async def _beat(self, channels: KernelChannels) -> None:
         """Send heartbeats and tell the session when they stay unanswered, and when they are answered again."""

@@ -10,9 +10,9 @@ Appending is on the path of every message, so it is a few additions around ``deq
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 from typing import NamedTuple, Protocol
 
 import attrs
@@ -58,6 +58,11 @@ class _Offsets:
     def between(self, start: int, end: int) -> int:
         """Return the bytes of the messages from number ``start`` up to ``end``."""
         return self._offsets[end - self._forgotten] - self._offsets[start - self._forgotten]
+
+    def cut(self, start: int, end: int, most_bytes: int) -> int:
+        """Return the first number from which on up to ``end`` there are at most so many bytes; at least ``start``."""
+        least = self._offsets[end - self._forgotten] - most_bytes
+        return bisect_left(self._offsets, least, start - self._forgotten, end - self._forgotten) + self._forgotten
 
     def forget(self, first: int) -> None:
         """Forget what is before number ``first``; in large steps, since each moves the rest."""
@@ -114,7 +119,7 @@ class Journal:
         """Move the oldest messages out of memory until it is within its limit."""
         while self.memory_bytes > self.memory_limit and self._memory:
             if self.first < self.needed:
-                self._forget_first()
+                self._forget_before(self.first + 1)
                 continue
             payload = self._memory.popleft()
             self.memory_bytes -= len(payload)
@@ -131,12 +136,14 @@ class Journal:
                 self._overflowed = 0
         self._offsets.forget(self.first)
 
-    def _forget_first(self) -> None:
-        if self._overflowed:
-            self.overflow.drop(1)
-            self._overflowed -= 1
-        else:
-            self.memory_bytes -= len(self._memory.popleft())
+    def _forget_before(self, number: int) -> None:
+        overflowed = min(number - self.first, self._overflowed)
+        if overflowed:
+            self.overflow.drop(overflowed)
+            self._overflowed -= overflowed
+        self.memory_bytes -= self._offsets.between(self.first, number)
+        for _ in range(number - self.first):
+            self._memory.popleft()
 
     def read(self, position: int, max_bytes: int, max_messages: int) -> Batch:
         """Return messages from number ``position`` on: at least one if there is any, and about ``max_bytes`` in all."""
@@ -145,13 +152,15 @@ class Journal:
         if skip < self._overflowed:
             payloads = self.overflow.read(skip, min(max_messages, self._overflowed - skip), max_bytes)
         else:
-            payloads = []
-            size = 0
-            for payload in islice(self._memory, skip - self._overflowed, skip - self._overflowed + max_messages):
-                if payloads and size + len(payload) > max_bytes:
+            payloads, size = [], 0
+            skip -= self._overflowed
+            # By index, which a deque finds from its nearer end: thousands that are kept may be in front.
+            for index in range(skip, min(skip + max_messages, len(self._memory))):
+                payload = self._memory[index]
+                size += len(payload)
+                if size > max_bytes and payloads:
                     break
                 payloads.append(payload)
-                size += len(payload)
         return Batch(payloads, start + len(payloads), start - position)
 
     def release(self, position: int) -> None:
@@ -160,6 +169,6 @@ class Journal:
         A smaller number than before takes that back, as far as the messages are still there.
         """
         self.needed = min(position, self.end)
-        while self.first < self.needed and self._offsets.between(self.first, self.needed) > self.keep_limit:
-            self._forget_first()
-        self._offsets.forget(self.first)
+        if self.first < self.needed:
+            self._forget_before(self._offsets.cut(self.first, self.needed, self.keep_limit))
+            self._offsets.forget(self.first)

@@ -6,10 +6,10 @@ we do not know; session, username, version and date are the server's, as the API
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from typing import Any, Literal
 
 import msgspec
+from pybase64 import b64decode, b64encode
 
 from kallichore.wire.envelope import UNREADABLE, decode, encode
 from kallichore.wire.frames import MessageParts

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from base64 import b64encode
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
+from pybase64 import b64encode
 
 from kallichore.wire.frames import MessageParts
 
@@ -52,6 +53,8 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # `{}`, `null` and nothing at all: "no parent". A header takes more than four bytes.
 _LONGEST_ABSENT_PARENT = 4
+# Longer ones are odd, and not worth keeping.
+_LONGEST_KNOWN_PARENT = 2048
 # Characters; Python's own limit, against integers that take minutes to read. No float holds as much.
 _LONGEST_INTEGER = 4300
 
@@ -101,9 +104,16 @@ def decode_header(document: bytes) -> Header:
         raise EnvelopeError(f"bad header: {error}") from error
 
 
-def _encode_buffers(buffers: Sequence[bytes]) -> bytes:
-    return b'","'.join(b64encode(buffer) for buffer in buffers).join((b'["', b'"]'))
+_decode_parent = lru_cache(maxsize=16)(decode_header)
 
+
+def _encode_buffers(buffers: Sequence[bytes | memoryview]) -> list[bytes]:
+    """Return the pieces of a JSON list of the buffers in base64. pybase64 takes a twentieth of the standard's time."""
+    pieces = [piece for buffer in buffers for piece in (b'","', b64encode(buffer))]
+    return [b'["', *pieces[1:], b'"]']
+
+
+_NO_BUFFERS = (b"[]",)
 
 _CHANNELS: dict[str, bytes] = {
     channel: b',"channel":"' + channel.encode() + b'","content":' for channel in ("shell", "iopub", "stdin", "control")
@@ -128,17 +138,26 @@ def from_kernel(channel: str, parts: MessageParts) -> KernelMessage:
     if len(raw_parent) <= _LONGEST_ABSENT_PARENT:
         parent, raw_parent = None, b"null"
     else:
-        parent = decode_header(raw_parent)
-    encoded = _encode_buffers(buffers) if buffers else b"[]"
+        # Most messages have the parent of the one before.
+        parent = _decode_parent(raw_parent) if len(raw_parent) < _LONGEST_KNOWN_PARENT else decode_header(raw_parent)
+    encoded = _encode_buffers(buffers) if buffers else _NO_BUFFERS
     payload = _splice(channel, raw_header, raw_parent, content, metadata, encoded)
     # Nearly every message is plain ASCII without surrogate escapes, and one look at the whole tells.
-    if not payload.isascii() or b"\\u" in payload or not (_is_json(content) and _is_json(metadata)):
+    if not payload.isascii() or _has_escape(payload) or not (_is_json(content) and _is_json(metadata)):
         content = _strict(content)
         payload = _splice(channel, _strict(raw_header), _strict(raw_parent), content, _strict(metadata), encoded)
     return KernelMessage(channel, header, parent, content, payload)
 
 
+def _has_escape(document: bytes) -> bool:
+    """Tell whether there is a ``\\u``: one byte is found ten times as fast as two, so these only behind the first."""
+    first = document.find(b"\\")
+    return first >= 0 and document.find(b"\\u", first) >= 0
+
+
 def _is_json(document: bytes) -> bool:
+    if document == b"{}":
+        return True
     try:
         _check_json(document)
     except UNREADABLE:
@@ -146,7 +165,9 @@ def _is_json(document: bytes) -> bool:
     return True
 
 
-def _splice(channel: str, header: bytes, parent: bytes, content: bytes, metadata: bytes, buffers: bytes) -> bytes:
+def _splice(
+    channel: str, header: bytes, parent: bytes, content: bytes, metadata: bytes, buffers: Sequence[bytes]
+) -> bytes:
     return b"".join(
         (
             b'{"kind":"jupyter","header":',
@@ -158,7 +179,7 @@ def _splice(channel: str, header: bytes, parent: bytes, content: bytes, metadata
             b',"metadata":',
             metadata,
             b',"buffers":',
-            buffers,
+            *buffers,
             b"}",
         )
     )

@@ -7,7 +7,7 @@ four JSON parts, and any number of raw buffers. Identities mean nothing to us an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from kallichore.wire.signing import Signer
 
@@ -17,6 +17,10 @@ AFTER_DELIMITER = 5
 """Frames that a message cannot do without: the signature, header, parent header, metadata, content."""
 
 
+Frames = list[bytes | memoryview]
+"""A message as it came; buffers without a copy."""
+
+
 class MessageParts(NamedTuple):
     """A verified message, its JSON still as bytes."""
 
@@ -24,14 +28,14 @@ class MessageParts(NamedTuple):
     parent_header: bytes
     metadata: bytes
     content: bytes
-    buffers: Sequence[bytes]
+    buffers: Sequence[bytes | memoryview]
 
 
 class FramesError(ValueError):
     """These frames are not a message: too few of them, or the signature is not theirs."""
 
 
-def split(frames: Sequence[bytes], signer: Signer) -> MessageParts:
+def split(frames: Sequence[bytes | memoryview], signer: Signer) -> MessageParts:
     """Take a message apart and check its signature.
 
     A kernel that sends too few frames may have its next message glued to them by our reader (see
@@ -48,17 +52,18 @@ def split(frames: Sequence[bytes], signer: Signer) -> MessageParts:
             start = frames.index(DELIMITER, start + 1)
         except ValueError:
             raise FramesError(reason) from None
-        signed = frames[start + 2 : start + 1 + AFTER_DELIMITER]
+        # Behind the first delimiter these are bytes; behind another, what looked like buffers was made bytes below.
+        signed = cast("Sequence[bytes]", frames[start + 2 : start + 1 + AFTER_DELIMITER])
         if len(signed) != AFTER_DELIMITER - 1:
             reason = f"{len(frames) - start - 1} frames follow the delimiter, a message has at least {AFTER_DELIMITER}"
-        elif not signer.verify(frames[start + 1], signed):
+        elif not signer.verify(cast("bytes", frames[start + 1]), signed):
             reason = "the signature does not fit the message and our key"
         else:
-            header, parent_header, metadata, content = signed
-            return MessageParts(header, parent_header, metadata, content, frames[start + 1 + AFTER_DELIMITER :])
+            return MessageParts._make((*signed, frames[start + 1 + AFTER_DELIMITER :]))
+        frames = list(map(bytes, frames))
 
 
-def join(parts: MessageParts, signer: Signer) -> list[bytes]:
+def join(parts: MessageParts, signer: Signer) -> Frames:
     """Return the frames that carry a message, signed. No identities: a kernel's ROUTER adds its own."""
     signature = signer.sign(parts[:4])
     return [DELIMITER, signature, *parts[:4], *parts.buffers]

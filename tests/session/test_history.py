@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kallichore.models.bodies import ExecutionError
-from kallichore.session.history import MOST_BYTES, MOST_ENTRIES, Clipping, History
+from kallichore.session.history import LARGE, MOST_BYTES, MOST_ENTRIES, Clipping, History
 from kallichore.wire.client_messages import ClientMessage
 from kallichore.wire.envelope import Header, KernelMessage
 
@@ -132,3 +132,34 @@ def test_endless_output_takes_bounded_memory() -> None:
         clipping.add("x" * 100)
 
     assert clipping._tail_bytes <= MOST_BYTES // 2 + 100
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.text(min_size=1, max_size=9), st.booleans())
+def test_large_text_is_read_at_its_ends(first: str, last: str, middle: str, ascii_only: bool) -> None:
+    """Of a large JSON string both ends are kept as they were, wherever the cuts are, and nothing else is read."""
+    whole = first + middle * (LARGE // len(middle)) + last
+    clipping = Clipping(64)
+    clipping.add_literal(json.dumps(whole, ensure_ascii=ascii_only).encode("utf-8", "replace"))
+    text = clipping.text()
+    data = whole.encode("utf-8", "replace")
+    head, _, tail = text.partition("\n[... ")
+
+    assert data.startswith(head.encode())
+    assert data.endswith(tail.partition(" bytes left out ...]\n")[2].encode())
+    assert len(head.encode()) > 64 // 2 - 4
+
+
+def test_large_message_is_clipped_in_the_history() -> None:
+    """A message of megabytes leaves its ends and their note, also where the text is short after all."""
+    history = History()
+    history.begin(request("a"), 0)
+    history.hear(message("a", "stream", {"name": "stdout", "text": "b" + "x" * 2 * LARGE + "e"}))
+    history.begin(request("b"), 0)
+    history.hear(message("b", "stream", {"name": "stdout", "text": "short", "more": "x" * 2 * LARGE}))
+    clipped, short = (entry.output for entry in history.entries())
+
+    assert clipped.startswith("bxxx")
+    assert clipped.endswith("xxxe")
+    assert "bytes left out" in clipped
+    assert len(clipped) < 2 * MOST_BYTES
+    assert "short" == short

@@ -13,7 +13,7 @@ PARTS = (b"header", b"parent", b"metadata", b"content")
 
 
 @pytest.mark.parametrize("scheme", ["hmac-sha256", "hmac-sha512", "hmac-md5"])
-@pytest.mark.parametrize("key", ["a0436f6c-1916-498b-8eb9-e81ab9368e84", "clé"])
+@pytest.mark.parametrize("key", ["a0436f6c-1916-498b-8eb9-e81ab9368e84", "clé", "k" * 64, "k" * 65, "k" * 500])
 def test_signature_is_the_hmac_over_the_four_parts(key: str, scheme: str) -> None:
     """The signature is the lower-case hexadecimal HMAC of the parts one after the other, under the key's UTF-8."""
     expected = hmac.new(key.encode(), b"headerparentmetadatacontent", scheme.removeprefix("hmac-")).hexdigest()

@@ -1,0 +1,36 @@
+"""Whether a kernel's messages come in a flood, so that it pays to wait a moment and take more of them at once. [pure]
+
+Each wake-up of a pump and of the clients that it wakes costs some 100 µs of system calls and task switches, whether it
+brings one message or a hundred. A server that keeps up with a kernel would wake for every few messages.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+PAUSE = 0.001
+"""Seconds that a pump waits between batches during a flood: what somebody who watches output does not notice."""
+
+WINDOW = 0.005
+"""Seconds over which messages are counted. A small execution is over before one of them ends, and never waits."""
+
+FLOOD_RATE = 5_000.0
+"""Messages a second from which on it is a flood: five or more of them are there after each pause."""
+
+
+@attrs.define
+class FloodGauge:
+    """Counts messages in windows; the last whole one decides."""
+
+    is_flood: bool = False
+    _began: float = 0.0
+    _count: int = 0
+
+    def count(self, messages: int, now: float) -> None:
+        """Note that so many messages came, at ``now`` in seconds."""
+        elapsed = now - self._began
+        self._count += messages
+        if elapsed >= WINDOW:
+            # After a silence the window is long and its rate low: whatever comes first is not held up.
+            self.is_flood = self._count > FLOOD_RATE * elapsed
+            self._began, self._count = now, 0

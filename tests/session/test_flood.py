@@ -1,0 +1,31 @@
+"""Floods: recognised by their rate over a window, and never by a short burst."""
+
+from __future__ import annotations
+
+import pytest
+
+from kallichore.session.flood import FLOOD_RATE, WINDOW, FloodGauge
+
+
+def gauge_of(*counts: tuple[int, float]) -> FloodGauge:
+    """Return a gauge that counted so many messages at these times."""
+    gauge = FloodGauge()
+    for messages, now in counts:
+        gauge.count(messages, now)
+    return gauge
+
+
+@pytest.mark.parametrize(("messages", "expected"), [(int(FLOOD_RATE * WINDOW), False), (int(FLOOD_RATE), True)])
+def test_rate_over_a_window_makes_a_flood(messages: int, expected: bool) -> None:
+    """More than the rate, over a whole window, is a flood."""
+    assert expected is gauge_of((1, 10.0), (messages, 10.0 + WINDOW)).is_flood
+
+
+def test_burst_after_a_silence_is_no_flood() -> None:
+    """What a small execution says is over before a window is."""
+    assert not gauge_of((1, 10.0), (1, 20.0), (500, 20.0 + WINDOW / 2)).is_flood
+
+
+def test_flood_ends_with_its_rate() -> None:
+    """The first window with few messages is the end."""
+    assert not gauge_of((1, 10.0), (1000, 10.0 + WINDOW), (1, 10.1)).is_flood
