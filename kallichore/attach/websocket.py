@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from struct import pack, unpack
+from typing import NamedTuple
 
 import attrs
 import trio
@@ -23,7 +24,18 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from kallichore.attach.frames import PING, PONG, close_frame, control_frame, join_small, text_frame, text_frames
+from kallichore.attach.acknowledgement import count_unacknowledged
+from kallichore.attach.frames import (
+    PING,
+    PONG,
+    TEXT,
+    close_frame,
+    control_frame,
+    head,
+    join_small,
+    text_frame,
+    text_frames,
+)
 from kallichore.config import ServerConfig
 from kallichore.session.clients import ClientSlot, Wish
 from kallichore.session.replay import Batch
@@ -41,6 +53,9 @@ CLOSING_PATIENCE = 1.0
 
 READ_SIZE = 1 << 16
 
+MOST_MARKS = 4096
+"""Batches that are remembered until they are acknowledged; the buffers of a connection hold fewer."""
+
 _CAN_PUSH = sys.platform != "win32"
 """Whether a socket is a file that can be written to without waiting."""
 
@@ -56,6 +71,16 @@ def upgrade_response(request: RequestHead) -> bytes:
         "upgrade: websocket\r\n"
         f"sec-websocket-accept: {token}\r\n\r\n"
     ).encode()
+
+
+class _Mark(NamedTuple):
+    """Where a batch ended among the bytes that were sent, and the numbers of its messages: the first, and behind the
+    last.
+    """
+
+    end: int
+    first: int
+    behind: int
 
 
 @attrs.define(eq=False)
@@ -79,6 +104,12 @@ class _Attachment:
     """What of these did not go out yet."""
     _unsent: int = attrs.field(default=0, init=False)
     """How many bytes that is; where it ended in the middle of a frame, none can follow."""
+    _sent: int = attrs.field(default=0, init=False)
+    """Bytes that went out in all."""
+    _marks: deque[_Mark] = attrs.field(factory=lambda: deque(maxlen=MOST_MARKS), init=False)
+    """Where the latest batches ended."""
+    _lost: int = attrs.field(default=0, init=False)
+    """Bytes that were unacknowledged when we broke the connection."""
     _may_push: bool = attrs.field(default=False, init=False)
     """Whether the writer waits for news, and so somebody else may send."""
     _pings: int = attrs.field(default=0, init=False)
@@ -92,6 +123,8 @@ class _Attachment:
             nursery.cancel_scope.cancel()
         with trio.move_on_after(CLOSING_PATIENCE):
             await self._say_goodbye()
+        if not self._peer_closed and not self.slot.is_numbered:
+            self._take_back(self._lost or count_unacknowledged(self.stream))
 
     def _close(self, code: int | None, reason: str = "") -> None:
         self._closing = self._closing or close_frame(code, reason)
@@ -193,6 +226,7 @@ class _Attachment:
             piece = self._pieces[0]
             count = os.write(self.stream.socket.fileno(), piece)
             self._unsent -= count
+            self._sent += count
             if count < len(piece):
                 self._pieces[0] = piece[count:]
             else:
@@ -202,9 +236,27 @@ class _Attachment:
     def _settle(self) -> None:
         """The messages that went out whole count as delivered, and no others."""
         if self._batch is not None:
-            unsent = _count_unsent(self._parts, self._unsent, len(self._batch.payloads))
-            self.slot.delivered(self._batch.next_position - unsent)
-            self._batch = None
+            batch, self._batch = self._batch, None
+            unsent, begun = _count_unsent(self._parts, self._unsent, len(batch.payloads))
+            behind = batch.next_position - unsent
+            self._marks.append(_Mark(self._sent - begun, batch.next_position - len(batch.payloads), behind))
+            self.slot.delivered(behind)
+
+    def _take_back(self, unacknowledged: int) -> None:
+        """Count as undelivered what went out, but did not reach the client's side before the connection broke.
+
+        What reached it and was not read is lost all the same: no answer tells. Clients with a number ask for it.
+        """
+        acknowledged = self._sent - unacknowledged
+        position = self.slot.position
+        while self._marks and self._marks[-1].end > acknowledged:
+            end, first, position = self._marks.pop()
+            for payload in reversed(self.slot.journal.read(first, 1 << 62, position - first).payloads):
+                if end <= acknowledged:
+                    break
+                end -= len(head(TEXT, len(payload))) + len(payload)
+                position -= 1
+        self.slot.delivered(position)
 
     def _send_at_once(self) -> bool:
         """Send what is new in the task of whoever brought it; True if nothing is left to the writer.
@@ -293,6 +345,7 @@ class _Attachment:
                     self.session.session_id,
                     self._pings - self._pings_answered,
                 )
+                self._lost = count_unacknowledged(self.stream)
                 await trio.aclose_forcefully(self.stream)
                 return
             self._pings += 1
@@ -327,8 +380,9 @@ def _numbered(batch: Batch) -> Iterator[bytes]:
     return (b'%s,"seq":%d}' % (payload[:-1], number) for number, payload in enumerate(batch.payloads, first))
 
 
-def _count_unsent(parts: list[bytes], unsent: int, most: int) -> int:
-    """Return how many of the last frames, at most ``most``, did not go out whole if ``unsent`` bytes did not.
+def _count_unsent(parts: list[bytes], unsent: int, most: int) -> tuple[int, int]:
+    """Return how many of the last frames, at most ``most``, did not go out whole if ``unsent`` bytes did not, and how
+    many bytes of the first of these did.
 
     The last parts are the heads and payloads of these frames, in turn.
     """
@@ -336,7 +390,7 @@ def _count_unsent(parts: list[bytes], unsent: int, most: int) -> int:
     while unsent > 0 and count < most:
         count += 1
         unsent -= len(parts[-2 * count]) + len(parts[1 - 2 * count])
-    return count
+    return count, max(0, -unsent)
 
 
 async def serve_websocket(
