@@ -32,7 +32,10 @@ The codes (KS-n) are part of the HTTP API and never change their meaning; the te
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 __all__ = [
+    "HINTS",
     "AdoptionError",
     "BadBodyError",
     "BadPathError",
@@ -55,6 +58,7 @@ __all__ = [
     "SessionNotRunningError",
     "SessionRunningError",
     "StartupError",
+    "StartupReason",
     "UnauthorizedError",
     "ValueRangeError",
     "innermost",
@@ -192,6 +196,63 @@ class ExecuteError(RequestError):
         self.http_status = 408 if code == "timeout" else 400
 
 
+class StartupReason(StrEnum):
+    """Why a kernel did not start, for programs to act on; `HINTS` says to people what they can do."""
+
+    RUNNING_ALREADY = "running_already"
+    STARTING_ALREADY = "starting_already"
+    NO_ARGV = "no_argv"
+    NOT_FOUND = "not_found"
+    NOT_EXECUTABLE = "not_executable"
+    BAD_INTERPRETER = "bad_interpreter"
+    BAD_ARGUMENT = "bad_argument"
+    NO_RESOURCES = "no_resources"
+    SCRIPT_MISSING = "script_missing"
+    STARTUP_FAILED = "startup_failed"
+    EXITED = "exited"
+    KILLED = "killed"
+    NOT_CONNECTED = "not_connected"
+    SILENT = "silent"
+    NOT_REGISTERED = "not_registered"
+    GIVEN_UP = "given_up"
+    SHUTTING_DOWN = "shutting_down"
+    FAILED = "failed"
+
+
+HINTS = {
+    StartupReason.RUNNING_ALREADY: "Restart the session to have a new kernel.",
+    StartupReason.STARTING_ALREADY: "Wait for that to be done.",
+    StartupReason.NO_ARGV: "Create the session with an argv, or adopt a running kernel.",
+    StartupReason.NOT_FOUND: "Is the kernel's environment still where argv says? See `kcclient kernels`.",
+    StartupReason.NOT_EXECUTABLE: "Name a program, not a directory, and give it execute permission.",
+    StartupReason.BAD_INTERPRETER: "The program is there, but not what its first line names: reinstall it.",
+    StartupReason.BAD_ARGUMENT: "Look for zero bytes in argv and env, and for variables without a proper name.",
+    StartupReason.NO_RESOURCES: "The machine has no processes, descriptors, memory or disk space left for this user.",
+    StartupReason.SCRIPT_MISSING: "Check the path of the startup script.",
+    StartupReason.STARTUP_FAILED: "Run the startup command or script in a shell of your own, and see its exit code.",
+    StartupReason.EXITED: "What it printed says why; often a module is missing in the kernel's environment.",
+    StartupReason.KILLED: "SIGKILL from outside is most often for memory; SIGSEGV is a fault of native code.",
+    StartupReason.NOT_CONNECTED: "Does argv pass {connection_file} on? A slow one needs a longer connection_timeout.",
+    StartupReason.SILENT: "It may hang in its startup files: start it with fewer of them.",
+    StartupReason.NOT_REGISTERED: "Does the kernel know JEP 66? If not, give a protocol_version below 5.5.",
+    StartupReason.GIVEN_UP: "Start it again.",
+    StartupReason.SHUTTING_DOWN: "Start a server.",
+    StartupReason.FAILED: "The server's log says more.",
+}
+"""What people can do about each."""
+
+_REASONS = {
+    "KS-2": StartupReason.RUNNING_ALREADY,
+    "KS-6": StartupReason.NOT_CONNECTED,
+    "KS-7": StartupReason.NOT_CONNECTED,
+    "KS-8": StartupReason.EXITED,
+    "KS-13": StartupReason.STARTING_ALREADY,
+    "KS-14": StartupReason.EXITED,
+    "KS-16": StartupReason.SHUTTING_DOWN,
+    "KS-17": StartupReason.NOT_REGISTERED,
+}
+
+
 class StartupError(KallichoreError):
     """A kernel could not be started, restarted or adopted.
 
@@ -203,6 +264,7 @@ class StartupError(KallichoreError):
             spawned, 130 if its sockets could not be reached; None where there was no process.
         output: What the kernel printed while it started, both streams in order of arrival; None where there
             was no process.
+        reason: Why, in one of a few words; by default the one that the code mostly stands for.
     """
 
     def __init__(
@@ -213,11 +275,18 @@ class StartupError(KallichoreError):
         *,
         exit_code: int | None = None,
         output: str | None = None,
+        reason: StartupReason | None = None,
     ) -> None:
         super().__init__(message, details)
         self.code = code
         self.exit_code = exit_code
         self.output = output
+        self.reason = reason or _REASONS.get(code, StartupReason.FAILED)
+
+    @property
+    def hint(self) -> str:
+        """What people can do about it."""
+        return HINTS[self.reason]
 
 
 class AdoptionError(StartupError):

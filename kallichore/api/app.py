@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from hypercorn.typing import ASGIFramework
 from quart import Response, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 
 from kallichore.api.event_streams import accepts_events, answer_execution, answer_log
@@ -41,6 +41,9 @@ T = TypeVar("T")
 Handler = Callable[..., Awaitable[Any]]
 
 SPAN_ID = "x-span-id"
+
+LARGEST_STRANGERS_BODY = 1 << 16
+"""Bytes of a body at most without the token. Who has it may send widgets and notebooks of any size."""
 
 
 class _Segment(BaseConverter):
@@ -68,7 +71,10 @@ def _answer_error(error: KallichoreError) -> Response:
     body = ErrorBody(code=error.code, message=error.message, details=error.details)
     logger.error("%s: %s", error.code, error.message)
     if isinstance(error, StartupError) and not isinstance(error, AdoptionError):
-        return _json(to_json(StartupErrorBody(error=body, exit_code=error.exit_code, output=error.output)), 500)
+        answer = StartupErrorBody(
+            error=body, exit_code=error.exit_code, output=error.output, reason=error.reason, hint=error.hint
+        )
+        return _json(to_json(answer), 500)
     return _json(to_json(body), error.http_status)
 
 
@@ -77,6 +83,21 @@ def _span_id() -> str:
     if given is not None and given.isascii() and (given.isprintable() or not given):
         return given
     return str(uuid.uuid4())
+
+
+async def _read_body(*, has_token: bool) -> bytes:
+    """Return the request's body.
+
+    Raises:
+        RequestEntityTooLarge: It is larger than a stranger's may be.
+    """
+    most = float("inf") if has_token else LARGEST_STRANGERS_BODY
+    body = bytearray()
+    async for piece in request.body:
+        body += piece
+        if len(body) > most:
+            raise RequestEntityTooLarge
+    return bytes(body)
 
 
 def _log(operation: Operation, session_id: str | None, span_id: str) -> None:
@@ -95,7 +116,7 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
         over_tcp: Whether connections come over TCP, where Host and Origin are looked at.
     """
     app = QuartTrio(__name__, static_folder=None)
-    # The API has no limit for bodies (widgets and sessions may be large) and none for the time that a start takes.
+    # The API has no limit for bodies of those who have the token, see `_read_body`, and none for the time of a start.
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.url_map.converters["segment"] = _Segment
     app.url_map.merge_slashes = False
@@ -109,14 +130,13 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
                 logger.warning("Refused a request of another host or origin (%s)", operation.name)
                 return _empty(403)
             subject = [] if session_id is None else [decode_segment(session_id)]
-            if operation.needs_token and not is_authorized(request.headers.get("authorization"), token):
+            has_token = is_authorized(request.headers.get("authorization"), token)
+            if operation.needs_token and not has_token:
                 logger.warning("Refused %s: the bearer token is missing or wrong", operation.name)
                 raise UnauthorizedError("The bearer token is missing or wrong")
             _log(operation, subject[0] if subject else None, span_id)
             if operation.body is not None:
-                raw = await request.get_data(cache=False, as_text=False)
-                assert isinstance(raw, bytes)
-                body, ignored[:] = operation.parse(raw)
+                body, ignored[:] = operation.parse(await _read_body(has_token=has_token))
                 handler = handlers[operation.operation_id]
                 if operation.streams_execution and accepts_events(request):
                     response = await answer_execution(await handler(*subject, body, stream=True))

@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 import attrs
 
-from kallichore.errors import StartupError
+from kallichore.errors import StartupError, StartupReason
 from kallichore.kernel.environment import apply_actions
 from kallichore.kernel.shell_wrapper import choose_shell, wrap
 from kallichore.models.bodies import NewSession, StartupEnvironment, VarAction
@@ -83,7 +83,11 @@ def make_launch_plan(
         StartupError: ``KS-5``: there is no ``argv``, or the startup script is no file.
     """
     if not request.argv:
-        raise StartupError("KS-5", f"Session {request.session_id} has no argv to start; it can only adopt a kernel")
+        raise StartupError(
+            "KS-5",
+            f"Session {request.session_id} has no argv to start; it can only adopt a kernel",
+            reason=StartupReason.NO_ARGV,
+        )
     on_windows = surroundings.platform == "win32"
     environment = apply_actions({**surroundings.environment, **(inherited or {})}, actions, upper_case=on_windows)
     argv = [argument.replace(CONNECTION_FILE, connection_file) for argument in request.argv]
@@ -117,10 +121,16 @@ def make_launch_plan(
 
 
 def _find_script(script: str, working_directory: str, surroundings: Surroundings) -> str:
-    path = posixpath.join(surroundings.expand(working_directory), surroundings.expand(script))
+    """Return what the shell is to source."""
+    script = surroundings.expand(script)
+    path = posixpath.join(surroundings.expand(working_directory), script)
     if not surroundings.is_file(path):
-        raise StartupError("KS-5", f"The startup script {path} is not there, or is no file")
-    return path
+        raise StartupError(
+            "KS-5", f"The startup script {path} is not there, or is no file", reason=StartupReason.SCRIPT_MISSING
+        )
+    # Relative to the server's own directory, and the shell starts in the session's; a bare name it would look for in
+    # PATH.
+    return path if posixpath.isabs(path) else f"./{script}"
 
 
 def find_program(program: str, *, search_path: str, separator: str, is_file: Check, directory: str) -> str | None:

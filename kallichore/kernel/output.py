@@ -21,9 +21,11 @@ RECORD_HEAD = 1 << 14
 RECORD_TAIL = 3 << 14
 """Characters of a start's output that are kept: the first quarter tells what went wrong, the rest how it ended."""
 
+_MARKER_LINES = (f"{BEGIN_MARKER}\n", f"{SUCCESS_MARKER}\n")
+
 
 class LineSplitter:
-    """Decodes one stream and splits it into lines, each with its ending."""
+    """Decodes one stream and splits it into lines, each with its ending. Our markers are lines of their own."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -56,6 +58,10 @@ class LineSplitter:
         line = "".join((*self._partial, ending))
         self._partial.clear()
         self._partial_size = 0
+        for marker in _MARKER_LINES:
+            if line.endswith(marker):
+                # Before it stands what a startup file or command printed without an ending.
+                return [part for part in (line.removesuffix(marker), marker) if part]
         return [line] if line else []
 
 
@@ -122,6 +128,9 @@ class StartupRecord:
         lines = [f"Shell: {plan.shell}", f"Startup {plan.stage}: {plan.stage_argument}"]
         if self.succeeded:
             lines.append(f"The startup {plan.stage} succeeded. {kernel}")
+        elif stage != "exit":
+            late = f"startup {plan.stage}" if self.began else "shell's own startup"
+            lines.append(f"The {late} did not end in time, so the kernel was not started.")
         elif self.began:
             lines.append(f"The startup {plan.stage} failed, so the kernel was not started.")
         else:

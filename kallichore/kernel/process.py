@@ -19,8 +19,7 @@ from typing import Any, Protocol
 import attrs
 import trio
 
-ENDED_BY_SIGNAL = -1
-"""The exit code that the API reports where a signal ended a process."""
+from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 
 
 class Job(Protocol):
@@ -33,30 +32,6 @@ class Job(Protocol):
         """Let go of the job, which kills what is left of it."""
 
 
-@attrs.frozen
-class Ending:
-    """How a process ended.
-
-    Args:
-        pid: Its process id.
-        code: Its exit code; -1 if a signal ended it.
-        signal: That signal's name.
-        out_of_memory: Whether the machine killed a process of our control group for memory meanwhile.
-    """
-
-    pid: int
-    code: int
-    signal: str | None = None
-    out_of_memory: bool = False
-
-    def describe(self) -> str:
-        """Return how it ended, as the end of a sentence."""
-        if self.signal is None:
-            return f"exited with code {self.code}"
-        reason = ": the machine ran out of memory" if self.out_of_memory else ""
-        return f"was ended by signal {self.signal}{reason}"
-
-
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -65,13 +40,38 @@ def _signal_name(number: int) -> str:
 
 
 def _count_memory_kills() -> int:
-    """Return how many processes of our control group were killed for memory so far; 0 where that is not told."""
-    try:
+    """Return how many processes were killed for memory so far, in our control group and on the whole machine; 0 where
+    that is not told.
+    """
+    counters = []
+    with suppress(OSError):
         group = Path("/proc/self/cgroup").read_text().partition("0::")[2].strip()
-        events = Path(f"/sys/fs/cgroup{group}/memory.events").read_text()
-    except OSError:
+        counters.append(Path(f"/sys/fs/cgroup{group}/memory.events").read_text())
+    with suppress(OSError):
+        counters.append(Path("/proc/vmstat").read_text())
+    lines = (line.split() for counter in counters for line in counter.splitlines())
+    return sum(int(count) for name, count in lines if name == "oom_kill")
+
+
+def _own_peak() -> int:
+    """Return the most memory that this process ever had, in KiB; 0 where that is not told."""
+    if sys.platform == "win32":
         return 0
-    return sum(int(line.split()[1]) for line in events.splitlines() if line.startswith("oom_kill "))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _reap_ended(pid: int) -> tuple[int, int] | None:
+    """Reap a child that has ended; return its exit code and the most memory that it had, in KiB. None if it is gone.
+
+    Of all ways to reap, this is the one that tells what it used.
+    """
+    try:
+        _, status, usage = os.wait4(pid, 0)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status), usage.ru_maxrss
 
 
 @attrs.define(eq=False)
@@ -82,6 +82,7 @@ class KernelProcess:
     _job: Job | None = None
     """On Windows, what the kernel's descendants are ended by."""
     _memory_kills: int = attrs.field(factory=_count_memory_kills, init=False)
+    _inherited_peak: int = attrs.field(factory=_own_peak, init=False)
     _killed_by_us: bool = attrs.field(default=False, init=False)
     _waiting: trio.Lock = attrs.field(factory=trio.Lock, init=False, repr=False)
     ending: Ending | None = attrs.field(default=None, init=False)
@@ -143,18 +144,37 @@ class KernelProcess:
                 if sys.platform != "win32":
                     with suppress(ProcessLookupError, PermissionError):
                         os.killpg(self.pid, signal.SIGKILL)
-                self.ending = self._describe_end(await self._process.wait())
+                self.ending = await self._reap()
                 if self._job is not None:
                     self._job.close()
         return self.ending
 
-    def _describe_end(self, code: int) -> Ending:
+    async def _reap(self) -> Ending:
+        if sys.platform != "linux":
+            return self._describe_end(await self._process.wait())
+        reaped = _reap_ended(self.pid)
+        # Where that reaped it, subprocess finds nothing left, and takes it for the end.
+        code = await self._process.wait()
+        if reaped is None:
+            return self._describe_end(code)
+        code, peak = reaped
+        # A process begins with the peak of the one that made it, and with less it tells nothing of its own.
+        return self._describe_end(code, peak * 1024 if peak > self._inherited_peak else None)
+
+    def _describe_end(self, code: int, peak: int | None = None) -> Ending:
         if code >= 0:
-            return Ending(self.pid, code)
+            return Ending(self.pid, code, peak_memory_bytes=peak)
         name = _signal_name(-code)
-        # The machine kills with SIGKILL. The count is our control group's: an own kill, or another signal, is no proof.
+        # The machine kills with SIGKILL. The count is not this process's: an own kill, or another signal, is no proof.
         suspect = name == "SIGKILL" and not self._killed_by_us
-        return Ending(self.pid, ENDED_BY_SIGNAL, name, suspect and _count_memory_kills() > self._memory_kills)
+        return Ending(
+            self.pid,
+            ENDED_BY_SIGNAL,
+            name,
+            out_of_memory=suspect and _count_memory_kills() > self._memory_kills,
+            killed_by_us=self._killed_by_us,
+            peak_memory_bytes=peak,
+        )
 
     async def _wait_unreaped(self) -> None:
         """Wait for the end without reaping, where the system has a way to."""

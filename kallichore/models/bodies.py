@@ -12,6 +12,8 @@ from typing import Any
 
 import attrs
 
+from kallichore.errors import StartupReason
+
 
 class Status(StrEnum):
     """What a session's kernel is doing."""
@@ -23,6 +25,16 @@ class Status(StrEnum):
     BUSY = "busy"
     OFFLINE = "offline"
     EXITED = "exited"
+
+
+class ExitCause(StrEnum):
+    """Why a kernel ended."""
+
+    REQUESTED = "requested"
+    EXITED = "exited"
+    SIGNAL = "signal"
+    OUT_OF_MEMORY = "out_of_memory"
+    KILLED_FROM_OUTSIDE = "killed_from_outside"
 
 
 class SessionMode(StrEnum):
@@ -236,6 +248,32 @@ class ExecuteReply:
 
 
 @attrs.frozen(kw_only=True)
+class RunningRequest:
+    """What a kernel was executing."""
+
+    msg_id: str
+    code: str
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class KernelExit:
+    """How a session's latest kernel ended, and what is known of why."""
+
+    text: str
+    cause: ExitCause
+    time: datetime
+    process_id: int
+    exit_code: int
+    signal: str | None = None
+    requested_by: str | None = None
+    running: RunningRequest | None = None
+    memory_bytes: int | None = None
+    peak_memory_bytes: int | None = None
+    last_words: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
 class ActiveSession:
     """A session as the API shows it."""
 
@@ -262,6 +300,7 @@ class ActiveSession:
     busy_seconds: int
     socket_path: str | None
     history: tuple[ExecutionHistoryEntry, ...] | None = None
+    last_exit: KernelExit | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -306,3 +345,5 @@ class StartupErrorBody:
     error: ErrorBody
     exit_code: int | None = None
     output: str | None = None
+    reason: StartupReason | None = None
+    hint: str | None = None

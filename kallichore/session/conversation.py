@@ -14,8 +14,9 @@ import attrs
 import msgspec
 
 from kallichore.errors import ExecutionCancelledError, KallichoreError, KernelDiedError
-from kallichore.models.bodies import NewSession, Status
+from kallichore.models.bodies import KernelExit, NewSession, ResourceUsage, RunningRequest, Status
 from kallichore.session.execution_queue import ExecutionQueue
+from kallichore.session.exit_report import running_request
 from kallichore.session.history import History
 from kallichore.session.replay import Journal
 from kallichore.session.status import SessionStatus, StatusEvent
@@ -73,6 +74,10 @@ class Conversation:
     input_prompt: str = ""
     continuation_prompt: str = ""
     kernel_info: dict[str, Any] = attrs.field(factory=dict)
+    resource_usage: ResourceUsage | None = None
+    """What the kernel's processes used when they were last looked at."""
+    last_exit: KernelExit | None = None
+    """How the latest kernel ended."""
     log_output: Callable[[str, str], None] = _ignore
     """Is given what the kernel's process prints: stream and line."""
     held: list[ClientMessage] = attrs.field(factory=list)
@@ -133,6 +138,13 @@ class Conversation:
         if directory is not None and directory != self.working_directory:
             self.working_directory = directory
             self.say("workingDirChanged", directory)
+
+    def running(self, now: float) -> RunningRequest | None:
+        """Return what the kernel is executing."""
+        message = self.queue.active
+        if message is None:
+            return None
+        return running_request(message.msg_id, self.history.code_of(message.msg_id), self.status.busy_time(now))
 
     def drop_pending(self, why: str) -> None:
         """Forget the executions that wait, and the kernel's open question, since what asked it is interrupted.

@@ -222,6 +222,11 @@ class History:
         except UNREADABLE:
             pass
 
+    def code_of(self, msg_id: str) -> str:
+        """Return the code of an execution, shortened; empty if it is not known."""
+        entry = self._entries.get(msg_id)
+        return "" if entry is None else entry.input.text()
+
     def entries(self, latest: int = MOST_ENTRIES) -> tuple[ExecutionHistoryEntry, ...]:
         """Return the ``latest`` entries, oldest first."""
         entries = list(self._entries.values())

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kallichore.errors import StartupError
+from kallichore.errors import StartupError, StartupReason
 from kallichore.wire.connection_info import to_file
 
 
@@ -29,7 +29,11 @@ def open_kernel_file(path: Path, document: dict[str, Any]) -> Iterator[Path]:
         with open(descriptor, "wb") as file:
             file.write(to_file(document))
     except OSError as error:
-        raise StartupError("KS-5", f"Could not write the kernel's connection file {path}: {error.strerror}") from error
+        raise StartupError(
+            "KS-5",
+            f"Could not write the kernel's connection file {path}: {error.strerror}",
+            reason=StartupReason.NO_RESOURCES,
+        ) from error
     try:
         yield path
     finally:

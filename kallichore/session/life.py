@@ -11,26 +11,31 @@ asked for has a bound.
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
 import zmq
 
-from kallichore.errors import StartupError
+from kallichore.errors import StartupError, StartupReason
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.output import LineSplitter, StartupRecord
-from kallichore.kernel.process import Ending, KernelProcess, open_kernel_process
+from kallichore.kernel.ending import Ending
+from kallichore.kernel.process import KernelProcess, open_kernel_process
 from kallichore.kernel.working_directory import read_working_directory
 from kallichore.models.bodies import ConnectionInfo
-from kallichore.session.conversation import Conversation
+from kallichore.session.conversation import CLEARS_ALL, Conversation
+from kallichore.session.exit_report import LAST_WORDS, Circumstances, make_exit_report
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.flood import PAUSE, FloodGauge
 from kallichore.session.heartbeat import HeartbeatMonitor
@@ -84,9 +89,12 @@ class KernelLife:
     failure: StartupError | None = None
     in_handshake: bool = False
     restarting: bool = False
+    requested_by: str | None = None
+    """What asked the kernel to end."""
     stop_asked: trio.Event = attrs.field(factory=trio.Event)
     hurry: trio.Event = attrs.field(factory=trio.Event)
     over: trio.Event = attrs.field(factory=trio.Event)
+    _last_words: deque[str] = attrs.field(factory=lambda: deque(maxlen=LAST_WORDS))
     _kernel_info: Pending[KernelMessage] = attrs.field(factory=Pending)
     _heartbeat_answered: trio.Event = attrs.field(factory=trio.Event)
     _iopub_heard: trio.Event = attrs.field(factory=trio.Event)
@@ -119,6 +127,8 @@ class KernelLife:
             return
         assert self.channels is not None
         self.conversation.history.begin(message, time.time_ns() // 1_000_000)
+        if message.msg_type == CLEARS_ALL:
+            self.requested_by = self.requested_by or CLEARS_ALL
         try:
             self.channels.send(message.channel, to_kernel(message, self.sender, utc_date()))
         except zmq.ZMQError as error:
@@ -193,6 +203,7 @@ class KernelLife:
 
     def _fail(self, error: StartupError) -> None:
         self.failure = self.failure or error
+        self.requested_by = self.requested_by or "failed start"
         self.ask_to_stop()
 
     async def _connect(
@@ -206,7 +217,7 @@ class KernelLife:
             nursery.start_soon(self._beat, channels)
             await self._heartbeat_answered.wait()
         if within.cancelled_caught:
-            what = "its heartbeat" if channels.all_connected else "all of its sockets"
+            what = "its heartbeat" if channels.all_connected else "its sockets " + ", ".join(channels.unconnected)
             raise _could_not_connect(
                 "KS-7", f"The kernel did not answer on {what} within {self.connection_timeout:g} seconds"
             )
@@ -274,7 +285,7 @@ class KernelLife:
     def _kernel_info_is_lost(self) -> None:
         if not self.started.is_settled:
             text = f"The kernel fell silent before it told who it is, for more than {self.connection_timeout:g} seconds"
-            self._kernel_info.fail(_could_not_connect("KS-7", text))
+            self._kernel_info.fail(StartupError("KS-7", text, exit_code=NOT_CONNECTED, reason=StartupReason.SILENT))
 
     async def drain(self) -> None:
         """Take in what a kernel that has ended said last, for at most the configured time."""
@@ -301,6 +312,8 @@ class KernelLife:
 
     def _tell_output(self, name: str, lines: Sequence[str]) -> None:
         for line in lines:
+            if name == "stderr":
+                self._last_words.append(line)
             if self.started.is_settled or self.record.add(line):
                 self.conversation.say_output(name, line)
 
@@ -368,7 +381,7 @@ class KernelLife:
         """Say how it ended, in the fixed order, and settle a start that came to nothing."""
         was_asked = self.stop_asked.is_set()
         error = None if self.started.is_settled else self._startup_error(plan, ending)
-        text = f"Kernel process {ending.pid} {ending.describe()}"
+        text = self._report(ending)
         if not was_asked and (ending.code != 0 or error is not None):
             self.conversation.say_output("stderr", f"[kallichore] {text}\n")
         logger.info("[session %s] %s", self.sender.session, text)
@@ -385,13 +398,39 @@ class KernelLife:
             stage = "handshake" if self.failure.code == "KS-17" else "sockets"
             details = self.failure.details or self.record.diagnose(plan, stage)
             code = None if self.failure.code == "KS-17" else NOT_CONNECTED
-            return StartupError(self.failure.code, self.failure.message, details, exit_code=code, output=output)
+            return StartupError(
+                self.failure.code,
+                self.failure.message,
+                details,
+                exit_code=code,
+                output=output,
+                reason=self.failure.reason,
+            )
         if self.stop_asked.is_set():
-            text = "The start was given up because the kernel was asked to stop"
-            return StartupError("KS-8", text, exit_code=ending.code, output=output)
+            text, reason = "The start was given up because the kernel was asked to stop", StartupReason.GIVEN_UP
+            return StartupError("KS-8", text, exit_code=ending.code, output=output, reason=reason)
         api_code = "KS-14" if self.in_handshake else "KS-8"
         text = f"The kernel's process {ending.describe()} while it was starting"
-        return StartupError(api_code, text, self.record.diagnose(plan, "exit"), exit_code=ending.code, output=output)
+        if plan.stage is not None and not self.record.succeeded:
+            reason = StartupReason.STARTUP_FAILED
+        else:
+            reason = StartupReason.EXITED if ending.signal is None else StartupReason.KILLED
+        details = self.record.diagnose(plan, "exit")
+        return StartupError(api_code, text, details, exit_code=ending.code, output=output, reason=reason)
+
+    def _report(self, ending: Ending) -> str:
+        """Keep what is known of the kernel's end, and return it in words."""
+        usage = self.conversation.resource_usage
+        known = Circumstances(
+            ending,
+            datetime.now(UTC),
+            self.requested_by,
+            self.conversation.running(trio.current_time()),
+            None if usage is None else usage.memory_bytes,
+            self._last_words,
+        )
+        report = self.conversation.last_exit = make_exit_report(known)
+        return report.text
 
     async def run_adopted(self, info: ConnectionInfo, when_connected: Callable[[], None]) -> None:
         """Look after a kernel that somebody else launched, until one of its connections is lost.
@@ -453,7 +492,26 @@ async def _spawn(plan: LaunchPlan) -> KernelProcess:
         return await open_kernel_process(plan.argv, plan.environment, plan.working_directory)
     except OSError as error:
         text = f"Could not start {plan.argv[0]}: {error.strerror or error}"
-        raise StartupError("KS-5", text, exit_code=error.errno) from error
+        raise StartupError("KS-5", text, exit_code=error.errno, reason=_spawn_reason(plan.argv[0], error)) from error
     except ValueError as error:
         # A zero byte in an argument or a value, or a variable's name that is empty or has an "=" in it.
-        raise StartupError("KS-5", f"Could not start {plan.argv[0]}: {error}") from error
+        text = f"Could not start {plan.argv[0]}: {error}"
+        raise StartupError("KS-5", text, reason=StartupReason.BAD_ARGUMENT) from error
+
+
+def _spawn_reason(program: str, error: OSError) -> StartupReason:
+    match error.errno:
+        case errno.ENOENT if Path(program).exists():
+            # It is there, so what it names in its first line is not.
+            return StartupReason.BAD_INTERPRETER
+        case errno.ENOENT | errno.ENOTDIR:
+            return StartupReason.NOT_FOUND
+        case errno.EACCES | errno.EPERM | errno.EISDIR:
+            return StartupReason.NOT_EXECUTABLE
+        case errno.ENOEXEC:
+            return StartupReason.BAD_INTERPRETER
+        case errno.E2BIG | errno.ENAMETOOLONG:
+            return StartupReason.BAD_ARGUMENT
+        case errno.EAGAIN | errno.ENOMEM | errno.EMFILE | errno.ENFILE | errno.ENOSPC:
+            return StartupReason.NO_RESOURCES
+    return StartupReason.FAILED

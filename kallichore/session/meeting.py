@@ -16,7 +16,7 @@ import attrs
 import trio
 import zmq
 
-from kallichore.errors import ConnectionInfoError, StartupError
+from kallichore.errors import ConnectionInfoError, StartupError, StartupReason
 from kallichore.kernel.launch_plan import safe_name
 from kallichore.kernel.ports import PortReservation, reserve_ports
 from kallichore.models.bodies import ConnectionInfo
@@ -75,7 +75,7 @@ class MeetingPlace:
         try:
             ports = self._reserve()
         except ConnectionInfoError as error:
-            raise StartupError("KS-5", error.message) from error
+            raise StartupError("KS-5", error.message, reason=StartupReason.NO_RESOURCES) from error
         self.info = info = self._to_info(ports)
 
         async def meet() -> ConnectionInfo:
@@ -107,7 +107,8 @@ class MeetingPlace:
                     open_registration(self.facilities.context, Signer(self.key))
                 )
             except zmq.ZMQError as error:
-                raise StartupError("KS-17", f"Could not bind the registration socket: {error}") from error
+                text = f"Could not bind the registration socket: {error}"
+                raise StartupError("KS-17", text, reason=StartupReason.NO_RESOURCES) from error
             document = registration_document(registration.port, self.key)
             path = stack.enter_context(open_kernel_file(self._file("registration"), document))
 

@@ -119,6 +119,10 @@ class SessionStatus:
         """Return whole seconds since the kernel became idle or exited, or the session was created; else 0."""
         return 0 if self.idle_since is None else int(now - self.idle_since)
 
+    def busy_time(self, now: float) -> float:
+        """Return the seconds since the kernel became busy; 0 if it is not."""
+        return 0.0 if self.busy_since is None else now - self.busy_since
+
     def busy_seconds(self, now: float) -> int:
-        """Return whole seconds since the kernel became busy; 0 if it is not."""
-        return 0 if self.busy_since is None else int(now - self.busy_since)
+        """Return `busy_time` in whole seconds."""
+        return int(self.busy_time(now))

@@ -27,6 +27,7 @@ from kallichore.errors import (
     ProcessNotFoundError,
     SessionNotRunningError,
     StartupError,
+    StartupReason,
     innermost,
 )
 from kallichore.kernel.inheritance import Inheritance
@@ -94,7 +95,6 @@ class Session:
     """Its clients."""
     created: datetime = attrs.field(init=False)
     initial_env: dict[str, str] = attrs.field(factory=dict, init=False)
-    resource_usage: ResourceUsage | None = attrs.field(default=None, init=False)
     deleted: trio.Event = attrs.field(factory=trio.Event, init=False)
     closed: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the session is over, deleted or with its server."""
@@ -199,11 +199,12 @@ class Session:
             ),
             status=self.status,
             kernel_info=conversation.kernel_info,
-            resource_usage=self.resource_usage,
+            resource_usage=conversation.resource_usage,
             idle_seconds=conversation.status.idle_seconds(now),
             busy_seconds=conversation.status.busy_seconds(now),
             socket_path=self.audience.socket_path,
             history=conversation.history.entries(RECENT_ENTRIES),
+            last_exit=conversation.last_exit,
         )
 
     # Its clients
@@ -266,7 +267,7 @@ class Session:
 
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
-        self.resource_usage = usage
+        self.conversation.resource_usage = usage
         self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
 
     def execute(self, code: str, **content: Any) -> AbstractAsyncContextManager[Execution]:
@@ -301,7 +302,11 @@ class Session:
 
     def _begin(self, life: KernelLife) -> Pending[dict[str, Any]]:
         if not self.request.argv:
-            raise StartupError("KS-5", f"Session {self.session_id} has no argv to start; it can only adopt a kernel")
+            raise StartupError(
+                "KS-5",
+                f"Session {self.session_id} has no argv to start; it can only adopt a kernel",
+                reason=StartupReason.NO_ARGV,
+            )
         if self._closing:
             raise StartupError("KS-16", "The server is shutting down")
         self._set_life(life)
@@ -430,10 +435,11 @@ class Session:
         self.conversation.drop_pending("the kernel was killed")
         self.conversation.queue.clear()
         process = None if self._life is None else self._life.process
-        if process is None:
+        if self._life is None or process is None:
             raise NoProcessError(f"Session {self.session_id} has no process of this server: never started, or adopted")
         try:
             process.kill()
+            self._life.requested_by = "kill"
         except OSError as error:
             text = f"Could not kill process {process.pid} of session {self.session_id}"
             raise ProcessNotFoundError(text, f"The signal could not be sent: {error}") from error
@@ -453,13 +459,18 @@ class Session:
             # A job that the supervisor has not taken up yet is a start or an adoption of this very moment.
             raise StartupError("KS-13", f"Session {self.session_id} is starting or restarting already")
         if not self.request.argv and self._life is None:
-            raise StartupError("KS-5", f"Session {self.session_id} has no argv to start; it can only adopt a kernel")
+            raise StartupError(
+                "KS-5",
+                f"Session {self.session_id} has no argv to start; it can only adopt a kernel",
+                reason=StartupReason.NO_ARGV,
+            )
         self._take_options(options or RestartSession())
         if self._life is None:
             await self._begin(self._make_life()).wait()
             return
         self._restart = restart = Pending[dict[str, Any]]()
         self._give_job(lambda: self._start_again(restart))
+        self._life.requested_by = "restart"
         self._life.ask_to_stop(restarting=True)
         await restart.wait()
 
@@ -502,6 +513,7 @@ class Session:
             self._restart = None
             self._job = None
         if self._life is not None:
+            self._life.requested_by = self._life.requested_by or ("delete" if self.deleted.is_set() else "shutdown")
             self._life.ask_to_stop(hurry=hurry)
 
     async def wait_ended(self) -> None:
@@ -544,7 +556,7 @@ class Session:
             life.process = None
             self._change(StatusEvent.EXITED, text)
             self.conversation.say("exited", ending.code)
-        life.started.fail(StartupError("KS-16", text))
+        life.started.fail(StartupError("KS-16", text, reason=StartupReason.FAILED))
 
     def close(self) -> None:
         """Give up what the session holds: a start that did not begin, reserved ports, the journal's file, its

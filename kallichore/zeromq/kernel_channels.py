@@ -88,13 +88,13 @@ class KernelChannels:
     Attributes:
         sockets: The socket of each channel.
         signer: Signs what is sent and checks what comes.
-        all_connected: Whether all five have been connected.
+        unconnected: The channels that have not been connected yet.
     """
 
     def __init__(self, sockets: dict[Channel, TrioSocket], monitors: dict[Channel, _Monitor], signer: Signer) -> None:
         self.sockets = sockets
         self.signer = signer
-        self.all_connected = False
+        self.unconnected = list(_KINDS)
         self._monitors = monitors
 
     def send(self, channel: str, parts: MessageParts) -> None:
@@ -108,11 +108,19 @@ class KernelChannels:
     async def wait_connected(self) -> None:
         """Wait until all five connections have done ZeroMQ's handshake. Cancelling it leaves them trying."""
         async with trio.open_nursery() as nursery:
-            for monitor in self._monitors.values():
-                nursery.start_soon(monitor.wait_connected)
-        self.all_connected = True
+            for channel in self._monitors:
+                nursery.start_soon(self._wait_connected, channel)
         for channel in self._monitors.keys() - _STAY_MONITORED:
             self._monitors.pop(channel).close()
+
+    async def _wait_connected(self, channel: Channel) -> None:
+        await self._monitors[channel].wait_connected()
+        self.unconnected.remove(channel)
+
+    @property
+    def all_connected(self) -> bool:
+        """Whether all five have been connected."""
+        return not self.unconnected
 
     async def wait_all_lost(self) -> None:
         """Wait until the kernel has closed its connections: then all that it sent is here. After `wait_connected`."""

@@ -14,6 +14,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from kallichore.api.operations import OPERATIONS, Operation
+from kallichore.errors import StartupReason
 from kallichore.models import bodies
 from kallichore.models.converter import REQUIRED, unstructure
 from kernels import body, execute, open_client, open_started
@@ -32,6 +33,8 @@ MODELS = {
     "execution_queue": bodies.ExecutionQueue,
     "resourceUsage": bodies.ResourceUsage,
     "activeSession": bodies.ActiveSession,
+    "kernelExit": bodies.KernelExit,
+    "runningRequest": bodies.RunningRequest,
     "sessionList": bodies.SessionList,
     "executeRequest": bodies.ExecuteRequest,
     "executeOutput": bodies.ExecuteOutput,
@@ -49,6 +52,8 @@ ENUMS = {
     "interrupt_mode": bodies.InterruptMode,
     "startupEnvironment": bodies.StartupEnvironment,
     "varActionType": bodies.VarActionType,
+    "startupReason": StartupReason,
+    "exitCause": bodies.ExitCause,
 }
 
 
@@ -78,7 +83,7 @@ def _json_type(hint: Any) -> str:
             return name
     if hint in (datetime, bodies.LogLevel):
         return "string"
-    return {str: "string", int: "integer", bool: "boolean"}[hint]
+    return {str: "string", int: "integer", float: "number", bool: "boolean"}[hint]
 
 
 def _described_type(schema: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from kallichore.kernel.process import Ending, KernelProcess, open_kernel_process
+from kallichore.kernel.ending import Ending
+from kallichore.kernel.process import KernelProcess, open_kernel_process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals are POSIX")
 

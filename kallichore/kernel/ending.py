@@ -1,0 +1,36 @@
+"""How a kernel's process ended. [pure]"""
+
+from __future__ import annotations
+
+import attrs
+
+ENDED_BY_SIGNAL = -1
+"""The exit code that the API reports where a signal ended a process."""
+
+
+@attrs.frozen
+class Ending:
+    """How a process ended.
+
+    Args:
+        pid: Its process id.
+        code: Its exit code; -1 if a signal ended it.
+        signal: That signal's name.
+        out_of_memory: Whether the machine killed a process for memory meanwhile, and this was none of our own kills.
+        killed_by_us: Whether `KernelProcess.kill` was called.
+        peak_memory_bytes: The most memory that the process had; None where the system does not tell.
+    """
+
+    pid: int
+    code: int
+    signal: str | None = None
+    out_of_memory: bool = False
+    killed_by_us: bool = attrs.field(default=False, eq=False)
+    peak_memory_bytes: int | None = attrs.field(default=None, eq=False)
+
+    def describe(self) -> str:
+        """Return how it ended, as the end of a sentence."""
+        if self.signal is None:
+            return f"exited with code {self.code}"
+        reason = ": the machine ran out of memory" if self.out_of_memory else ""
+        return f"was ended by signal {self.signal}{reason}"
