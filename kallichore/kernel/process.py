@@ -65,8 +65,10 @@ def _own_peak() -> int:
 def _reap_ended(pid: int) -> tuple[int, int] | None:
     """Reap a child that has ended; return its exit code and the most memory that it had, in KiB. None if it is gone.
 
-    Of all ways to reap, this is the one that tells what it used.
+    Of all ways to reap, this is the one that tells what it used. None also where it is not done this way.
     """
+    if sys.platform != "linux":
+        return None
     try:
         _, status, usage = os.wait4(pid, 0)
     except ChildProcessError:
@@ -150,8 +152,6 @@ class KernelProcess:
         return self.ending
 
     async def _reap(self) -> Ending:
-        if sys.platform != "linux":
-            return self._describe_end(await self._process.wait())
         reaped = _reap_ended(self.pid)
         # Where that reaped it, subprocess finds nothing left, and takes it for the end.
         code = await self._process.wait()

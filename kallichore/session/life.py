@@ -28,9 +28,9 @@ import trio
 import zmq
 
 from kallichore.errors import StartupError, StartupReason
+from kallichore.kernel.ending import Ending
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.output import LineSplitter, StartupRecord
-from kallichore.kernel.ending import Ending
 from kallichore.kernel.process import KernelProcess, open_kernel_process
 from kallichore.kernel.working_directory import read_working_directory
 from kallichore.models.bodies import ConnectionInfo

@@ -10,7 +10,7 @@ Appending is on the path of every message, so it is a few additions around ``deq
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -19,7 +19,7 @@ import attrs
 
 
 class Overflow(Protocol):
-    """Where a journal's older messages go: a queue of bytes, first in, first out."""
+    """Where older messages go: a queue of bytes, first in, first out. The journal knows where each begins."""
 
     @property
     def size(self) -> int:
@@ -28,11 +28,11 @@ class Overflow(Protocol):
     def push(self, payload: bytes) -> bool:
         """Add a message at the end; False if it could not be kept (no space)."""
 
-    def read(self, skip: int, count: int, max_bytes: int) -> list[bytes]:
-        """Return up to ``count`` messages behind the first ``skip``, at least one, about ``max_bytes`` in all."""
+    def read(self, skip: int, sizes: Sequence[int]) -> list[bytes]:
+        """Return messages of these sizes, behind ``skip`` bytes of others."""
 
-    def drop(self, count: int) -> None:
-        """Forget the first ``count`` messages."""
+    def drop(self, size: int) -> None:
+        """Forget so many bytes at the start, which are whole messages."""
 
 
 class Batch(NamedTuple):
@@ -58,6 +58,16 @@ class _Offsets:
     def between(self, start: int, end: int) -> int:
         """Return the bytes of the messages from number ``start`` up to ``end``."""
         return self._offsets[end - self._forgotten] - self._offsets[start - self._forgotten]
+
+    def sizes(self, start: int, end: int, most_bytes: int) -> list[int]:
+        """Return the sizes of the messages from number ``start`` on: at least one, before ``end``, and about so many
+        bytes in all.
+        """
+        offsets = self._offsets
+        first = start - self._forgotten
+        behind = bisect_right(offsets, offsets[first] + most_bytes, first + 1, end - self._forgotten + 1) - 1
+        behind = max(behind, first + 1)
+        return [offsets[index + 1] - offsets[index] for index in range(first, behind)]
 
     def cut(self, start: int, end: int, most_bytes: int) -> int:
         """Return the first number from which on up to ``end`` there are at most so many bytes; at least ``start``."""
@@ -121,17 +131,17 @@ class Journal:
             if self.first < self.needed:
                 self._forget_before(self.first + 1)
                 continue
-            payload = self._memory.popleft()
-            self.memory_bytes -= len(payload)
-            while self._overflowed and self.overflow.size + len(payload) > self.file_limit:
-                self.overflow.drop(1)
-                self._overflowed -= 1
+            size = len(self._memory[0])
+            while self._overflowed and self.overflow.size + size > self.file_limit:
+                self._forget_before(self.first + 1)
                 self.dropped += 1
-            if len(payload) <= self.file_limit and self.overflow.push(payload):
+            payload = self._memory.popleft()
+            self.memory_bytes -= size
+            if size <= self.file_limit and self.overflow.push(payload):
                 self._overflowed += 1
             else:
                 # What cannot be kept leaves a gap, and a gap has to be at the front: all that is older goes too.
-                self.overflow.drop(self._overflowed)
+                self.overflow.drop(self.overflow.size)
                 self.dropped += self._overflowed + 1
                 self._overflowed = 0
         self._offsets.forget(self.first)
@@ -139,7 +149,7 @@ class Journal:
     def _forget_before(self, number: int) -> None:
         overflowed = min(number - self.first, self._overflowed)
         if overflowed:
-            self.overflow.drop(overflowed)
+            self.overflow.drop(self._offsets.between(self.first, self.first + overflowed))
             self._overflowed -= overflowed
         self.memory_bytes -= self._offsets.between(self.first, number)
         for _ in range(number - self.first):
@@ -150,7 +160,9 @@ class Journal:
         start = max(position, self.first)
         skip = start - self.first
         if skip < self._overflowed:
-            payloads = self.overflow.read(skip, min(max_messages, self._overflowed - skip), max_bytes)
+            end = start + min(max_messages, self._overflowed - skip)
+            before = self._offsets.between(self.first, start)
+            payloads = self.overflow.read(before, self._offsets.sizes(start, end, max_bytes))
         else:
             payloads, size = [], 0
             skip -= self._overflowed
