@@ -43,6 +43,15 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def audit(session: nox.Session) -> None:
+    """Look for known weaknesses: in the versions that we pin (asks PyPI about each), and by pattern in our own code."""
+    session.install(*CONSTRAINTS, "-e", ".[audit]")
+    session.run("bandit", "--quiet", "--recursive", "--configfile", "pyproject.toml", "kallichore")
+    # All that is pinned is in the file, so nothing has to be resolved; what nothing is known about is a failure.
+    session.run("pip-audit", "--strict", "--disable-pip", "--no-deps", "-r", "requirements/constraints.txt")
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install(*CONSTRAINTS, "-e", ".[docs]")
@@ -91,7 +100,7 @@ def binary(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def constraints(session: nox.Session) -> None:
     """Renew requirements/constraints.txt: the newest of everything for the oldest Python, which needs most."""
-    session.install("--upgrade", "-e", ".[benchmarks,dev,docs,packaging,tests]")
+    session.install("--upgrade", "-e", ".[audit,benchmarks,dev,docs,packaging,tests]")
     frozen = session.run("python", "-m", "pip", "freeze", "--exclude-editable", silent=True)
     file = Path("requirements/constraints.txt")
     head = [line for line in file.read_text().splitlines() if line.startswith("#")]

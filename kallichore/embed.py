@@ -182,8 +182,8 @@ async def _open_listeners(
         return list(listeners), ServerAddress(transport="tcp", port=port, base_path=f"http://127.0.0.1:{port}")
     if config.transport == "socket":
         path = config.unix_socket or _socket_path(config)
-        listener = await stack.enter_async_context(open_unix_listener(path))
-        return [listener], ServerAddress(transport="socket", socket_path=str(path))
+        owners = await stack.enter_async_context(open_unix_listener(path))
+        return [owners], ServerAddress(transport="socket", socket_path=str(path))
     from kallichore.transport.named_pipe import open_pipe_listener
 
     name = rf"\\.\pipe\kallichore-{os.getpid()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,15 @@ def statuses_of(messages: list[dict[str, Any]]) -> list[str]:
 async def run_code(channel: ChannelClient, code: str) -> str:
     """Execute code and return what its streams say."""
     return text_of(await execute(channel, code))
+
+
+async def ask_until(client: ApiClient, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Ask for the session until ``wanted`` holds for it, and return it."""
+    with trio.fail_after(REAL_TIME):
+        while True:
+            session: dict[str, Any] = await client.call("GET", session_path("s"))
+            if wanted(session):
+                return session
 
 
 async def wait_ended(pid: int) -> None:

@@ -29,7 +29,7 @@ async def test_run_hands_out_a_server_that_listens(private_place: Path) -> None:
         nursery.cancel_scope.cancel()
 
     assert session.process_id is None
-    with pytest.raises(OSError, match="connect"):
+    with pytest.raises(OSError, match="Could not reach"):
         await ApiClient(address_of(server)).call("GET", "/status")
 
 

@@ -8,6 +8,7 @@ matched as they were sent: percent-escapes are decoded only in a session's id, s
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -41,6 +42,11 @@ T = TypeVar("T")
 Handler = Callable[..., Awaitable[Any]]
 
 SPAN_ID = "x-span-id"
+
+LONGEST_WARNING = 2000
+"""Characters of a warning at most: clients refuse responses with long heads."""
+
+_UNFIT_FOR_A_HEADER = re.compile(r"[^ -~]")
 
 LARGEST_STRANGERS_BODY = 1 << 16
 """Bytes of a body at most without the token. Who has it may send widgets and notebooks of any size."""
@@ -100,6 +106,12 @@ async def _read_body(*, has_token: bool) -> bytes:
     return bytes(body)
 
 
+def _in_one_line(paths: list[str]) -> str:
+    """Return paths for a header and a log line. They are a client's words: any characters, and any number of them."""
+    text = _UNFIT_FOR_A_HEADER.sub("?", ", ".join(f'"{path}"' for path in paths))
+    return text if len(text) <= LONGEST_WARNING else text[:LONGEST_WARNING] + "..."
+
+
 def _log(operation: Operation, session_id: str | None, span_id: str) -> None:
     if operation.log_level is not None:
         subject = "" if session_id is None else f"({session_id})"
@@ -144,6 +156,8 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
                     response = _json(to_json(await handler(*subject, body)), 200)
             elif operation.reads_log:
                 response = answer_log(await handlers[operation.operation_id](*subject), request)
+            elif operation.text_type is not None:
+                response = Response(await handlers[operation.operation_id](*subject), content_type=operation.text_type)
             else:
                 response = _json(to_json(await handlers[operation.operation_id](*subject)), 200)
         except KallichoreError as error:
@@ -151,9 +165,9 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
         if response.content_type != "text/plain; charset=utf-8":
             response.headers[SPAN_ID] = span_id
         if ignored:
-            paths = ", ".join(f'"{path}"' for path in ignored)
+            paths = _in_one_line(ignored)
             logger.warning("%s: ignored unknown members [%s]", operation.name, paths)
-            response.headers["warning"] = f"Ignored unknown members: [{paths}]".encode("ascii", "replace").decode()
+            response.headers["warning"] = f"Ignored unknown members: [{paths}]"
         return response
 
     def add(operation: Operation) -> None:

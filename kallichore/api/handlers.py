@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
 from kallichore.api.app import Handler
@@ -97,6 +98,15 @@ def make_handlers(server: Server, channel_path: ChannelPath | None) -> dict[str,
     async def server_status() -> ServerStatus:
         return server.status()
 
+    @cache
+    def exporter() -> Callable[[], bytes]:
+        from kallichore.server.metrics import make_exporter  # 25 ms that no start has to wait for
+
+        return make_exporter(server.counters)
+
+    async def server_metrics() -> bytes:
+        return exporter()()
+
     async def client_heartbeat(body: ClientHeartbeat) -> None:
         server.client_heartbeat(body.process_id)
 
@@ -124,6 +134,7 @@ def make_handlers(server: Server, channel_path: ChannelPath | None) -> dict[str,
         "server-logs": server_logs,
         "shutdown-server": shutdown_server,
         "server-status": server_status,
+        "server-metrics": server_metrics,
         "client-heartbeat": client_heartbeat,
         "get-server-configuration": get_server_configuration,
         "set-server-configuration": set_server_configuration,

@@ -20,6 +20,8 @@ from kallichore.models.converter import parse_body, parse_optional_body
 TRACE = 5
 """The level below DEBUG, for what happens all the time."""
 
+PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
 
 @attrs.frozen
 class Operation:
@@ -36,6 +38,7 @@ class Operation:
         log_level: At which level a request is logged; None for not at all.
         reads_log: Whether the answer is a log, whole or followed; see `kallichore.api.event_streams`.
         streams_execution: Whether clients that accept events get messages as they come; see the same.
+        text_type: The content type of an answer that is text, which its handler returns as bytes; None for JSON.
     """
 
     operation_id: str
@@ -48,6 +51,7 @@ class Operation:
     log_level: int | None = logging.INFO
     reads_log: bool = False
     streams_execution: bool = False
+    text_type: str | None = None
 
     @property
     def has_session(self) -> bool:
@@ -84,6 +88,7 @@ OPERATIONS = (
     Operation("server-logs", "GET", "/logs", "server_logs", reads_log=True),
     Operation("shutdown-server", "POST", "/shutdown", "shutdown_server"),
     Operation("server-status", "GET", "/status", "server_status", needs_token=False, log_level=None),
+    Operation("server-metrics", "GET", "/metrics", "server_metrics", log_level=TRACE, text_type=PROMETHEUS_TEXT),
     Operation(
         "client-heartbeat",
         "POST",

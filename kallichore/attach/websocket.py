@@ -56,6 +56,9 @@ READ_SIZE = 1 << 16
 MOST_MARKS = 4096
 """Batches that are remembered until they are acknowledged; the buffers of a connection hold fewer."""
 
+MOST_CONTROL = 64
+"""Control frames that wait for a client; more pings are not answered."""
+
 _CAN_PUSH = sys.platform != "win32"
 """Whether a socket is a file that can be written to without waiting."""
 
@@ -166,8 +169,10 @@ class _Attachment:
             case BytesMessage(message_finished=True):
                 logger.warning("[client %s] Ignored a binary message", self.session.session_id)
             case Ping(payload=payload):
-                self._control.append(control_frame(PONG, bytes(payload)))
-                self.slot.wake()
+                # Not every ping needs an answer (RFC 6455, 5.5.3), and whoever does not read gets a few.
+                if len(self._control) < MOST_CONTROL:
+                    self._control.append(control_frame(PONG, bytes(payload)))
+                    self.slot.wake()
             case Pong(payload=payload):
                 self._take_pong(bytes(payload))
             case CloseConnection(code=code):

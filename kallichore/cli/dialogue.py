@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import trio
 
+from kallichore.cli.run_code import check_kernel
 from kallichore.cli.show import Printer, plain_text
 from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient, session_path
@@ -126,6 +127,7 @@ class Dialogue:
             KernelDiedError: The kernel ended.
             ChannelClosedError: The session is gone.
         """
+        await check_kernel(self._client, self.session_id)
         reply: dict[str, Any] = {}
         async with trio.open_nursery() as nursery:
             await nursery.start(self._interrupt_on_signal)

@@ -15,23 +15,28 @@ from typing import Any
 
 import attrs
 import click
+import h11
 import trio
+from click.core import ParameterSource
 
 from kallichore._version import __version__
 from kallichore.cli.show import Printer, print_json
 from kallichore.client.address import DEFAULT_URL, Address, from_connection_document, from_url
 from kallichore.client.api_client import ApiClient, ApiError, session_path
 from kallichore.client.channel_client import ChannelClosedError, make_message, open_channel
-from kallichore.errors import KallichoreError, KernelDiedError, innermost
+from kallichore.errors import KallichoreError, innermost
 from kallichore.kernel.kernelspecs import find_kernelspec, list_kernelspecs
 from kallichore.transport.connection_file import read_connection_file
 
 CANNOT = 1
 
+NO_ANSWER = (h11.RemoteProtocolError, trio.BrokenResourceError)
+"""What comes of a server that ends while it is asked, and of something else that listens at its address."""
+
 
 @attrs.frozen
 class Target:
-    """The server that the options name, if they name one."""
+    """The server that the options name, if they name one. A connection file counts first; it needs no token."""
 
     url: str | None
     connection_file: Path | None
@@ -45,7 +50,8 @@ class Target:
     def address(self) -> Address:
         """Return the server's address; without options, the usual one."""
         if self.connection_file is not None:
-            return from_connection_document(read_connection_file(self.connection_file))
+            address = from_connection_document(read_connection_file(self.connection_file))
+            return address if self.token is None else attrs.evolve(address, token=self.token)
         return from_url(self.url or DEFAULT_URL, self.token)
 
     def client(self) -> ApiClient:
@@ -57,7 +63,7 @@ def run_to_exit(act: Callable[[], Awaitable[int | None]]) -> None:
     """Run an async command to the exit code that it returns; what fails is said on standard error."""
     try:
         code = trio.run(act)
-    except (KeyboardInterrupt, BaseExceptionGroup, KallichoreError, OSError) as error:
+    except (KeyboardInterrupt, BaseExceptionGroup, KallichoreError, OSError, *NO_ANSWER) as error:
         code = _complain(innermost(error))
     sys.exit(code or 0)
 
@@ -73,8 +79,12 @@ def _complain(error: BaseException) -> int:
             # Whoever read our output has seen enough. Nothing is left to be written at the end of the process.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
+        case ConnectionError():
+            click.echo(f"Error: {error}; is it running? To start one: kcserver --connection-file FILE", err=True)
         case OSError():
-            click.echo(f"Error: could not reach the server: {error.strerror or error}", err=True)
+            click.echo(f"Error: {error}", err=True)
+        case _ if isinstance(error, NO_ANSWER):
+            click.echo(f"Error: The server ended, or is no Kallichore server: {error}", err=True)
         case _:
             raise error
     return CANNOT
@@ -116,6 +126,14 @@ kernel_option = click.option("-k", "--kernel", default="python3", show_default=T
 @click.pass_context
 def main(context: click.Context, url: str | None, connection_file: Path | None, token: str | None) -> None:
     """Run code in supervised Jupyter kernels, and look after the sessions of a server."""
+    typed = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if {"url", "connection_file"} <= typed:
+        raise click.UsageError("--url and --connection-file are two ways to name the server; give one of them")
+    if "url" in typed:
+        connection_file = None
+    elif connection_file is not None and "token" not in typed:
+        # The file's own is right; one in the environment is for a URL.
+        token = None
     context.obj = Target(url, connection_file, token)
 
 
@@ -168,7 +186,8 @@ def _print_table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    # Names are names, those with brackets and colons too.
+    Console(markup=False, emoji=False).print(table)
 
 
 @main.command("list")
@@ -336,8 +355,7 @@ def execute(target: Target, session_id: str | None, code: str, wait: bool) -> No
         address = target.address()
         client = ApiClient(address)
         name = await first_session(client, session_id)
-        if wait and await run_code.has_exited(client, name):
-            raise KernelDiedError(f"The kernel of session {name} has exited; start it again with: kcclient restart")
+        await run_code.check_kernel(client, name, must_be_started=wait)
         printer = Printer()
         async with open_channel(address, name) as channel:
             if wait:
@@ -446,6 +464,7 @@ _act_on_session("delete", "DELETE", "", "deleted", "Delete a session whose kerne
 @pass_target
 def shutdown(target: Target, session_id: str | None) -> None:
     """End the server with all its kernels, or one session's kernel."""
+    from kallichore.cli.run_code import check_kernel, has_exited
 
     async def act() -> None:
         address = target.address()
@@ -453,10 +472,13 @@ def shutdown(target: Target, session_id: str | None) -> None:
             await ApiClient(address).call("POST", "/shutdown")
             click.echo("The server is shutting down")
             return
+        client = ApiClient(address)
+        await check_kernel(client, session_id)
         async with open_channel(address, session_id) as channel:
             await channel.send(make_message("shutdown_request", {"restart": False}, "control"))
             with trio.move_on_after(10) as waiting:
-                while "exited" not in await channel.receive():
+                # An earlier kernel's end may come first, if nobody has heard of it.
+                while not ("exited" in await channel.receive() and await has_exited(client, session_id)):
                     pass
         click.echo(f"{session_id}: {'asked to shut down' if waiting.cancelled_caught else 'exited'}")
 

@@ -158,7 +158,7 @@ def read_command_line(argv: Sequence[str], environ: Mapping[str, str], platform:
     if token_file is not None:
         token: str | None = read_token(token_file)
     else:
-        token = None if options.token == "none" else make_token()
+        token = None if options.token == "none" else make_token()  # noqa: S105  # an option's value, no password
     interval = options.resource_sample_interval
     config = ServerConfig(
         transport=transport,

@@ -54,6 +54,9 @@ def level_name(record: logging.LogRecord) -> str:
     return {"WARNING": "WARN", "CRITICAL": "ERROR"}.get(record.levelname, record.levelname)
 
 
+_LINE_ENDS = str.maketrans({"\n": "\\n", "\r": "\\r"})
+
+
 class LineFormatter(logging.Formatter):
     """``HH:MM:SS [LEVEL] message``, in UTC; DEBUG says where from, TRACE exactly where from."""
 
@@ -71,7 +74,9 @@ class LineFormatter(logging.Formatter):
         if record.levelno <= logging.DEBUG:
             place = f"[{record.filename}:{record.lineno}] " if record.levelno <= TRACE else ""
             origin = f"({record.thread}) {record.name}: {place}"
-        line = f"{self.formatTime(record, self.datefmt)} [{shown}] {origin}{record.getMessage()}"
+        # What clients send, a session's id for one, must not look like another line.
+        message = record.getMessage().translate(_LINE_ENDS)
+        line = f"{self.formatTime(record, self.datefmt)} [{shown}] {origin}{message}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -88,6 +88,24 @@ async def has_exited(client: ApiClient, session_id: str) -> bool:
     return bool((await client.call("GET", session_path(session_id)))["status"] == "exited")
 
 
+async def check_kernel(client: ApiClient, session_id: str, *, must_be_started: bool = True) -> None:
+    """See that a session has a kernel to talk to; until one is started the session holds what it is sent.
+
+    Raises:
+        KernelDiedError: It has exited, or was not started though it must be.
+        ApiError: The server refused.
+    """
+    status = (await client.call("GET", session_path(session_id)))["status"]
+    if status == "exited":
+        raise KernelDiedError(
+            f"The kernel of session {session_id} has exited; start it again with: kcclient restart -s {session_id}"
+        )
+    if status == "uninitialized" and must_be_started:
+        raise KernelDiedError(
+            f"The kernel of session {session_id} was not started; start it with: kcclient start -s {session_id}"
+        )
+
+
 async def execute(channel: ChannelClient, code: str, printer: Printer, is_over: Callable[[], Awaitable[bool]]) -> None:
     """Run code over a session's channels and print what belongs to it, until the kernel has replied and is idle.
 

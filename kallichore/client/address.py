@@ -26,7 +26,14 @@ class Address:
     @property
     def authority(self) -> str:
         """What goes into a Host header."""
-        return f"{self.host}:{self.port}" if self.host is not None else "localhost"
+        if self.host is None:
+            return "localhost"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        if self.host is not None:
+            return f"http://{self.authority}"
+        return f"unix:{self.socket_path}" if self.socket_path is not None else str(self.named_pipe)
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -41,12 +48,16 @@ def from_url(url: str, token: str | None = None) -> Address:
     Raises:
         ConfigurationError: It is neither.
     """
-    if url.startswith("unix:"):
-        return Address(socket_path=url.removeprefix("unix:").removeprefix("//"), token=token)
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise ConfigurationError(f"{url!r} is no server's address; use http://host:port or unix:/path")
-    return Address(host=parts.hostname, port=parts.port or 80, token=token)
+    if url.startswith("unix:") and (path := url.removeprefix("unix:").removeprefix("//")):
+        return Address(socket_path=path, token=token)
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "http" and parts.hostname:
+            return Address(host=parts.hostname, port=parts.port or 80, token=token)
+    except ValueError:
+        # A port that is no number, or a bracket that is not closed.
+        pass
+    raise ConfigurationError(f"{url!r} is no server's address; use http://host:port or unix:/path")
 
 
 def from_connection_document(document: Mapping[str, Any]) -> Address:

@@ -43,16 +43,21 @@ async def open_stream(address: Address) -> trio.abc.Stream:
     """Connect to a server.
 
     Raises:
-        OSError: Nobody listens there.
+        OSError: Nobody listens there; the message names the address.
         ConfigurationError: It is on a named pipe, and this is not Windows.
     """
-    if address.socket_path is not None:
-        return await trio.open_unix_socket(address.socket_path)
-    if address.named_pipe is not None:
-        return await connect_named_pipe(address.named_pipe)
-    assert address.host is not None
-    assert address.port is not None
-    return await trio.open_tcp_stream(address.host, address.port)
+    try:
+        if address.socket_path is not None:
+            return await trio.open_unix_socket(address.socket_path)
+        if address.named_pipe is not None:
+            return await connect_named_pipe(address.named_pipe)
+        assert address.host is not None
+        assert address.port is not None
+        return await trio.open_tcp_stream(address.host, address.port)
+    except OSError as error:
+        # Trio's own error for TCP has no reason, since each attempt has one.
+        reason = f": {error.strerror}" if error.strerror else ""
+        raise ConnectionError(f"Could not reach a server at {address}{reason}") from error
 
 
 def session_path(session_id: str, operation: str = "") -> str:
@@ -139,8 +144,8 @@ def complaint(method: str, path: str, status: int, content: Any) -> str:
         error = content.get("error", content)
         lines = [str(error.get("message")), error.get("details"), content.get("output")]
         return "\n".join(str(line) for line in lines if line)
-    session = path.removeprefix("/sessions/").partition("/")[0]
-    if status == 404 and session != path and not content:
+    if status == 404 and path.startswith("/sessions/") and not content:
+        session = path.removeprefix("/sessions/").partition("/")[0]
         return f"There is no session {unquote(session)!r}; kcclient list shows those that there are"
     meanings = {
         401: "The server needs a bearer token, and this is not it; use --connection-file or --token",

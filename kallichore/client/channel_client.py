@@ -12,14 +12,17 @@ from urllib.parse import quote
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 from wsproto.utilities import LocalProtocolError
 
 from kallichore.client.address import Address
-from kallichore.client.api_client import ApiClient, ApiError, open_stream, session_path
-from kallichore.errors import KallichoreError
+from kallichore.client.api_client import ApiClient, ApiError, complaint, open_stream, session_path
+from kallichore.errors import KallichoreError, innermost
 
 LARGEST_MESSAGE = 1 << 31
+
+UPGRADE_PATIENCE = 20.0
+"""Seconds that the server is given to open the channels; trio-websocket never hears of one that goes away first."""
 
 CLOSING_PATIENCE = 2.0
 """Seconds that the server is given to answer our close frame."""
@@ -100,6 +103,9 @@ def _closed(error: ConnectionClosed) -> ChannelClosedError:
 async def open_channel(address: Address, session_id: str) -> AsyncIterator[ChannelClient]:
     """Connect to a session's channels; a client that is connected already is displaced. Closed on leaving.
 
+    What the block raises comes out in a group, as from any nursery; so does a `ChannelClosedError` where the server
+    never answers the upgrade.
+
     Raises:
         ApiError: The server refused.
         OSError: Nobody listens there.
@@ -114,7 +120,8 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
     headers = [(name.encode(), value.encode()) for name, value in address.headers if name != "host"]
     try:
         async with trio.open_nursery() as nursery:
-            try:
+            socket = None
+            with trio.move_on_after(UPGRADE_PATIENCE):
                 socket = await wrap_client_stream(
                     nursery,
                     stream,  # type: ignore[arg-type]  # a pipe's stream does as well
@@ -123,16 +130,21 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
                     extra_headers=headers,
                     max_message_size=LARGEST_MESSAGE,
                 )
-            except HandshakeError as error:
-                status = getattr(error, "status_code", 400)
-                text = f"Session {session_id} cannot be connected to: status {status}"
-                raise ApiError(text, status, None) from error
+            if socket is None:
+                raise ChannelClosedError(f"The server at {address} did not open the channels", 1006)
             yield ChannelClient(socket)
             with trio.move_on_after(CLOSING_PATIENCE):
                 await socket.aclose()
             nursery.cancel_scope.cancel()
-    except* LocalProtocolError:
-        # trio-websocket's reader answers a ping that comes while we are closing, and stumbles over it.
-        pass
+    except BaseExceptionGroup as group:
+        # trio-websocket's reader raises a refusal, and we are cancelled where we wait for the handshake.
+        refusal, others = group.split(ConnectionRejected)
+        if refusal is not None and others is None:
+            status = innermost(refusal).status_code  # type: ignore[attr-defined]  # a ConnectionRejected
+            raise ApiError(complaint("GET", resource, status, ""), status, None) from group
+        # It also answers a ping that comes while we are closing, and stumbles over it.
+        _, others = group.split(LocalProtocolError)
+        if others is not None:
+            raise others from group
     finally:
         await trio.aclose_forcefully(stream)

@@ -109,6 +109,9 @@ class NewSession:
     startup_environment: StartupEnvironment = attrs.field(default=StartupEnvironment.NONE, converter=StartupEnvironment)
     startup_environment_arg: str | None = None
     workspace_id: str | None = None
+    journal_memory: int | None = None
+    journal_file: int | None = None
+    journal_keep: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -165,6 +168,10 @@ class ServerStatus:
     process_id: int
     started: datetime
     server_id: str | None = None
+    clients: int | None = None
+    journal_bytes: int | None = None
+    dropped_messages: int | None = None
+    open_descriptors: int | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -30,7 +30,8 @@ async def sample_resources(
     """
     while True:
         period = await interval_ms.wait_value(lambda value: value > 0)
-        async with trio_util.move_on_when(interval_ms.wait_transition):
+        # Not wait_transition: a second change right behind the first would come before anybody waits for it.
+        async with trio_util.move_on_when(interval_ms.wait_value, lambda value, period=period: value != period):
             await _sample_regularly(period, include_children, sessions)
 
 

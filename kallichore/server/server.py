@@ -33,8 +33,10 @@ from kallichore.errors import (
 )
 from kallichore.kernel.inheritance import this_systems_inheritance
 from kallichore.kernel.launch_plan import Surroundings, find_program
+from kallichore.kernel.leftovers import clear_leftovers, hold_lock
 from kallichore.kernel.watchdog import open_watchdog
 from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList, Status
+from kallichore.server.counters import Counters, take_counters
 from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
 from kallichore.session.facilities import Facilities
@@ -74,6 +76,8 @@ class Server:
     _idle_changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _sample_interval: trio_util.AsyncValue[int] = attrs.field(init=False)
     _client_pid: int | None = attrs.field(default=None, init=False)
+    _dropped_before: int = attrs.field(default=0, init=False)
+    """Messages that sessions dropped which are deleted by now."""
     _began: float = attrs.field(factory=trio.current_time, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -151,6 +155,7 @@ class Server:
                 f"Session {session_id!r} is running ({session.status.value}); end its kernel before you delete it"
             )
         del self._sessions[session_id]
+        self._dropped_before += session.conversation.journal.dropped
         session.deleted.set()
 
     def list_sessions(self) -> SessionList:
@@ -161,6 +166,10 @@ class Server:
 
     # Status, configuration, activity
 
+    def counters(self) -> Counters:
+        """Return what there is to count, now and so far."""
+        return take_counters(self._sessions.values(), self._dropped_before, trio.current_time() - self._began)
+
     def status(self) -> ServerStatus:
         """Return how the server is."""
         now = trio.current_time()
@@ -169,6 +178,7 @@ class Server:
         idle = [status.idle_since for status in statuses if status.idle_since is not None]
         uptime = int(now - self._began)
         idle_seconds = uptime if not statuses else int(now - max(idle)) if idle and not busy else 0
+        counters = self.counters()
         return ServerStatus(
             sessions=len(statuses),
             active=sum(session.is_running for session in self._sessions.values()),
@@ -180,6 +190,10 @@ class Server:
             process_id=os.getpid(),
             started=self.started,
             server_id=self.server_id,
+            clients=counters.clients,
+            journal_bytes=counters.memory_bytes + counters.file_bytes,
+            dropped_messages=counters.dropped_messages,
+            open_descriptors=counters.open_descriptors,
         )
 
     def configuration(self) -> ServerConfiguration:
@@ -290,7 +304,8 @@ async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Serve
     # One socket and one monitor a channel: 1,023, ZeroMQ's default, would be the end at 100 sessions.
     context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))
     try:
-        with open_runtime_directory(config) as runtime_directory:
+        with open_runtime_directory(config) as runtime_directory, hold_lock(runtime_directory):
+            clear_leftovers(runtime_directory.parent)
             async with open_watchdog(runtime_directory) as watchdog, trio.open_nursery() as nursery:
                 facilities = Facilities(
                     config=config,

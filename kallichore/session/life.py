@@ -30,6 +30,7 @@ import zmq
 from kallichore.errors import StartupError, StartupReason
 from kallichore.kernel.ending import Ending
 from kallichore.kernel.launch_plan import LaunchPlan
+from kallichore.kernel.leftovers import record_kernel
 from kallichore.kernel.output import LineSplitter, StartupRecord
 from kallichore.kernel.process import KernelProcess, open_kernel_process
 from kallichore.kernel.working_directory import read_working_directory
@@ -94,6 +95,7 @@ class KernelLife:
     stop_asked: trio.Event = attrs.field(factory=trio.Event)
     hurry: trio.Event = attrs.field(factory=trio.Event)
     over: trio.Event = attrs.field(factory=trio.Event)
+    _plan: LaunchPlan | None = attrs.field(default=None)
     _last_words: deque[str] = attrs.field(factory=lambda: deque(maxlen=LAST_WORDS))
     _kernel_info: Pending[KernelMessage] = attrs.field(factory=Pending)
     _heartbeat_answered: trio.Event = attrs.field(factory=trio.Event)
@@ -202,7 +204,14 @@ class KernelLife:
             self.channels = None
 
     def _fail(self, error: StartupError) -> None:
-        self.failure = self.failure or error
+        if self.failure is None:
+            self.failure = error
+            if self._plan is not None:
+                # Now, as what is killed next may come further before it dies.
+                stage = "handshake" if error.code == "KS-17" else "sockets"
+                error.details = error.details or self.record.diagnose(self._plan, stage)
+                if self._plan.stage is not None and not self.record.succeeded:
+                    error.reason = StartupReason.STARTUP_FAILED
         self.requested_by = self.requested_by or "failed start"
         self.ask_to_stop()
 
@@ -349,9 +358,11 @@ class KernelLife:
         Raises:
             StartupError: ``KS-5``, there is no process.
         """
+        self._plan = plan
         self.process = process = await _spawn(plan)
         watchdog = self.facilities.watchdog
         watchdog.guard(process.pid)
+        record_kernel(self.facilities.runtime_directory, process.pid)
         pipes_ended = trio.Event(), trio.Event()
         async with trio.open_nursery() as pipes:
             pipes.start_soon(self._read_output, process.stdout, "stdout", pipes_ended[0])
@@ -395,13 +406,11 @@ class KernelLife:
     def _startup_error(self, plan: LaunchPlan, ending: Ending) -> StartupError:
         output = self.record.text
         if self.failure is not None:
-            stage = "handshake" if self.failure.code == "KS-17" else "sockets"
-            details = self.failure.details or self.record.diagnose(plan, stage)
             code = None if self.failure.code == "KS-17" else NOT_CONNECTED
             return StartupError(
                 self.failure.code,
                 self.failure.message,
-                details,
+                self.failure.details,
                 exit_code=code,
                 output=output,
                 reason=self.failure.reason,

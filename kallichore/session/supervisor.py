@@ -70,6 +70,9 @@ SAMPLING_INTEREST = 60.0
 RECENT_ENTRIES = 3
 """Entries of the history that a session's description has; the whole of it has an operation of its own."""
 
+LEAST_JOURNAL = 1 << 16
+"""Bytes of memory that a journal has at least."""
+
 Job = Callable[[], Any]
 
 
@@ -118,7 +121,12 @@ class Session:
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
         self._overflow = OverflowFile()
-        journal = Journal(config.journal_memory, config.journal_file, self._overflow, config.journal_keep)
+        journal = Journal(
+            max(LEAST_JOURNAL, _given(self.request.journal_memory, config.journal_memory)),
+            max(0, _given(self.request.journal_file, config.journal_file)),
+            self._overflow,
+            max(0, _given(self.request.journal_keep, config.journal_keep)),
+        )
         self.created = datetime.now(UTC)
         status = SessionStatus(created=trio.current_time())
         self.audience = Audience(journal)
@@ -574,6 +582,10 @@ class Session:
         self.log.close()
         self.closed.set()
         self.audience.leave("The session was deleted" if self.deleted.is_set() else "The server is ending")
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _check_connection(info: ConnectionInfo) -> None:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
+import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
@@ -39,7 +41,12 @@ LARGEST_HELD_BACK = 1 << 20
 
 READ_SIZE = 1 << 16
 
-_CHANNEL_REQUEST = b"GET /sessions/"
+MOST_CONNECTIONS = 2000
+"""Connections at a time, many times what clients need; a silent one takes 20 kB. Whoever opens more, by mistake or to
+do harm, must not take the memory and the file descriptors that kernels need."""
+
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) (?=\r\n)")
 _UPGRADE_HEADER = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -56,31 +63,64 @@ class _HttpStream(trio.abc.Stream):
         self._stream = stream
         self._scope = scope
         self._takes_upgrades = takes_upgrades
-        self._in_request = False
         self._answered = trio.Event()
         self._without_body = False
         self._held_back: list[bytes] = []
         self._owed: int | None = None
 
+    def read_by(self, server: TCPServer) -> None:
+        """Note who reads this."""
+        self._server = server
+
+    @property
+    def _reader(self) -> Any:
+        """hypercorn's reader, which knows how much of a request has come: a `h11.Connection`, or HTTP/2's."""
+        return self._server.protocol.protocol.connection
+
+    def _is_between_requests(self) -> bool:
+        """Whether what comes next begins a request: of the one before nothing is left to read, nor to answer."""
+        state = getattr(self._reader, "their_state", None)
+        if state is h11.DONE:
+            return self._answered.is_set() and self._reader.our_state is not h11.SEND_RESPONSE
+        return state is h11.IDLE and not self._reader.trailing_data[0]
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        data = bytes(await self._stream.receive_some(max_bytes))
-        if not self._in_request and data:
-            data = await self._begin_request(data)
+        try:
+            data = bytes(await self._stream.receive_some(max_bytes))
+            if data and self._is_between_requests():
+                data = await self._begin_request(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # hypercorn would go on waiting, for the idle time of a connection to be over.
+            self._scope.cancel()
+            raise
         if not data:
-            if self._in_request:
+            if getattr(self._reader, "their_state", None) is h11.DONE:
                 # The client closed its side and still wants the answer; hypercorn would take this for a hang-up.
+                if self._reader.our_state is h11.SEND_RESPONSE:
+                    self._owe_answer()
                 await self._answered.wait()
             self._scope.cancel()
         return data
 
-    async def _begin_request(self, data: bytes) -> bytes:
-        parsed = parse_head(data)
-        while parsed is None and b"\r\n\r\n" not in data and len(data) < LONGEST_HEAD and _may_be_ours(data):
-            more = bytes(await self._stream.receive_some(READ_SIZE))
+    def _owe_answer(self) -> None:
+        if self._answered.is_set():
+            self._answered = trio.Event()
+
+    async def _read_head(self, begin: bytes) -> bytes:
+        """Return what came up to the end of the head, and perhaps more; less where the client, or h11, ends it."""
+        data, looked_at = bytearray(begin), 0
+        # What begins with a space or less is no request (TLS is one case), and h11 says so at once.
+        while data[0] > 0x20 and len(data) < LONGEST_HEAD and not _END_OF_HEAD.search(data, looked_at):
+            looked_at = max(0, len(data) - 2)
+            more = await self._stream.receive_some(READ_SIZE)
             if not more:
                 break
             data += more
-            parsed = parse_head(data)
+        return bytes(data)
+
+    async def _begin_request(self, data: bytes) -> bytes:
+        data = await self._read_head(data)
+        parsed = parse_head(data)
         if parsed is not None:
             head, surplus = parsed
             if self._takes_upgrades and head.asks_for_websocket and channels_session(head.path) is not None:
@@ -92,9 +132,9 @@ class _HttpStream(trio.abc.Stream):
             if "upgrade" in head.headers:
                 # Nothing else here upgrades, and a server may ignore the wish (RFC 9110, 7.8). hypercorn would take it
                 # for a WebSocket of the app's, or for HTTP/2.
-                data = _UPGRADE_HEADER.sub(b"", data, count=1)
-        self._in_request = True
-        self._answered = trio.Event()
+                end = data.index(b"\r\n\r\n")
+                data = _UPGRADE_HEADER.sub(b"", data[:end]) + data[end:]
+        self._owe_answer()
         self._without_body = data.startswith(b"HEAD ")
         return data
 
@@ -103,6 +143,7 @@ class _HttpStream(trio.abc.Stream):
             return
         data = bytes(data)
         if self._owed is None:
+            self._owe_answer()
             data = _STATUS_LINE.sub(_name_status, data, count=1) if data.startswith(b"HTTP/") else data
         self._held_back.append(data)
         if self._owed is None:
@@ -128,7 +169,6 @@ class _HttpStream(trio.abc.Stream):
         if self._owed is not None and self._owed <= 0:
             self._owed = None
             if not data.startswith(b"HTTP/1.1 1"):
-                self._in_request = False
                 self._answered.set()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -156,8 +196,14 @@ def _name_status(line: re.Match[bytes]) -> bytes:
         return line[0]
 
 
-def _may_be_ours(data: bytes) -> bool:
-    return data.startswith(_CHANNEL_REQUEST[: len(data)])
+def most_connections() -> int:
+    """Return how many connections are served at a time: at most half as many as there may be open files."""
+    if sys.platform == "win32":
+        return MOST_CONNECTIONS
+    import resource
+
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, files // 2)
 
 
 class FrontDoor:
@@ -167,11 +213,14 @@ class FrontDoor:
         app: The ASGI app for everything but channels.
         attach: Serves a channel upgrade; it gets the stream, the request's head and the bytes behind it, and answers.
             None where channels have sockets of their own: then an upgrade is an ordinary request.
+        most: How many connections are served at a time; None for `most_connections`.
     """
 
-    def __init__(self, app: ASGIFramework, attach: Attach | None) -> None:
+    def __init__(self, app: ASGIFramework, attach: Attach | None, most: int | None = None) -> None:
         self._app = ASGIWrapper(app)
         self._attach = attach
+        self._most = most_connections() if most is None else most
+        self._open = 0
         self._context = WorkerContext(None)
         self._config = Config()
         self._config.include_server_header = False
@@ -182,29 +231,56 @@ class FrontDoor:
         self._config.errorlog = logging.getLogger("kallichore.hypercorn")
 
     async def serve(self, stream: Any) -> None:
-        """Serve one connection to its end and close it. Cancelling closes it at once.
+        """Serve one connection to its end and close it; one too many is told so. Cancelling closes it at once.
 
         Args:
             stream: A stream with a ``socket``, such as `trio.SocketStream`.
         """
+        self._open += 1
         try:
-            with trio.CancelScope() as scope:
-                http = _HttpStream(stream, scope, takes_upgrades=self._attach is not None)
-                state: LifespanState = {}
-                await TCPServer(self._app, self._config, self._context, state, http).run()  # type: ignore[arg-type]
-            if http.upgrade is not None and self._attach is not None:
-                await self._attach(stream, *http.upgrade)
+            if self._open > self._most:
+                await stream.send_all(_FULL)
+                return
+            if self._open == self._most:
+                logger.warning("There are %d connections; more are refused", self._most)
+            upgrade = await self._serve_http(stream)
+            if upgrade is not None and self._attach is not None:
+                await self._attach(stream, *upgrade)
             else:
                 await close_in_order(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # The client is gone; nobody is left to tell.
             pass
         finally:
+            self._open -= 1
             await trio.aclose_forcefully(stream)
+
+    async def _serve_http(self, stream: Any) -> tuple[RequestHead, bytes] | None:
+        """Serve requests up to the end of the connection, or to an upgrade, which is returned."""
+        async with trio.open_nursery() as nursery:
+            served = trio.Event()
+            nursery.start_soon(_close_when_cancelled, stream, served)
+            with trio.CancelScope() as scope:
+                http = _HttpStream(stream, scope, takes_upgrades=self._attach is not None)
+                state: LifespanState = {}
+                server = TCPServer(self._app, self._config, self._context, state, http)  # type: ignore[arg-type]
+                http.read_by(server)
+                await server.run()
+            served.set()
+        return http.upgrade
 
     async def close_idle(self) -> None:
         """Close the connections that wait for a next request; those in the middle of one get their answer first."""
         await self._context.terminated.set()
+
+
+async def _close_when_cancelled(stream: trio.abc.AsyncResource, served: trio.Event) -> None:
+    """End what hypercorn shields: a send to a client that does not read on would hold up the end of the server."""
+    try:
+        await served.wait()
+    except trio.Cancelled:
+        await trio.aclose_forcefully(stream)
+        raise
 
 
 async def close_in_order(stream: trio.abc.AsyncResource) -> None:

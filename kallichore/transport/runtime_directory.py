@@ -34,7 +34,7 @@ def candidate_directories(config: ServerConfig) -> list[Path]:
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     fallbacks = [Path(runtime)] if os.path.isabs(runtime) else []
-    fallbacks += [Path(tempfile.gettempdir()), Path("/tmp")]
+    fallbacks += [Path(tempfile.gettempdir()), Path("/tmp")]  # noqa: S108  # what is made in it is private
     if config.socket_directory is not None:
         return [config.socket_directory, *fallbacks]
     return [path for path in fallbacks if path.is_dir() and ":" not in str(path)]

@@ -1,23 +1,35 @@
 """Unix sockets that are made with care: private from the first moment, never over somebody else's file, gone at
 the end.
+
+Permissions keep other users out, and so does a look at each connection: a socket whose permissions somebody opened
+still serves nobody but its owner.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import stat
+import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import attrs
 import trio
 
 from kallichore.errors import ConfigurationError
 from kallichore.transport.runtime_directory import LONGEST_SOCKET_PATH
 
+logger = logging.getLogger(__name__)
+
 BACKLOG = 128
+
+ROOT = 0
+"""A user id that is never refused: root can become anybody."""
 
 # Not there on Windows, where this module is imported and not used.
 _AF_UNIX: int = getattr(socket, "AF_UNIX", -1)
@@ -65,11 +77,73 @@ def _bind(path: Path) -> socket.socket:
     return listening
 
 
+def peer_user(connection: trio.socket.SocketType) -> int | None:
+    """Return the user id that the other side of a Unix socket had when it connected; None where no system call tells.
+
+    Raises:
+        OSError: The other side is gone (macOS).
+    """
+    if sys.platform == "linux":
+        # struct ucred: process, user, group.
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+        return int(struct.unpack("iII", credentials)[1])
+    if sys.platform == "darwin":
+        # struct xucred: version, user, and up to 16 groups. The level is SOL_LOCAL, which Python does not name.
+        credentials = connection.getsockopt(0, socket.LOCAL_PEERCRED, 76)
+        return int(struct.unpack_from("II", credentials)[1])
+    return None
+
+
+@attrs.define(eq=False)
+class OwnersListener(trio.abc.Listener[trio.SocketStream]):
+    """Hands out the connections of some users and closes those of others."""
+
+    _listener: trio.SocketListener
+    _users: frozenset[int]
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """The listening socket."""
+        return self._listener.socket
+
+    async def accept(self) -> trio.SocketStream:
+        """Wait for a connection of one of the users. Cancelling it loses none."""
+        while True:
+            stream = await self._listener.accept()
+            if self._may_connect(stream.socket):
+                return stream
+            await trio.aclose_forcefully(stream)
+
+    def _may_connect(self, connection: trio.socket.SocketType) -> bool:
+        try:
+            user = peer_user(connection)
+        except OSError:
+            return False
+        if user is None or user in self._users:
+            return True
+        logger.warning("Refused a connection of user %d to %s", user, self.socket.getsockname())
+        return False
+
+    async def aclose(self) -> None:
+        """Close the listening socket. Idempotent."""
+        await self._listener.aclose()
+
+
+def _owners() -> frozenset[int]:
+    if sys.platform == "win32":
+        return frozenset()
+    return frozenset({ROOT, os.geteuid()})
+
+
 @asynccontextmanager
-async def open_unix_listener(path: Path) -> AsyncIterator[trio.SocketListener]:
+async def open_unix_listener(path: Path, users: frozenset[int] | None = None) -> AsyncIterator[OwnersListener]:
     """Listen on a Unix socket for its owner only (0600); on leaving it is closed and removed, if it is still ours.
 
     A missing directory is made; the socket of a server that is gone is replaced.
+
+    Args:
+        path: Where.
+        users: The user ids whose connections are served; None for the process's own, and root.
 
     Raises:
         ConfigurationError: The path is too long, is taken, or cannot be used; the message says which and what to do.
@@ -88,7 +162,7 @@ async def open_unix_listener(path: Path) -> AsyncIterator[trio.SocketListener]:
     ours = path.stat().st_ino
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound))
     try:
-        yield listener
+        yield OwnersListener(listener, _owners() if users is None else users)
     finally:
         bound.close()
         with suppress(OSError):

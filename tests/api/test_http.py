@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 import trio
 
+from kallichore.api.app import LARGEST_STRANGERS_BODY
 from kallichore.client.address import Address
 from kallichore.client.api_client import Answer, ApiClient, open_stream, send_request
 from kallichore.client.channel_client import ChannelClosedError
@@ -278,6 +279,21 @@ async def test_hundred_megabytes_and_silence_leave_the_server_alone() -> None:
             assert (await client.call("GET", "/status"))["sessions"] == 0
 
 
+async def test_body_of_a_stranger_is_not_collected() -> None:
+    """Without the token a body over 64 KiB is 413 before it has all come; one of 64 KiB is read as ever."""
+    async with serve(ServerConfig()) as server:
+        right = address_of(server)
+        stranger = ApiClient(Address(right.host, right.port))
+        largest = b'{"process_id": null, "": "%s"}'
+        largest %= b"x" * (LARGEST_STRANGERS_BODY - len(largest) + 2)
+        assert (await ask(stranger, "POST", "/client_heartbeat", largest)).status == 200
+        async with await open_stream(right) as stream:
+            await stream.send_all(b"POST /client_heartbeat HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n")
+            await stream.send_all(largest + b" ")
+            with trio.fail_after(REAL_TIME):
+                assert (await stream.receive_some(4096)).startswith(b"HTTP/1.1 413")
+
+
 async def test_shutdown_answers_and_then_ends_the_server() -> None:
     """POST /shutdown is answered at once; the kernels end, clients hear of it, and then the server is gone."""
     async with trio.open_nursery() as nursery:
@@ -289,5 +305,5 @@ async def test_shutdown_answers_and_then_ends_the_server() -> None:
             with pytest.raises(ChannelClosedError) as info:
                 await receive_until(channel, is_kernel("nothing"))
             assert info.value.close_code == 1001
-    with pytest.raises(OSError, match="connect"):
+    with pytest.raises(OSError, match="Could not reach"):
         await client.call("GET", "/status")

@@ -225,3 +225,16 @@ async def test_parameters_that_make_no_sense_are_refused(query: dict[str, str], 
     assert "still here\n" == text
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert named in answer.decode()
+
+
+async def test_session_can_have_limits_of_its_own() -> None:
+    """What a session keeps can be set at its creation, whatever the server's default is."""
+    limits = {"journal_memory": 1 << 16, "journal_file": 0, "journal_keep": 0}
+    async with open_unsampled() as client, open_started(client, body(**limits)) as first:
+        msg_id = await first.send(make_execute_request("repeat 500 400"))
+        await receive_until(first, is_idle(msg_id))
+        async with attend(client, since=0) as again:
+            await again.receive()
+            gap = await again.receive()
+
+    assert gap["messagesLost"] > 400

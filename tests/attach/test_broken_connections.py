@@ -12,7 +12,7 @@ import trio
 
 from kallichore.client.api_client import ApiClient
 from kallichore.client.channel_client import make_execute_request, open_channel
-from kernels import REAL_TIME, body, is_idle, is_type, open_client, open_started, receive_until
+from kernels import REAL_TIME, ask_until, body, is_idle, is_type, open_client, open_started, receive_until
 
 RECEIVE_BUFFER = 1 << 14
 """Bytes; Linux doubles it. What a client's machine took and the client did not read is lost without a word."""
@@ -59,8 +59,7 @@ async def test_what_the_clients_machine_never_took_is_the_next_clients() -> None
             with trio.fail_after(REAL_TIME):
                 while b'"text": "50 ' not in seen and b'"text":"50 ' not in seen:
                     seen += await stream.receive_some(1000)
-                while (await client.call("GET", "/sessions/s"))["status"] != "idle":
-                    await trio.lowlevel.checkpoint()
+                await ask_until(client, lambda session: session["status"] == "idle")
         async with open_channel(client.address, "s") as channel:
             numbers = numbers_of(await receive_until(channel, is_idle(msg_id)))
 

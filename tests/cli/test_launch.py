@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from kallichore.cli.launch import read_command_line
+from kallichore.cli.logs import LineFormatter
 from kallichore.errors import ConfigurationError
 
 
@@ -122,3 +124,13 @@ def test_token_file_that_is_no_good_is_refused_and_left(tmp_path: Path, content:
         read_command_line(["-t", str(file)], {}, "linux")
 
     assert (content is not None) == file.exists()
+
+
+def test_line_ends_in_a_message_make_no_second_line() -> None:
+    """What a client sends cannot forge lines of the log."""
+    record = logging.LogRecord("n", logging.INFO, "f", 1, "get_session(%s)", ("a\n12:00:00 [INFO] forged\r",), None)
+    line = LineFormatter(colours=False).format(record)
+
+    assert "\n" not in line
+    assert "\r" not in line
+    assert "a\\n12:00:00" in line

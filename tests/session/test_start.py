@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from kallichore.errors import KernelDiedError, StartupError
 from kallichore.models.bodies import NewSession, Status, VarAction, VarActionType
 from kallichore.server import open_server
 from kallichore.session import life
-from kernels import REAL_TIME, has_ended, scripted
+from kernels import REAL_TIME, has_ended, scripted, scripted_argv
 
 FAST = ServerConfig(token=None, shutdown_grace=0.5, terminate_grace=0.5)
 
@@ -145,6 +147,9 @@ async def test_oddities_before_the_kernel_info_reply_do_not_spoil_the_start(beha
 
         assert (info["status"], session.status) == ("ok", Status.IDLE)
         if behaviour == "burst=200":
+            # The reply came over another socket, perhaps before the last of them. What is published next comes after.
+            async with session.execute("print next") as execution:
+                assert "next\n" in [message["content"].get("text") async for message in execution]
             bursts = [payload for payload in journal_of(session) if b"burst " in payload]
             assert [f"burst {number}\\n".encode() in bursts[number] for number in range(200)] == [True] * 200
 
@@ -252,3 +257,106 @@ async def test_requests_during_a_restart_are_for_the_new_kernel() -> None:
 
             assert session.process_id != first
     assert ["one\n", "two\n"] == [text for text in texts if text]
+
+
+async def test_deaf_kernel_is_ended_and_what_it_printed_is_told() -> None:
+    """A kernel whose sockets are open but that never answers is KS-7; its process is gone, its output in the error."""
+    argv = ("/bin/sh", "-c", 'echo "process $$"; exec "$0" "$@"', *scripted_argv("deaf"))
+    error, _ = await fail_to_start(NewSession(session_id="s", argv=argv, connection_timeout=1))
+    word, pid = (error.output or "").split()
+
+    assert (error.code, error.exit_code, word) == ("KS-7", 130, "process")
+    assert has_ended(int(pid))
+    assert "could not be reached on its sockets" in (error.details or "")
+
+
+def hanging_once(place: Path, behaviour: str) -> tuple[str, ...]:
+    """Return the command line of a kernel that says so and hangs at its first start, and works at its second."""
+    script = f'test -e "$0" && exec "$@"; touch "$0"; echo hanging; exec "$@" --behaviour {behaviour}'
+    return ("/bin/sh", "-c", script, str(place / "hung"), *scripted_argv())
+
+
+async def wait_asked_for_info(session: Any) -> None:
+    """Wait until a kernel that has printed something has a heartbeat too, and is asked for its info."""
+    await session.log.wait_beyond(0)
+    await session._life._heartbeat_answered.wait()
+    await wait_all_tasks_blocked()
+
+
+async def test_kernel_that_falls_silent_before_it_told_who_it_is_is_ended(private_place: Path) -> None:
+    """A kernel may take its time to answer kernel_info while its heart beats, and connection_timeout when it stops."""
+    config = attrs.evolve(FAST, heartbeat_limit=0.2, heartbeat_pause=0.05)
+    argv = hanging_once(private_place, "silent-shell")
+    with trio.fail_after(REAL_TIME):
+        async with open_server(config) as server, trio.open_nursery() as nursery:
+            session = server.create_session(NewSession(session_id="s", argv=argv, connection_timeout=2))
+
+            async def freeze_when_alive() -> None:
+                await wait_asked_for_info(session)
+                assert session.process_id is not None
+                os.kill(session.process_id, signal.SIGSTOP)
+
+            nursery.start_soon(freeze_when_alive)
+            with pytest.raises(StartupError) as info:
+                await session.start()
+            assert not session.is_running
+
+    assert (info.value.code, info.value.exit_code) == ("KS-7", 130)
+    assert "fell silent" in info.value.message
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "protocol_version", "code"),
+    [("never-bind", "5.3", "KS-8"), ("silent-shell", "5.3", "KS-8"), ("never-register", "5.5", "KS-14")],
+)
+async def test_kill_ends_a_start_and_the_session_can_be_started_again(
+    behaviour: str, protocol_version: str, code: str, private_place: Path
+) -> None:
+    """Killed while its kernel is waited for, wherever that is, a start fails for that reason; the next one succeeds."""
+    argv = hanging_once(private_place, behaviour)
+    request = NewSession(session_id="s", argv=argv, protocol_version=protocol_version)
+    with trio.fail_after(REAL_TIME):
+        async with open_server(FAST) as server, trio.open_nursery() as nursery:
+            session = server.create_session(request)
+            pids = []
+
+            async def kill_when_hanging() -> None:
+                await session.log.wait_beyond(0)
+                if behaviour == "silent-shell":
+                    await wait_asked_for_info(session)
+                pids.append(session.process_id)
+                session.kill()
+
+            nursery.start_soon(kill_when_hanging)
+            with pytest.raises(StartupError) as info:
+                await session.start()
+            error, status, running = info.value, session.status, session.is_running
+            again = await session.start()
+
+    assert (error.code, error.exit_code, error.output) == (code, -1, "hanging")
+    assert "SIGKILL" in error.message
+    assert (status, running, again["status"]) == (Status.EXITED, False, "ok")
+    assert all(pid is not None and has_ended(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "protocol_version"), [("never-bind", "5.3"), ("silent-shell", "5.3"), ("never-register", "5.5")]
+)
+async def test_end_of_the_server_ends_a_start(behaviour: str, protocol_version: str, private_place: Path) -> None:
+    """A kernel that is waited for does not hold up the end of its server, and who waits for it is told why."""
+    request = NewSession(session_id="s", argv=hanging_once(private_place, behaviour), protocol_version=protocol_version)
+    with trio.fail_after(REAL_TIME):
+        async with open_server(FAST) as server, trio.open_nursery() as nursery:
+            session = server.create_session(request)
+
+            async def shut_down_when_hanging() -> None:
+                await session.log.wait_beyond(0)
+                server.request_shutdown("test")
+
+            nursery.start_soon(shut_down_when_hanging)
+            with pytest.raises(StartupError, match="asked to stop") as info:
+                await session.start()
+            with pytest.raises(StartupError, match="shutting down"):
+                await session.start()
+
+    assert (info.value.code, info.value.output) == ("KS-8", "hanging")

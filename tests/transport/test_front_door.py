@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import attrs
 import pytest
 import trio
 
-from kallichore.transport.front_door import Attach, FrontDoor
+from kallichore.transport.front_door import MOST_CONNECTIONS, Attach, FrontDoor, most_connections
 from kallichore.transport.request_head import LONGEST_HEAD, RequestHead
 
 UPGRADE = (
@@ -338,3 +339,48 @@ async def test_a_cancelled_connection_is_closed(sent: bytes) -> None:
             nursery.cancel_scope.cancel()
 
     assert -1 == theirs.fileno()
+
+
+async def test_one_connection_too_many_is_refused_until_another_ends() -> None:
+    """At the limit a connection is told so and closed; those that are there go on, and an end makes room."""
+    door = FrontDoor(App(), None, most=1)  # type: ignore[arg-type]
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+
+            async def connect() -> Client:
+                ours, theirs = trio.socket.socketpair()
+                server_side = Recorded(trio.SocketStream(theirs))
+                nursery.start_soon(door.serve, server_side)
+                await trio.testing.wait_all_tasks_blocked()
+                return Client(trio.SocketStream(ours), server_side)
+
+            first, second = await connect(), await connect()
+            refused = await second.rest()
+            await first.send(HELLO)
+            served = await first.answer()
+            await first.stream.send_eof()
+            await first.rest()
+            await trio.testing.wait_all_tasks_blocked()
+            third = await connect()
+            await third.send(HELLO)
+            next_one = await third.answer()
+            for client in (first, second, third):
+                await client.stream.aclose()
+
+    assert refused.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert [b"HTTP/1.1 200"] * 2 == [served[:12], next_one[:12]]
+
+
+def test_connections_leave_half_of_the_files_to_kernels() -> None:
+    """Where the system admits few open files, the limit is half of them."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, before[1]))
+        few = most_connections()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+        many = most_connections()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert 500 == few
+    assert MOST_CONNECTIONS == many

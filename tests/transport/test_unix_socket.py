@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ import trio
 
 from kallichore.errors import ConfigurationError
 from kallichore.transport.runtime_directory import LONGEST_SOCKET_PATH
-from kallichore.transport.unix_socket import open_unix_listener
+from kallichore.transport.unix_socket import OwnersListener, open_unix_listener
+
+LIMIT = 5
+NOBODY = 65534
 
 
-async def assert_served(listener: trio.SocketListener, path: Path) -> None:
+async def assert_served(listener: OwnersListener, path: Path) -> None:
     """Fail unless a client of ``path`` reaches the listener."""
     async with await trio.open_unix_socket(path) as client, await listener.accept() as server:
         await client.send_all(b"hello")
@@ -45,6 +49,48 @@ async def test_socket_is_for_its_owner_only_and_goes_at_the_end(private_place: P
     assert stat.S_IMODE(mode) == 0o600
     assert after == umask
     assert not path.exists()
+
+
+async def test_connection_of_another_user_is_closed(private_place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who is not among the users is not served, and the next one is: the refusal is logged."""
+    path = private_place / "a.sock"
+    async with open_unix_listener(path, frozenset({os.geteuid() + 1})) as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(listener.accept)
+        for _ in range(2):
+            async with await trio.open_unix_socket(path) as client:
+                with trio.fail_after(LIMIT):
+                    assert b"" == await client.receive_some()
+        nursery.cancel_scope.cancel()
+
+    assert [f"Refused a connection of user {os.geteuid()} to {path}"] * 2 == caplog.messages
+
+
+CONNECT_AS_NOBODY = f"""
+import os, socket, sys
+os.setuid({NOBODY})
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect(sys.argv[1])
+    print(client.recv(1))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_open_permissions_let_nobody_else_in(private_place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A socket that somebody made open to all still serves its owner only."""
+    path = private_place / "a.sock"
+    async with open_unix_listener(path) as listener:
+        private_place.chmod(0o711)
+        path.chmod(0o777)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.accept)
+            with trio.fail_after(LIMIT):
+                command = [sys.executable, "-I", "-c", CONNECT_AS_NOBODY, str(path)]
+                said = (await trio.run_process(command, capture_stdout=True)).stdout
+            nursery.cancel_scope.cancel()
+        await assert_served(listener, path)
+
+    assert b"b''\n" == said
+    assert [f"Refused a connection of user {NOBODY} to {path}"] == caplog.messages
 
 
 async def test_missing_directories_are_made(private_place: Path) -> None:

@@ -1,0 +1,67 @@
+"""What a server counts, in one look: for ``GET /status`` and for `kallichore.server.metrics`.
+
+Nothing is counted for it on the way of a message; the look reads what the sessions know anyway.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+
+import attrs
+
+from kallichore.models.bodies import Status
+from kallichore.session.supervisor import Session
+
+
+@attrs.frozen(kw_only=True)
+class Counters:
+    """One moment of a server."""
+
+    sessions: Mapping[Status, int]
+    """How many sessions have each status."""
+    kernels: int
+    """Kernel processes of the server's own that run."""
+    clients: int
+    """Clients that are connected to channels."""
+    memory_bytes: int
+    """Bytes of messages that the sessions' journals hold in memory."""
+    file_bytes: int
+    """Bytes of messages that they hold in files."""
+    dropped_messages: int
+    """Messages for clients that fitted nowhere, deleted sessions' too."""
+    open_descriptors: int | None
+    """Descriptors that the server's process has open; None where the system does not list them."""
+    uptime_seconds: float
+
+
+def take_counters(sessions: Collection[Session], dropped_before: int, uptime_seconds: float) -> Counters:
+    """Look at a server.
+
+    Args:
+        sessions: Its sessions.
+        dropped_before: Messages that sessions dropped which are deleted by now.
+        uptime_seconds: For how long it has been running.
+    """
+    journals = [session.conversation.journal for session in sessions]
+    found = Counter(session.status for session in sessions)
+    return Counters(
+        sessions={status: found[status] for status in Status},
+        kernels=sum(session.process_id is not None for session in sessions),
+        clients=sum(len(session.audience) for session in sessions),
+        memory_bytes=sum(journal.memory_bytes for journal in journals),
+        file_bytes=sum(journal.overflow.size for journal in journals),
+        dropped_messages=dropped_before + sum(journal.dropped for journal in journals),
+        open_descriptors=count_open_descriptors(),
+        uptime_seconds=uptime_seconds,
+    )
+
+
+def count_open_descriptors() -> int | None:
+    """Return how many descriptors this process has open; None where the system does not list them."""
+    for place in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError):
+            return len(os.listdir(place)) - 1  # the look itself has one open
+    return None
