@@ -142,7 +142,8 @@ def complaint(method: str, path: str, status: int, content: Any) -> str:
     """Return what a refusal means, in words: the server's where it has any."""
     if isinstance(content, dict):
         error = content.get("error", content)
-        lines = [str(error.get("message")), error.get("details"), content.get("output")]
+        hint = f"Hint: {content['hint']}" if content.get("hint") else None
+        lines = [str(error.get("message")), error.get("details"), content.get("output"), hint]
         return "\n".join(str(line) for line in lines if line)
     if status == 404 and path.startswith("/sessions/") and not content:
         session = path.removeprefix("/sessions/").partition("/")[0]

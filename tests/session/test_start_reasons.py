@@ -21,6 +21,7 @@ async def reason_of(request: dict[str, Any]) -> str:
             await client.call("POST", "/sessions/s/start")
     answer = refused.value.body
     assert HINTS[StartupReason(answer["reason"])] == answer["hint"]
+    assert answer["hint"] in str(refused.value)
     return str(answer["reason"])
 
 

@@ -1,0 +1,90 @@
+"""Which server is meant: URLs, sockets and connection files, and what is none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kallichore.client.address import Address, from_connection_document, from_url
+from kallichore.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://localhost:8182", Address(host="localhost", port=8182)),
+        ("http://127.0.0.1:9000/", Address(host="127.0.0.1", port=9000)),
+        ("http://localhost", Address(host="localhost", port=80)),
+        ("http://[::1]:8182", Address(host="::1", port=8182)),
+        ("unix:/run/kc.sock", Address(socket_path="/run/kc.sock")),
+        ("unix:///run/kc.sock", Address(socket_path="/run/kc.sock")),
+        ("unix:./kc.sock", Address(socket_path="./kc.sock")),
+    ],
+)
+def test_url_names_a_host_or_a_socket(url: str, address: Address) -> None:
+    """Without a port it is HTTP's; a socket's path may be relative."""
+    assert address == from_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:8182",
+        "https://localhost:8182",
+        "http://",
+        "http://localhost:99999",
+        "http://localhost:port",
+        "http://[::1",
+        "unix:",
+        "unix://",
+    ],
+)
+def test_what_is_no_address_is_refused_with_the_two_forms(url: str) -> None:
+    """The message quotes what was given, and says what would do."""
+    with pytest.raises(ConfigurationError) as refused:
+        from_url(url)
+
+    assert f"{url!r} is no server's address; use http://host:port or unix:/path" == str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("document", "address"),
+    [
+        ({"transport": "tcp", "base_path": "http://127.0.0.1:5"}, Address(host="127.0.0.1", port=5)),
+        ({"transport": "socket", "socket_path": "/s"}, Address(socket_path="/s")),
+        ({"transport": "named-pipe", "named_pipe": r"\\.\pipe\kc"}, Address(named_pipe=r"\\.\pipe\kc")),
+    ],
+)
+@pytest.mark.parametrize("token", ["secret", None])
+def test_connection_document_names_each_transport(document: dict[str, Any], address: Address, token: str) -> None:
+    """The token in it, or its absence, comes along."""
+    found = from_connection_document({**document, "bearer_token": token})
+
+    assert (address, token) == (Address(found.host, found.port, found.socket_path, found.named_pipe), found.token)
+
+
+def test_transport_that_is_not_known_is_named() -> None:
+    """A document of a newer server, without any address that we can use, says which transport it has."""
+    with pytest.raises(ConfigurationError, match="transport pigeon"):
+        from_connection_document({"transport": "pigeon", "bearer_token": None})
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [("http://localhost:8182", "localhost:8182"), ("http://[::1]:8182", "[::1]:8182"), ("unix:/s", "localhost")],
+)
+def test_requests_carry_host_and_token(url: str, host: str) -> None:
+    """A Host header that the server takes, and the token only where there is one."""
+    assert [("host", host)] == from_url(url).headers
+    assert [("host", host), ("authorization", "Bearer secret")] == from_url(url, "secret").headers
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8182", "http://[::1]:8182", "unix:/run/kc.sock"])
+def test_address_reads_as_its_url_and_keeps_its_token(url: str) -> None:
+    """What messages and logs show is the URL, and never the token."""
+    address = from_url(url, "secret")
+
+    assert url == str(address)
+    assert "secret" not in repr(address)
