@@ -23,6 +23,13 @@ LAST_MOMENT = 2.0
 """Seconds that a kernel's own children get to end after their parent was killed: their end is not ours to wait for."""
 
 
+def pytest_sessionstart() -> None:
+    """Have the usual signals: a shell that runs the tests in the background hands down some as ignored."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def lasting_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fix pytest's own temporary directory before a test's private one could take its place, and go with that test."""

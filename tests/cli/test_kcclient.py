@@ -278,6 +278,7 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
     commands = [
         *("list", "status", "configuration", "idle-timeout-hours --hours 1", "create", "start", "info", "connect"),
         *("execute --code 1", "exec 1", "console", "logs", "logs -f", "interrupt", "shutdown", "shutdown -s x"),
+        *("restart", "kill", "delete", "listen"),
     ]
     over_tcp = f"-u {other.address} list"
     ended = await kcclient_each([over_tcp, *(f"-c {dead} {command}" for command in commands)])
@@ -286,6 +287,7 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
         "is it running? To start one: kcserver --connection-file FILE\n"
     )
 
+    assert {"kernels", "completion"} == set(main.commands) - {command.split()[0] for command in commands}
     assert f"Error: Could not reach a server at {other.address}; is it running?" in ended.pop(over_tcp).err
     assert [Ended(1, "", told)] * len(commands) == list(ended.values())
 
@@ -501,7 +503,7 @@ async def test_each_shell_gets_its_completion_script() -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 async def test_bash_completes_commands(private_place: Path) -> None:
-    """After the line of the help text, Tab behind "kcclient con" offers what begins like that."""
+    """With the line that the help gives, Tab behind "kcclient con" offers what begins like that."""
     command = private_place / "kcclient"
     code = "from kallichore.cli.kcclient import main; main(prog_name='kcclient')"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
