@@ -6,8 +6,8 @@ library costs 3.7. Everything that arrives, with its masks, fragments and limits
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from struct import pack
+from collections.abc import Iterable, Sequence
+from struct import Struct, pack
 
 _FINAL = 0x80
 TEXT, CLOSE, PING, PONG = _FINAL | 0x1, _FINAL | 0x8, _FINAL | 0x9, _FINAL | 0xA
@@ -16,35 +16,41 @@ _SHORT, _MEDIUM = 126, 1 << 16
 LARGE = 1 << 18
 """Bytes; a copy of so much takes about as long as a send of its own."""
 
+_pack_medium = Struct("!BBH").pack
+
 _LONGEST_REASON = 125 - 2
 
 
 def head(opcode: int, length: int) -> bytes:
     """Return the head of an unfragmented, unmasked frame."""
+    if _SHORT <= length < _MEDIUM:
+        return _pack_medium(opcode, 126, length)
     if length < _SHORT:
         return bytes((opcode, length))
-    if length < _MEDIUM:
-        return pack("!BBH", opcode, 126, length)
     return pack("!BBQ", opcode, 127, length)
 
 
 def text_frames(payloads: Iterable[bytes]) -> list[bytes]:
-    """Return text frames in parts: a head, its payload, the next head, and so on."""
-    return [part for payload in payloads for part in (head(TEXT, len(payload)), payload)]
+    """Return text frames in parts: a head, its payload, the next head, and so on. An empty payload makes no frame."""
+    parts: list[bytes] = []
+    for payload in payloads:
+        parts += (head(TEXT, len(payload)) if payload else b"", payload)
+    return parts
 
 
-def join_small(parts: Iterable[bytes]) -> Iterator[bytes]:
+def join_small(parts: Sequence[bytes]) -> list[bytes]:
     """Join what belongs together in one send. Large parts stay alone: to copy them costs more than another send."""
+    if max(map(len, parts), default=0) < LARGE:
+        return [b"".join(parts)]
+    pieces: list[bytes] = []
     small: list[bytes] = []
     for part in parts:
         if len(part) < LARGE:
             small.append(part)
             continue
-        yield b"".join(small)
-        yield part
+        pieces += (b"".join(small), part)
         small.clear()
-    if small:
-        yield b"".join(small)
+    return [*pieces, b"".join(small)] if small else pieces
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -14,12 +14,10 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 import attrs
 import trio
 import trio_util
-import zmq
 
 from kallichore._version import __version__
 from kallichore.config import ServerConfig
@@ -43,6 +41,7 @@ from kallichore.session.facilities import Facilities
 from kallichore.session.line_log import LineLog
 from kallichore.session.supervisor import Session, supervise_session
 from kallichore.transport.runtime_directory import open_runtime_directory
+from kallichore.zeromq.registration import RegistrationDesk
 
 logger = logging.getLogger(__name__)
 
@@ -300,16 +299,14 @@ async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Serve
         ConfigurationError: There is no place for the server's private directory.
     """
     config = config or ServerConfig()
-    context: zmq.Context[Any] = zmq.Context()
-    # One socket and one monitor a channel: 1,023, ZeroMQ's default, would be the end at 100 sessions.
-    context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))
+    desk = RegistrationDesk()
     try:
         with open_runtime_directory(config) as runtime_directory, hold_lock(runtime_directory):
             clear_leftovers(runtime_directory.parent)
             async with open_watchdog(runtime_directory) as watchdog, trio.open_nursery() as nursery:
                 facilities = Facilities(
                     config=config,
-                    context=context,
+                    desk=desk,
                     runtime_directory=runtime_directory,
                     watchdog=watchdog,
                     surroundings=Surroundings(
@@ -337,4 +334,4 @@ async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Serve
                     server.log.close()
                     nursery.cancel_scope.cancel()
     finally:
-        context.destroy(linger=0)
+        desk.close()

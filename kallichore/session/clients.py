@@ -57,6 +57,8 @@ class ClientSlot:
     wish: Wish
     position: int
     """The number of the next message for this client, counted from 0."""
+    confirmed: int
+    """Up to where this client is known to have what it was sent."""
     _on_delivery: Callable[[ClientSlot, bool], None]
     older: ClientSlot | None = None
     """The client that this one displaced: what is on its way to it has to be settled first."""
@@ -70,8 +72,17 @@ class ClientSlot:
     """Called when a newer client came: puts a bound on a send that may never end."""
     on_news: Callable[[], bool] | None = attrs.field(default=None, init=False)
     """Called when there may be something to send; true if all of it was sent."""
+    _replayed: int = attrs.field(init=False)
+    """Up to where it is told what was said before it came, which is in order."""
+    _hurried: int = attrs.field(init=False)
+    """Up to where urgent messages were sent ahead of others."""
+    _ahead: set[int] = attrs.field(factory=set, init=False)
+    """The numbers of those, as long as their turn has not come."""
     _live: list[bytes] = attrs.field(factory=list, init=False)
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._replayed = self._hurried = self.journal.end
 
     @property
     def may_speak(self) -> bool:
@@ -121,17 +132,42 @@ class ClientSlot:
         """Return what is to be sent next, or None. It counts as delivered only with `delivered`.
 
         A client that was displaced gets nothing more; one that has to leave for another reason gets what is there
-        first.
+        first. To one that is behind by more than a batch, replies and questions go ahead of output. Not to one that
+        goes by the numbers, which would be out of order, nor before all that was said while nobody was there.
         """
         if self.displaced or not self.is_behind:
             return None
-        return self.journal.read(self.position, BATCH_BYTES, BATCH_MESSAGES)
+        batch = self.journal.read(self.position, BATCH_BYTES, BATCH_MESSAGES)
+        if self._replayed <= batch.next_position < self.journal.end and not self.is_numbered:
+            urgent = self.journal.urgent_after(max(batch.next_position, self._hurried))
+            self._hurried = self.journal.end
+            if urgent:
+                self._ahead.update(urgent)
+                payloads = [payload for number in urgent for payload in self.journal.read(number, 0, 1).payloads]
+                return Batch(payloads, self.position, 0, is_ahead=True)
+        if self._ahead:
+            first = batch.next_position - len(batch.payloads)
+            payloads = [b"" if self.was_ahead(first + at) else each for at, each in enumerate(batch.payloads)]
+            batch = batch._replace(payloads=payloads)
+        return batch
+
+    def was_ahead(self, number: int) -> bool:
+        """Tell whether a message was sent ahead of its turn."""
+        return number in self._ahead
 
     def delivered(self, position: int) -> None:
         """Note that this client has been sent the messages before ``position``; less than before takes that back."""
         taken_back = position < self.position
         self.position = position
+        self.confirmed = min(self.confirmed, position)
         self._on_delivery(self, taken_back)
+
+    def confirm(self, position: int) -> None:
+        """Note that this client has the messages before ``position``: nobody will ask for them to be sent again."""
+        self.confirmed = position
+        if self._ahead:
+            self._ahead = {number for number in self._ahead if number >= position}
+        self._on_delivery(self, False)
 
     async def wait_turn(self) -> None:
         """Wait until the client that this one displaced has been sent its last message."""
@@ -139,7 +175,7 @@ class ClientSlot:
             await self.older.finished.wait()
             self.older = None
             if not self.is_numbered:
-                self.position = self.journal.delivered
+                self.position = self.confirmed = self.journal.delivered
 
 
 @attrs.define(eq=False)
@@ -170,7 +206,8 @@ class Audience:
         if older is not None:
             self._slots.remove(older)
             older.leave("Another client connected to this session", displaced=True)
-        slot = ClientSlot(self.journal, wish, self._first_position(wish), self._note_delivery, older)
+        position = self._first_position(wish)
+        slot = ClientSlot(self.journal, wish, position, position, self._note_delivery, older)
         self._slots.insert(0 if wish.attendance is Attendance.TAKE_OVER else len(self._slots), slot)
         return slot
 
@@ -198,7 +235,7 @@ class Audience:
         self._release()
 
     def _release(self) -> None:
-        self.journal.release(min((slot.position for slot in self._slots), default=self.journal.delivered))
+        self.journal.release(min((slot.confirmed for slot in self._slots), default=self.journal.delivered))
 
     # What everybody is told
 

@@ -33,6 +33,9 @@ class _ExecutionState(msgspec.Struct):
 
 _read_execution_state = msgspec.json.Decoder(_ExecutionState).decode
 
+_OF_INTEREST = frozenset({"status", "execute_reply", "input_request", "kernel_info_reply"})
+"""Types of messages that change something here; the others only pass through."""
+
 _STATUS_EVENTS = {"busy": StatusEvent.KERNEL_BUSY, "idle": StatusEvent.KERNEL_IDLE}
 
 Listener = Callable[[KernelMessage | KallichoreError], None]
@@ -61,7 +64,7 @@ class Conversation:
         request: What the session was created with.
         journal: What clients are to be told, numbered.
         status: The session's status.
-        on_growth: Called after the journal grew outside of `hear`, to wake who reads it.
+        on_growth: Called after the journal grew, to wake who reads it.
     """
 
     request: NewSession
@@ -82,13 +85,14 @@ class Conversation:
     """Is given what the kernel's process prints: stream and line."""
     held: list[ClientMessage] = attrs.field(factory=list)
     """What clients sent during a restart, for the kernel to come."""
-    is_hearing: bool = False
-    """Whether a batch of the kernel's messages is being taken in: whoever does that calls `on_growth` at its end."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     """Who in this process wants the messages with a certain parent."""
     open_input: OpenInput | None = attrs.field(default=None, init=False)
     """The question of the kernel that nobody has answered yet."""
     _silent_requests: set[str] = attrs.field(factory=set, init=False)
+    _batch: list[bytes] | None = attrs.field(default=None, init=False)
+    """What a batch of the kernel's messages has brought for the journal so far, while one is taken in."""
+    _is_urgent: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.working_directory = self.request.working_directory
@@ -99,8 +103,25 @@ class Conversation:
 
     def say(self, member: str, value: Any) -> None:
         """Put a ``kind: kernel`` message into the journal."""
-        self.journal.append(kernel_message(member, value))
-        if not self.is_hearing:
+        payload = kernel_message(member, value)
+        if self._batch is not None:
+            self._batch.append(payload)
+        else:
+            self.journal.extend((payload,))
+            self.on_growth()
+
+    def begin_batch(self, *, urgent: bool) -> None:
+        """Collect what is for the journal until `end_batch`: clients get what came together in one piece.
+
+        What is urgent, replies and questions, may reach a client that is behind before the output that it waits for.
+        """
+        self._batch, self._is_urgent = [], urgent
+
+    def end_batch(self) -> None:
+        """Put into the journal what a batch brought, and let clients know."""
+        batch, self._batch = self._batch, None
+        if batch:
+            self.journal.extend(batch, urgent=self._is_urgent)
             self.on_growth()
 
     def state(self) -> bytes:
@@ -170,7 +191,7 @@ class Conversation:
     def hear(
         self, message: KernelMessage, now: float, read_directory: Callable[[], str | None]
     ) -> ClientMessage | KernelMessage | None:
-        """Take in one message of the kernel, and journal it for the clients.
+        """Take in one message of a batch (see `begin_batch`), for the clients as well.
 
         Args:
             message: The message.
@@ -181,24 +202,26 @@ class Conversation:
             The execution to be sent to the kernel next, if this message released one; or the message itself if it is
             the reply to the server's own kernel info request; else None.
         """
+        assert self._batch is not None
         msg_type = message.header.msg_type
         parent = message.parent
         parent_id = None if parent is None else parent.msg_id
-        if parent_id in self._silent_requests:
-            if msg_type == "kernel_info_reply":
-                return message
-            if msg_type == "status":
-                return None
         released: ClientMessage | None = None
-        if msg_type == "status":
-            released = self._hear_status(message, None if parent is None else parent.msg_type, now, read_directory)
-        elif msg_type == "execute_reply":
-            self.queue.on_reply(parent_id)
-            if self.open_input is not None and self.open_input.parent_id == parent_id:
-                self.open_input = None
-        position = self.journal.append(message.payload)
-        if msg_type == "input_request":
-            self.open_input = OpenInput(message.payload, parent_id, position)
+        if msg_type in _OF_INTEREST:
+            if parent_id in self._silent_requests:
+                if msg_type == "kernel_info_reply":
+                    return message
+                if msg_type == "status":
+                    return None
+            if msg_type == "status":
+                released = self._hear_status(message, None if parent is None else parent.msg_type, now, read_directory)
+            elif msg_type == "execute_reply":
+                self.queue.on_reply(parent_id)
+                if self.open_input is not None and self.open_input.parent_id == parent_id:
+                    self.open_input = None
+            elif msg_type == "input_request":
+                self.open_input = OpenInput(message.payload, parent_id, self.journal.end + len(self._batch))
+        self._batch.append(message.payload)
         self.history.hear(message)
         if self.listeners and parent_id in self.listeners:
             self.listeners[parent_id](message)

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
-import zmq
 
 from kallichore.config import ServerConfig
 from kallichore.kernel.inheritance import OpenInheritance
 from kallichore.kernel.launch_plan import Surroundings
 from kallichore.kernel.watchdog import Watchdog
+from kallichore.zeromq.registration import RegistrationDesk
 
 
 @attrs.frozen(kw_only=True)
@@ -20,8 +20,8 @@ class Facilities:
     """The server's things that a kernel's life needs. They outlive every session."""
 
     config: ServerConfig
-    context: zmq.Context[zmq.Socket[bytes]]
-    """ZeroMQ, one for the whole server."""
+    desk: RegistrationDesk
+    """Where kernels register."""
     runtime_directory: Path
     """A directory for this server alone; gone when it ends."""
     watchdog: Watchdog

@@ -100,6 +100,9 @@ class Clipping:
 
     def add(self, text: str) -> None:
         """Add text at the end."""
+        if not self._room and len(text) <= self._newest_bytes:
+            self._add_newest(text.encode("utf-8", "replace"))
+            return
         if len(text) > 4 * self.most_bytes:
             # Of so much only the ends stay; what is between them is but counted.
             first, between, last = (
@@ -116,12 +119,17 @@ class Clipping:
             self._head += data[: self._room]
             data, self._room = data[self._room :], max(0, self._room - len(data))
         if data:
-            self._tail.append(data)
-            self._tail_bytes += len(data)
-            while self._tail_bytes - len(self._tail[0]) >= self._newest_bytes:
-                gone = len(self._tail.popleft())
-                self._tail_bytes -= gone
-                self._dropped += gone
+            self._add_newest(data)
+
+    def _add_newest(self, data: bytes) -> None:
+        tail = self._tail
+        tail.append(data)
+        size = self._tail_bytes + len(data)
+        while size - len(tail[0]) >= self._newest_bytes:
+            gone = len(tail.popleft())
+            size -= gone
+            self._dropped += gone
+        self._tail_bytes = size
 
     def add_literal(self, literal: bytes | memoryview) -> None:
         """Add much text at the end, given as a JSON string: its ends are read, what is between them is counted."""
@@ -205,8 +213,8 @@ class History:
 
     def hear(self, message: KernelMessage) -> None:
         """Take in a message of the kernel."""
-        entry = None if message.parent is None else self._entries.get(message.parent.msg_id)
-        if entry is None:
+        parent = message.parent
+        if parent is None or (entry := self._entries.get(parent.msg_id)) is None:
             return
         try:
             match message.header.msg_type:

@@ -25,9 +25,8 @@ from typing import Any
 
 import attrs
 import trio
-import zmq
 
-from kallichore.errors import StartupError, StartupReason
+from kallichore.errors import StartupError, StartupReason, innermost
 from kallichore.kernel.ending import Ending
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.leftovers import record_kernel
@@ -44,8 +43,8 @@ from kallichore.session.pending import Pending
 from kallichore.session.status import StatusEvent
 from kallichore.wire.channels import FROM_KERNEL, Channel
 from kallichore.wire.client_messages import ClientMessage, Sender, make, to_kernel
-from kallichore.wire.envelope import EnvelopeError, KernelMessage, from_kernel
-from kallichore.wire.frames import Frames, FramesError, split
+from kallichore.wire.envelope import EnvelopeError, KernelMessage
+from kallichore.wire.frames import Frames, FramesError
 from kallichore.zeromq.kernel_channels import KernelChannels, open_channels
 
 logger = logging.getLogger(__name__)
@@ -121,9 +120,7 @@ class KernelLife:
             self.hurry.set()
 
     def send(self, message: ClientMessage) -> None:
-        """Send a message to the kernel, or keep it until the kernel is ready. A message that cannot be sent is
-        logged.
-        """
+        """Send a message to the kernel, or keep it until the kernel is ready."""
         if not self.is_relaying:
             self.outbox.append(message)
             return
@@ -131,10 +128,7 @@ class KernelLife:
         self.conversation.history.begin(message, time.time_ns() // 1_000_000)
         if message.msg_type == CLEARS_ALL:
             self.requested_by = self.requested_by or CLEARS_ALL
-        try:
-            self.channels.send(message.channel, to_kernel(message, self.sender, utc_date()))
-        except zmq.ZMQError as error:
-            logger.warning("%s %s could not be sent: %s", message.msg_type, message.msg_id, error)
+        self.channels.send(message.channel, to_kernel(message, self.sender, utc_date()))
 
     def request(self, msg_type: str, content: dict[str, Any], channel: str) -> str:
         """Send a message of the server's own to a connected kernel, past the outbox; return its ``msg_id``."""
@@ -153,26 +147,27 @@ class KernelLife:
         assert self.channels is not None
         now = trio.current_time()
         conversation = self.conversation
-        signer = self.channels.signer
-        conversation.is_hearing = True
+        read, hear = self.channels.readers[channel].read, conversation.hear
+        conversation.begin_batch(urgent=channel is not Channel.IOPUB)
         try:
             for frames in batch:
                 try:
-                    message = from_kernel(channel, split(frames, signer))
+                    message = read(frames)
                 except (FramesError, EnvelopeError) as error:
                     self.dropped += 1
                     logger.warning(
                         "Dropped a message of the kernel on %s (%d so far): %s", channel, self.dropped, error
                     )
                     continue
-                following = conversation.hear(message, now, self.read_directory)
+                following = hear(message, now, self.read_directory)
+                if following is None:
+                    continue
                 if isinstance(following, KernelMessage):
                     self._kernel_info.set(following)
-                elif following is not None:
+                else:
                     self.send(following)
         finally:
-            conversation.is_hearing = False
-            conversation.on_growth()
+            conversation.end_batch()
         if channel is Channel.IOPUB:
             self._iopub_heard.set()
 
@@ -190,7 +185,7 @@ class KernelLife:
         """
         try:
             async with (
-                open_channels(self.facilities.context, info, self.sender.session) as self.channels,
+                open_channels(info, self.sender.session) as self.channels,
                 trio.open_nursery() as nursery,
             ):
                 try:
@@ -198,8 +193,8 @@ class KernelLife:
                     await self._become_ready()
                 except StartupError as error:
                     self._fail(error)
-        except zmq.ZMQError as error:
-            self._fail(_could_not_connect("KS-6", f"Could not open the sockets to the kernel: {error}"))
+        except* OSError as errors:
+            self._fail(_could_not_connect("KS-6", f"Could not connect to the kernel: {innermost(errors)}"))
         finally:
             self.channels = None
 
@@ -275,7 +270,7 @@ class KernelLife:
                 socket.send([b"", HEARTBEAT_PAYLOAD])
                 monitor.sent(trio.current_time())
             with trio.move_on_at(monitor.next_action_at()):
-                await socket.receive()
+                await socket.receive_batch()
                 self._heartbeat_answered.set()
                 silent_since = None
                 if monitor.answered(trio.current_time()):
@@ -330,8 +325,7 @@ class KernelLife:
         await self.stop_asked.wait()
         config = self.facilities.config
         if self.failure is None and self.channels is not None:
-            with suppress(zmq.ZMQError):
-                self.request("shutdown_request", {"restart": self.restarting}, "control")
+            self.request("shutdown_request", {"restart": self.restarting}, "control")
             with trio.move_on_after(config.shutdown_grace):
                 await self.hurry.wait()
         with suppress(ProcessLookupError):
@@ -480,8 +474,7 @@ class KernelLife:
     async def _end_adoption_when_asked(self, scope: trio.CancelScope) -> None:
         await self.stop_asked.wait()
         if self.failure is None and self.is_relaying:
-            with suppress(zmq.ZMQError):
-                self.request("shutdown_request", {"restart": self.restarting}, "control")
+            self.request("shutdown_request", {"restart": self.restarting}, "control")
             with trio.move_on_after(self.facilities.config.shutdown_grace):
                 await self.hurry.wait()
         scope.cancel()

@@ -14,7 +14,6 @@ from uuid import uuid4
 
 import attrs
 import trio
-import zmq
 
 from kallichore.errors import ConnectionInfoError, StartupError, StartupReason
 from kallichore.kernel.launch_plan import safe_name
@@ -25,7 +24,6 @@ from kallichore.session.kernel_files import open_kernel_file
 from kallichore.wire.client_messages import Sender
 from kallichore.wire.connection_info import PORT_NAMES, connection_document, registration_document
 from kallichore.wire.signing import Signer
-from kallichore.zeromq.registration import open_registration
 
 Meet = Callable[[], Awaitable[ConnectionInfo]]
 
@@ -102,13 +100,7 @@ class MeetingPlace:
             StartupError: ``KS-17``, there is no socket to register at; ``KS-5``, no file.
         """
         async with AsyncExitStack() as stack:
-            try:
-                registration = await stack.enter_async_context(
-                    open_registration(self.facilities.context, Signer(self.key))
-                )
-            except zmq.ZMQError as error:
-                text = f"Could not bind the registration socket: {error}"
-                raise StartupError("KS-17", text, reason=StartupReason.NO_RESOURCES) from error
+            registration = await stack.enter_async_context(self.facilities.desk.open(Signer(self.key)))
             document = registration_document(registration.port, self.key)
             path = stack.enter_context(open_kernel_file(self._file("registration"), document))
 

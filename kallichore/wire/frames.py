@@ -7,7 +7,7 @@ four JSON parts, and any number of raw buffers. Identities mean nothing to us an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from kallichore.wire.signing import Signer
 
@@ -17,8 +17,8 @@ AFTER_DELIMITER = 5
 """Frames that a message cannot do without: the signature, header, parent header, metadata, content."""
 
 
-Frames = list[bytes | memoryview]
-"""A message as it came; buffers without a copy."""
+Frames = list[bytes]
+"""A message as it came."""
 
 
 class MessageParts(NamedTuple):
@@ -28,39 +28,50 @@ class MessageParts(NamedTuple):
     parent_header: bytes
     metadata: bytes
     content: bytes
-    buffers: Sequence[bytes | memoryview]
+    buffers: Sequence[bytes]
 
 
 class FramesError(ValueError):
     """These frames are not a message: too few of them, or the signature is not theirs."""
 
 
-def split(frames: Sequence[bytes | memoryview], signer: Signer) -> MessageParts:
-    """Take a message apart and check its signature.
+def locate(frames: Frames) -> int:
+    """Return where a message's signature is, behind which there are at least the four parts.
 
-    A kernel that sends too few frames may have its next message glued to them by our reader (see
-    `kallichore.zeromq.sockets`); so where the signature does not fit, a later delimiter is looked for before
-    the frames are given up.
+    Raises:
+        FramesError: There is no delimiter, or there are too few frames behind it.
+    """
+    try:
+        start = frames.index(DELIMITER) + 1
+    except ValueError:
+        raise FramesError("there is no <IDS|MSG> delimiter") from None
+    if len(frames) - start < AFTER_DELIMITER:
+        count = len(frames) - start
+        raise FramesError(f"{count} frames follow the delimiter, a message has at least {AFTER_DELIMITER}")
+    return start
+
+
+def verify(signature: bytes, signed: Sequence[bytes], signer: Signer) -> None:
+    """Check the signature of the four parts.
+
+    Raises:
+        FramesError: It is not theirs.
+    """
+    if not signer.verify(signature, signed):
+        raise FramesError("the signature does not fit the message and our key")
+
+
+def split(frames: Frames, signer: Signer) -> MessageParts:
+    """Take a message apart and check its signature. `kallichore.wire.envelope` does so in fewer steps.
 
     Raises:
         FramesError: There is no delimiter, there are too few frames behind it, or the signature is wrong.
     """
-    start = -1
-    reason = "there is no <IDS|MSG> delimiter"
-    while True:
-        try:
-            start = frames.index(DELIMITER, start + 1)
-        except ValueError:
-            raise FramesError(reason) from None
-        # Behind the first delimiter these are bytes; behind another, what looked like buffers was made bytes below.
-        signed = cast("Sequence[bytes]", frames[start + 2 : start + 1 + AFTER_DELIMITER])
-        if len(signed) != AFTER_DELIMITER - 1:
-            reason = f"{len(frames) - start - 1} frames follow the delimiter, a message has at least {AFTER_DELIMITER}"
-        elif not signer.verify(cast("bytes", frames[start + 1]), signed):
-            reason = "the signature does not fit the message and our key"
-        else:
-            return MessageParts._make((*signed, frames[start + 1 + AFTER_DELIMITER :]))
-        frames = list(map(bytes, frames))
+    start = locate(frames)
+    end = start + AFTER_DELIMITER
+    verify(frames[start], frames[start + 1 : end], signer)
+    header, parent_header, metadata, content = frames[start + 1 : end]
+    return MessageParts(header, parent_header, metadata, content, frames[end:])
 
 
 def join(parts: MessageParts, signer: Signer) -> Frames:

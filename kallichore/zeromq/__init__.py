@@ -1,4 +1,5 @@
-"""ZeroMQ sockets on Trio: receiving, sending and the five sockets that meet a kernel.
+"""A kernel's ZeroMQ sockets on Trio: the five that we connect to, and the one at which it registers.
 
-pyzmq's own asynchronous layers know asyncio and Tornado only; this room is all we need of one for Trio.
+The five speak `kallichore.wire.zmtp` on sockets of Trio's; the one is libzmq's. pyzmq's own asynchronous layers know
+asyncio and Tornado only.
 """

@@ -1,85 +1,28 @@
 """A kernel's five sockets as one: opened together, known to be connected, closed together.
 
-Connecting in ZeroMQ succeeds at once and happens later. Whether a kernel is there shows in each socket's monitor: the
-handshake of the five connections is what `KernelChannels.wait_connected` waits for, and losing one is how the death of
-a kernel that is not our child is noticed.
+The handshakes of the five connections are what `KernelChannels.wait_connected` waits for, and losing one is how the
+death of a kernel that is not our child is noticed.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import trio
 import trio_util
-import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from kallichore.models.bodies import ConnectionInfo
-from kallichore.wire.channels import Channel
+from kallichore.wire.channels import FROM_KERNEL, Channel
+from kallichore.wire.envelope import KernelReader
 from kallichore.wire.frames import MessageParts, join
 from kallichore.wire.signing import Signer
-from kallichore.zeromq.sockets import TrioSocket
-
-RECONNECT_FIRST_MS = 10
-RECONNECT_MOST_MS = 200
-"""A kernel that boots binds its ports within a second or so; asking every 10 to 200 ms finds it without delay."""
+from kallichore.zeromq.kernel_socket import KernelSocket
 
 _LONGEST_IDENTITY = 255
 
-_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-
-_STAY_MONITORED = {Channel.SHELL, Channel.CONTROL, Channel.IOPUB}
-"""Channels whose loss is of interest: a monitor costs four file descriptors, and these carry a kernel's last words."""
-
-_KINDS = {
-    Channel.SHELL: zmq.DEALER,
-    Channel.CONTROL: zmq.DEALER,
-    Channel.STDIN: zmq.DEALER,
-    Channel.IOPUB: zmq.SUB,
-    # A REQ socket would be stuck with one unanswered request; a DEALER with an empty delimiter can ask again.
-    Channel.HEARTBEAT: zmq.DEALER,
-}
-
-
-def _open_socket(context: zmq.Context[zmq.Socket[bytes]], channel: Channel, identity: bytes) -> TrioSocket:
-    socket = TrioSocket(context, _KINDS[channel])
-    socket.raw.reconnect_ivl = RECONNECT_FIRST_MS
-    socket.raw.reconnect_ivl_max = RECONNECT_MOST_MS
-    if channel in (Channel.SHELL, Channel.CONTROL, Channel.STDIN) and 0 < len(identity) <= _LONGEST_IDENTITY:
-        # Kernels address an input_request to whom the shell request came from, so stdin has the same identity.
-        socket.raw.identity = identity
-    if channel is Channel.IOPUB:
-        socket.raw.subscribe(b"")
-    return socket
-
-
-class _Monitor:
-    """What ZeroMQ says about one socket's connection."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], watched: TrioSocket, name: str) -> None:
-        self._watched = watched
-        self._lost = False
-        address = f"inproc://kallichore-{name}-{id(watched)}"
-        watched.raw.monitor(address, _EVENTS)
-        self.socket = TrioSocket(context, zmq.PAIR)
-        self.socket.raw.connect(address)
-
-    async def wait_connected(self) -> None:
-        await self._wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-
-    async def wait_lost(self) -> None:
-        if not self._lost:
-            await self._wait_for(zmq.EVENT_DISCONNECTED)
-            self._lost = True
-
-    async def _wait_for(self, event: int) -> None:
-        while parse_monitor_message(await self.socket.receive())["event"] != event:
-            pass
-
-    def close(self) -> None:
-        self._watched.raw.disable_monitor()
-        self.socket.close()
+_LAST_WORDS = (Channel.SHELL, Channel.CONTROL, Channel.IOPUB)
+"""Channels that carry a kernel's last words, and whose loss is its end."""
 
 
 class KernelChannels:
@@ -87,35 +30,39 @@ class KernelChannels:
 
     Attributes:
         sockets: The socket of each channel.
-        signer: Signs what is sent and checks what comes.
-        unconnected: The channels that have not been connected yet.
+        readers: What reads what comes on each of the channels whose messages reach clients.
     """
 
-    def __init__(self, sockets: dict[Channel, TrioSocket], monitors: dict[Channel, _Monitor], signer: Signer) -> None:
+    def __init__(self, sockets: Mapping[Channel, KernelSocket], signer: Signer) -> None:
         self.sockets = sockets
-        self.signer = signer
-        self.unconnected = list(_KINDS)
-        self._monitors = monitors
+        self.readers = {channel: KernelReader(channel, signer) for channel in FROM_KERNEL}
+        self._signer = signer
 
     def send(self, channel: str, parts: MessageParts) -> None:
-        """Sign and send a message to the kernel on ``channel``, now.
-
-        Raises:
-            zmq.ZMQError: The channels are closed.
-        """
-        self.sockets[Channel(channel)].send(join(parts, self.signer))
+        """Sign and send a message to the kernel on ``channel``, now."""
+        self.sockets[Channel(channel)].send(join(parts, self._signer))
 
     async def wait_connected(self) -> None:
-        """Wait until all five connections have done ZeroMQ's handshake. Cancelling it leaves them trying."""
-        async with trio.open_nursery() as nursery:
-            for channel in self._monitors:
-                nursery.start_soon(self._wait_connected, channel)
-        for channel in self._monitors.keys() - _STAY_MONITORED:
-            self._monitors.pop(channel).close()
+        """Connect all five. Cancelling it leaves those open that are.
 
-    async def _wait_connected(self, channel: Channel) -> None:
-        await self._monitors[channel].wait_connected()
-        self.unconnected.remove(channel)
+        Raises:
+            OSError: The address is none, or there are no descriptors left.
+        """
+        # A kernel binds its sockets one after another: where one is there, the others will be in a moment.
+        somebody_listens = trio.Event()
+
+        async def connect(socket: KernelSocket) -> None:
+            await socket.connect(somebody_listens)
+            somebody_listens.set()
+
+        async with trio.open_nursery() as nursery:
+            for socket in self.sockets.values():
+                nursery.start_soon(connect, socket)
+
+    @property
+    def unconnected(self) -> list[Channel]:
+        """The channels that have not been connected yet."""
+        return [channel for channel, socket in self.sockets.items() if not socket.connected.is_set()]
 
     @property
     def all_connected(self) -> bool:
@@ -123,35 +70,24 @@ class KernelChannels:
         return not self.unconnected
 
     async def wait_all_lost(self) -> None:
-        """Wait until the kernel has closed its connections: then all that it sent is here. After `wait_connected`."""
-        async with trio.open_nursery() as nursery:
-            for monitor in self._monitors.values():
-                nursery.start_soon(monitor.wait_lost)
+        """Wait until the kernel has closed its connections: then who reads them has read all that it sent."""
+        for channel in _LAST_WORDS:
+            await self.sockets[channel].lost.wait()
 
     async def wait_any_lost(self) -> None:
-        """Wait until one of the connections is lost. To be called after `wait_connected`."""
-        await trio_util.wait_any(*(monitor.wait_lost for monitor in self._monitors.values()))
-
-    def stop_monitoring(self) -> None:
-        """Close the monitors, which must go before the sockets that they watch. Idempotent."""
-        for monitor in self._monitors.values():
-            monitor.close()
-        self._monitors.clear()
+        """Wait until one of the connections is lost."""
+        await trio_util.wait_any(*(self.sockets[channel].lost.wait for channel in _LAST_WORDS))
 
 
 @asynccontextmanager
-async def open_channels(
-    context: zmq.Context[zmq.Socket[bytes]], info: ConnectionInfo, session_id: str
-) -> AsyncIterator[KernelChannels]:
-    """Open a kernel's five sockets and begin to connect them; on leaving they are closed.
+async def open_channels(info: ConnectionInfo, session_id: str) -> AsyncIterator[KernelChannels]:
+    """Make a kernel's five sockets, for `KernelChannels.wait_connected` to connect; on leaving they are closed.
 
     Args:
-        context: The ZeroMQ context; it stays the caller's.
         info: Where the kernel listens, and its key.
         session_id: The routing identity, where it fits in ZeroMQ's 1 to 255 bytes.
 
     Raises:
-        zmq.ZMQError: An address is malformed.
         ConfigurationError: The signature scheme is unknown.
     """
     ports = {
@@ -162,17 +98,20 @@ async def open_channels(
         Channel.HEARTBEAT: info.hb_port,
     }
     signer = Signer(info.key, info.signature_scheme)
-    separator = "-" if info.transport == "ipc" else ":"
-    async with AsyncExitStack() as stack:
-        sockets: dict[Channel, TrioSocket] = {}
-        monitors: dict[Channel, _Monitor] = {}
-        channels = KernelChannels(sockets, monitors, signer)
-        stack.callback(channels.stop_monitoring)
+    name = session_id.encode("utf-8", "replace")
+    async with trio.open_nursery() as nursery:
+        sockets: dict[Channel, KernelSocket] = {}
         for channel, port in ports.items():
-            socket = stack.enter_context(_open_socket(context, channel, session_id.encode("utf-8", "replace")))
-            monitors[channel] = _Monitor(context, socket, channel)
-            sockets[channel] = socket
-            socket.raw.connect(f"{info.transport}://{info.ip}{separator}{port}")
-        # Closing order matters: the callback above runs last, yet monitors must go before the sockets they watch.
-        stack.callback(channels.stop_monitoring)
-        yield channels
+            # Kernels address an input_request to whom the shell request came from, so stdin has the same identity.
+            is_addressed = channel in (Channel.SHELL, Channel.CONTROL, Channel.STDIN)
+            identity = name if is_addressed and len(name) <= _LONGEST_IDENTITY else b""
+            # A REQ for heartbeats would be stuck with one that is unanswered; a DEALER can ask again.
+            kind = "SUB" if channel is Channel.IOPUB else "DEALER"
+            address = f"{info.ip}-{port}" if info.transport == "ipc" else (info.ip, port)
+            sockets[channel] = KernelSocket(address, kind, identity, nursery)
+        try:
+            yield KernelChannels(sockets, signer)
+        finally:
+            nursery.cancel_scope.cancel()
+            for socket in sockets.values():
+                socket.close()

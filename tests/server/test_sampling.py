@@ -55,7 +55,7 @@ class Machine:
             config=server.config,
             runtime_directory=place,
             # Nothing is started here.
-            context=None,  # type: ignore[arg-type]
+            desk=None,  # type: ignore[arg-type]
             watchdog=None,  # type: ignore[arg-type]
             surroundings=None,  # type: ignore[arg-type]
             open_inheritance=None,

@@ -17,7 +17,7 @@ from kallichore.config import ServerConfig
 from kallichore.errors import KernelDiedError, StartupError
 from kallichore.models.bodies import NewSession, Status, VarAction, VarActionType
 from kallichore.server import open_server
-from kallichore.session import life
+from kallichore.wire.envelope import KernelReader
 from kernels import REAL_TIME, has_ended, scripted, scripted_argv
 
 FAST = ServerConfig(token=None, shutdown_grace=0.5, terminate_grace=0.5)
@@ -192,14 +192,14 @@ async def test_what_no_process_can_be_given_fails_only_that_start(spoilt: dict[s
 
 async def test_failure_of_ours_ends_one_session_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug that breaks one session's life ends its kernel, says so, and disturbs nobody else."""
-    original = life.from_kernel
+    original = KernelReader.read
 
-    def break_for_one(channel: Any, parts: Any) -> Any:
-        if b"break me" in parts.content:
+    def break_for_one(reader: KernelReader, frames: Any) -> Any:
+        if any(b"break me" in frame for frame in frames):
             raise RuntimeError("a bug of ours")
-        return original(channel, parts)
+        return original(reader, frames)
 
-    monkeypatch.setattr(life, "from_kernel", break_for_one)
+    monkeypatch.setattr(KernelReader, "read", break_for_one)
     with trio.fail_after(REAL_TIME):
         async with open_server(FAST) as server:
             broken, other = server.create_session(scripted("broken")), server.create_session(scripted("other"))

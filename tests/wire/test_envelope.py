@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from kallichore.wire.envelope import EnvelopeError, Header, decode, decode_header, encode, from_kernel
-from kallichore.wire.frames import MessageParts
+from kallichore.wire.envelope import EnvelopeError, Header, KernelMessage, KernelReader, decode, decode_header, encode
+from kallichore.wire.frames import MessageParts, join
+from kallichore.wire.signing import Signer
 
+SIGNER = Signer("key")
 HEADER = b'{"msg_id":"1","msg_type":"stream","session":"s","unknown":[1]}'
 PARENT = b'{"msg_id":"0","msg_type":"execute_request"}'
 
@@ -28,6 +30,11 @@ rough_values = st.recursive(
 def parts_with(content: bytes = b"{}", **others: Any) -> MessageParts:
     """Return a kernel's message with this content."""
     return MessageParts(HEADER, PARENT, b"{}", content, [])._replace(**others)
+
+
+def from_kernel(channel: str, parts: MessageParts) -> KernelMessage:
+    """Return what is read of one message."""
+    return KernelReader(channel, SIGNER).read(join(parts, SIGNER))
 
 
 def read_strictly(document: bytes) -> Any:
@@ -142,6 +149,18 @@ def test_absent_parent_header_is_null(absent: bytes) -> None:
 
     assert message.parent is None
     assert read_strictly(message.payload)["parent_header"] is None
+
+
+parents = st.sampled_from([b"", b"{}", b"null", PARENT, b'{"msg_id":"\\u00e4","msg_type":"t"}'])
+
+
+@given(st.lists(st.tuples(parents, values, st.lists(st.binary(max_size=5), max_size=1)), max_size=6))
+def test_messages_of_a_run_are_each_as_if_alone(run: list[tuple[bytes, Any, list[bytes]]]) -> None:
+    """What a reader remembers of one message changes nothing of the next."""
+    reader = KernelReader("shell", SIGNER)
+    parts = [MessageParts(HEADER, parent, b"{}", encode(content), buffers) for parent, content, buffers in run]
+
+    assert [from_kernel("shell", each) for each in parts] == [reader.read(join(each, SIGNER)) for each in parts]
 
 
 @pytest.mark.parametrize("member", ["header", "parent_header", "metadata", "content"])

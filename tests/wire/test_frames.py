@@ -56,14 +56,6 @@ def test_change_of_any_signed_part_is_noticed(changed: int) -> None:
         split(received, SIGNER)
 
 
-@pytest.mark.parametrize("kept", range(1, 6))
-def test_message_glued_to_a_short_one_is_found(kept: int) -> None:
-    """A whole message behind the first frames of another one is found, buffers and all."""
-    second = PARTS._replace(buffers=[b"buffer"])
-    received = [b"topic", *join(PARTS, SIGNER)[:kept], b"topic", *join(second, SIGNER)]
-
-    assert split(received, SIGNER) == second
-
 
 def test_delimiter_among_the_buffers_is_a_buffer() -> None:
     """A buffer that looks like a delimiter does not end the message."""

@@ -1,0 +1,246 @@
+"""One connection to one of a kernel's sockets, in ZeroMQ's protocol on a socket of Trio's.
+
+It connects again and again until somebody listens, and again when it was lost, as libzmq's do. Sends never wait: what
+the connection does not take at once goes out as soon as it does, and what a session sends is bounded by its clients and
+its execution queue. Receiving is one task's work; what it does not fetch waits with the kernel's machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from kallichore.wire.frames import Frames
+from kallichore.wire.zmtp import SUBSCRIPTION, Decoder, ZmtpError, encode, opening
+
+logger = logging.getLogger(__name__)
+
+PAUSE_FIRST, PAUSE_MOST = 0.01, 0.1
+"""Seconds between tries to connect. There is no event for a port that somebody binds; a try takes 50 µs."""
+
+READ_SIZE = 1 << 16
+"""Bytes in one read, and so in one batch: some hundred messages, few enough that other tasks get their turn within
+milliseconds."""
+
+READ_LARGE = 1 << 20
+"""Bytes in one read while a large frame is on its way."""
+
+_NOT_THERE_YET = (ConnectionError, FileNotFoundError, TimeoutError, BlockingIOError, ZmtpError)
+
+
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
+
+
+class KernelSocket:
+    """A connection that one task receives from, and any may send on.
+
+    Args:
+        address: Host and port, or the path of a Unix socket.
+        kind: The ZeroMQ type that it has for the other side, ``DEALER`` or ``SUB``; a SUB subscribes to everything.
+        identity: Its routing identity; empty for none.
+        nursery: What could not be sent at once is sent by a task in it.
+
+    Attributes:
+        connected: Set when the first handshake is done.
+        lost: Set when the kernel's side ended the connection.
+    """
+
+    def __init__(self, address: tuple[str, int] | str, kind: str, identity: bytes, nursery: trio.Nursery) -> None:
+        self._address = address
+        self._nursery = nursery
+        self._opening = opening(kind, identity)
+        self._is_subscriber = kind == "SUB"
+        self.connected = trio.Event()
+        self.lost = trio.Event()
+        self._socket: socket.socket | None = None
+        self._decoder = Decoder()
+        self._early: list[Frames] = []
+        self._unsent: deque[memoryview] = deque()
+        self._is_flushing = False
+        self._came_at_once = False
+        self._is_drained = False
+
+    def close(self) -> None:
+        """Close the connection; what was not sent yet is dropped. Idempotent."""
+        if self._socket is not None:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    # Connecting
+
+    async def connect(self, hurry: trio.Event) -> None:
+        """Connect and shake hands, as often as it takes. Cancelling closes what was begun.
+
+        Args:
+            hurry: Set when there is reason to think that the kernel listens now: then no pause is long.
+
+        Raises:
+            OSError: The address is none, or there are no descriptors left.
+        """
+        family, address = await _resolve(self._address)
+        pause = PAUSE_FIRST
+        while self._socket is None:
+            try:
+                await self._connect_once(family, address)
+            except _NOT_THERE_YET:
+                await _wait(hurry, pause)
+                pause = min(PAUSE_MOST, pause * 1.5)
+        self.connected.set()
+        self._flush()
+
+    async def _connect_once(self, family: int, address: Any) -> None:
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            code = connection.connect_ex(address)
+            if code in (errno.EINPROGRESS, errno.EWOULDBLOCK) and family in _INTERNET:
+                await trio.lowlevel.wait_writable(connection)
+                code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+            if family in _INTERNET:
+                if connection.getsockname() == connection.getpeername():
+                    # Who tries a port of this machine often enough is once given it, and meets itself.
+                    raise ConnectionRefusedError
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._shake_hands(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._socket = connection
+
+    async def _shake_hands(self, connection: socket.socket) -> None:
+        connection.sendall(self._opening)
+        decoder = Decoder()
+        early: list[Frames] = []
+        while not decoder.is_open:
+            await trio.lowlevel.wait_readable(connection)
+            data = connection.recv(READ_SIZE)
+            if not data:
+                raise ConnectionAbortedError
+            early += decoder.feed(data)
+        if self._is_subscriber:
+            connection.sendall(SUBSCRIPTION)
+        self._decoder, self._early = decoder, early
+
+    def _lose(self) -> None:
+        self.close()
+        self._unsent.clear()
+        self.lost.set()
+
+    # Sending
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Send one message: now, or as soon as the connection takes it."""
+        self._unsent.extend(map(memoryview, encode(frames)))
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._is_flushing and not self._push():
+            self._is_flushing = True
+            self._nursery.start_soon(self._keep_pushing)
+
+    def _push(self) -> bool:
+        """Send what waits; False if the connection does not take all of it now."""
+        while self._unsent and self._socket is not None:
+            piece = self._unsent[0]
+            try:
+                count = self._socket.send(piece)
+            except BlockingIOError:
+                return False
+            except OSError:
+                # Whoever reads will notice.
+                return True
+            if count < len(piece):
+                self._unsent[0] = piece[count:]
+            else:
+                self._unsent.popleft()
+        return True
+
+    async def _keep_pushing(self) -> None:
+        try:
+            while self._socket is not None and not self._push():
+                await trio.lowlevel.wait_writable(self._socket)
+        except trio.ClosedResourceError:
+            pass
+        finally:
+            self._is_flushing = False
+
+    # Receiving
+
+    async def receive_batch(self) -> list[Frames]:
+        """Wait for messages and return those that one read brought.
+
+        A checkpoint at least every other time, so that a kernel which never pauses leaves other tasks their turn. One
+        each time would be another turn of the event loop for each message that comes alone. Cancelling it loses
+        nothing.
+        """
+        if self._came_at_once:
+            await trio.lowlevel.checkpoint()
+        self._came_at_once = True
+        # A read that did not fill its buffer has most likely left nothing: another would be a system call in vain.
+        batch = [] if self._is_drained else self.drain()
+        while not batch:
+            self._came_at_once = False
+            if self._socket is None:
+                await self.connect(trio.Event())
+                logger.warning("Connected to the kernel at %s again, which had closed the connection", self._address)
+            elif not self._early:
+                await trio.lowlevel.wait_readable(self._socket)
+            batch = self.drain()
+        return batch
+
+    def drain(self) -> list[Frames]:
+        """Return the messages that one read brings now, or that came with the handshake."""
+        if self._early:
+            early, self._early = self._early, []
+            return early
+        if self._socket is None:
+            return []
+        try:
+            data = self._socket.recv(READ_LARGE if self._decoder.missing else READ_SIZE)
+            self._is_drained = len(data) < READ_SIZE
+            messages = self._decoder.feed(data) if data else None
+        except BlockingIOError:
+            return []
+        except (OSError, ZmtpError):
+            messages = None
+        if messages is None:
+            self._lose()
+            return []
+        if self._decoder.replies:
+            self._unsent.extend(map(memoryview, self._decoder.replies))
+            self._decoder.replies.clear()
+            self._flush()
+        return messages
+
+
+async def _resolve(address: tuple[str, int] | str) -> tuple[int, Any]:
+    """Return the address family and the address in numbers."""
+    if isinstance(address, str):
+        return socket.AF_UNIX, address
+    if not 0 < address[1] < 1 << 16:
+        # The system would take it modulo that.
+        raise OSError(errno.EINVAL, f"{address[1]} is no port")
+    try:
+        family, _, _, _, numbers = (await trio.socket.getaddrinfo(*address, type=socket.SOCK_STREAM))[0]
+    except (ValueError, OverflowError) as error:
+        raise OSError(errno.EINVAL, f"{address} is no address: {error}") from error
+    return family, numbers
+
+
+async def _wait(hurry: trio.Event, pause: float) -> None:
+    """Wait for the time of a pause, or until there is reason to hurry; never longer than the shortest after that."""
+    if hurry.is_set():
+        await trio.sleep(PAUSE_FIRST)
+    else:
+        with trio.move_on_after(pause):
+            await hurry.wait()

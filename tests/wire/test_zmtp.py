@@ -1,0 +1,123 @@
+"""ZMTP as we speak it: messages survive any cutting of the bytes, and what is not ZMTP 3 is refused in words.
+
+That libzmq understands us, and we it, is tested in tests/zeromq.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from kallichore.wire.zmtp import LARGE, SUBSCRIPTION, Decoder, ZmtpError, encode, opening
+
+GREETING = opening("DEALER")[:64]
+READY = opening("DEALER")[64:]
+
+frames = st.one_of(
+    st.binary(max_size=20), st.integers(200, 300).map(bytes), st.sampled_from([LARGE - 1, LARGE, 200_000]).map(bytes)
+)
+messages = st.lists(st.lists(frames, min_size=1, max_size=8), max_size=5)
+commands = st.sampled_from([b"", b"\x04\x07\x04PING\0\0", b"\x04\x0b\x04PING\0\0ping", b"\x04\x04\x03ODD", b"\x04\0"])
+
+
+def wire(message: list[bytes]) -> bytes:
+    """Return a message as it is on the wire."""
+    return b"".join(encode(message))
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    """Return data in pieces."""
+    ends = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in pairwise(ends)]
+
+
+@given(messages, st.lists(st.integers(0, 1_000_000), max_size=12), st.lists(commands, max_size=5))
+@settings(deadline=None, max_examples=60)
+def test_messages_survive_any_cutting(sent: list[list[bytes]], places: list[int], between: list[bytes]) -> None:
+    """Whatever the sizes of frames, the pieces in which they come and commands between them, they come out whole."""
+    data = GREETING + READY
+    for number, message in enumerate(sent):
+        data += (between[number] if number < len(between) else b"") + wire(message)
+    decoder = Decoder()
+    received = [message for piece in cut(data, places) for message in decoder.feed(piece)]
+
+    assert received == sent
+    assert decoder.is_open
+    assert decoder.missing == 0
+
+
+def test_messages_survive_byte_by_byte() -> None:
+    """A connection that brings one byte at a time, the handshake's too, brings every message."""
+    sent = [[b"topic", b"", bytes(300)], [b"x" * LARGE], [b""]]
+    data = GREETING + READY + b"".join(map(wire, sent))
+    decoder = Decoder()
+
+    assert sent == [message for index in range(len(data)) for message in decoder.feed(data[index : index + 1])]
+
+
+def test_frames_are_those_of_the_specification() -> None:
+    """A short frame has its size in a byte, a longer one in eight; all but the last say that more follow (RFC 23)."""
+    assert b"\x01\x01a\x00\x02bc" == wire([b"a", b"bc"])
+    assert b"\x00\xff" + bytes(255) == wire([bytes(255)])
+    assert b"\x02" + (256).to_bytes(8, "big") + bytes(256) == wire([bytes(256)])
+
+
+def test_large_frames_are_not_copied() -> None:
+    """A frame that is large is handed on as it is, and one message is one piece otherwise."""
+    large = bytes(LARGE)
+
+    assert [type(piece) for piece in encode([b"a", b"b"])] == [bytes]
+    assert encode([b"a", large])[3] is large
+
+
+def test_opening_tells_who_we_are() -> None:
+    """The greeting has 64 bytes, names version 3.0 and NULL; READY has the socket's type and its identity."""
+    ready = opening("DEALER", b"me")[64:]
+
+    assert (b"\xff" + bytes(8) + b"\x7f\x03\x00NULL").ljust(64, b"\0") == GREETING
+    assert ready[:2] == bytes([4, len(ready) - 2])
+    assert ready[2:] == b"\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\x02me"
+    assert wire([b"\x01"]) == SUBSCRIPTION
+
+
+def test_ping_is_answered_with_its_own_context() -> None:
+    """A PING's bytes behind its time to live come back in a PONG (RFC 37)."""
+    decoder = Decoder()
+    decoder.feed(GREETING + READY + b"\x04\x0b\x04PING\x00\x0apong")
+
+    assert [b"\x04\x09\x04PONGpong"] == decoder.replies
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request", "does not begin with a ZMTP greeting"),
+        (b"\xff" + bytes(8) + b"\x00", "does not begin with a ZMTP greeting"),
+        (b"\xff" + bytes(8) + b"\x7f\x01", "speaks version 1"),
+        (GREETING.replace(b"NULL", b"CURV"), "the mechanism CURV"),
+        (GREETING + wire([b"early"]), "before the handshake"),
+        (GREETING + b"\x02" + (1 << 40).to_bytes(8, "big"), "before the handshake"),
+        (GREETING + READY + b"\x08\x00", "the flags 0x08"),
+        (GREETING + READY + b"\x05\x00", "the flags 0x05"),
+        (GREETING + READY + b"\x06" + (1 << 40).to_bytes(8, "big"), "1099511627776 bytes"),
+        (GREETING + b"\x04\x0b\x05ERROR\x04nope", "it refuses: nope"),
+    ],
+)
+def test_what_is_not_zmtp_3_is_refused_in_words(data: bytes, reason: str) -> None:
+    """Other protocols, older versions, other mechanisms and broken frames end the connection, and say why."""
+    with pytest.raises(ZmtpError, match=reason):
+        Decoder().feed(data)
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_garbage_is_refused_or_waited_for(garbage: bytes, is_open: bool) -> None:
+    """Whatever comes, there is no other error, and no more is kept than came."""
+    decoder = Decoder()
+    try:
+        decoder.feed((GREETING + READY if is_open else b"") + garbage)
+    except ZmtpError:
+        return
+
+    assert sum(len(frame) for frame in decoder._frames) + len(decoder._rest) <= len(garbage)
