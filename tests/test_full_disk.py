@@ -1,6 +1,6 @@
 """A disk that is full: what could not be written is told in words, and nothing else is lost.
 
-The largest file that may be written stands for the disk: a write beyond it is refused in the same way, whole or in part.
+The largest file that may be written stands for the disk: a write beyond it is refused likewise, whole or in part.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ async def test_kernel_without_its_file_is_not_started() -> None:
     async with open_client() as client:
         await client.call("PUT", "/sessions", body())
         with limited_files(20):
-            with pytest.raises(ApiError, match="connection file .*File too large") as caught:
+            with pytest.raises(ApiError, match=r"connection file .*File too large") as caught:
                 await client.call("POST", "/sessions/s/start")
-            files = [path for path in Path(tempfile.gettempdir()).rglob("connection-*")]
+            files = list(Path(tempfile.gettempdir()).rglob("connection-*"))
         await client.call("POST", "/sessions/s/start")
 
     assert caught.value.status == 500

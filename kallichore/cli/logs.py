@@ -125,7 +125,7 @@ class ConsoleHandler(logging.Handler):
 
 
 class FileHandler(logging.Handler):
-    """Writes each line to the log file at once. Where the disk takes no more, the console is told; the server goes on."""
+    """Writes each line to the log file at once. Where the disk takes no more, the console is told, and that is all."""
 
     def __init__(self, descriptor: int, console: Console) -> None:
         super().__init__()

@@ -164,8 +164,13 @@ class _HttpStream(trio.abc.Stream):
     async def _flush(self) -> None:
         data = b"".join(self._held_back)
         self._held_back.clear()
-        if data:
-            await self._stream.send_all(data)
+        try:
+            if data:
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # Who waits for the answer to be complete, or for the next request, would wait for ever.
+            self._scope.cancel()
+            raise
         if self._owed is not None and self._owed <= 0:
             self._owed = None
             if not data.startswith(b"HTTP/1.1 1"):
