@@ -11,8 +11,10 @@ import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
+import h11
 from hypercorn.typing import ASGIFramework
 from quart import Response, request
 from quart_trio import QuartTrio
@@ -217,7 +219,9 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
         """Put the path as it was sent in the place of the decoded one."""
         if scope["type"] == "websocket":
             # The front door takes those that are meant for us; this one was sent right behind another request.
-            await send({"type": "websocket.close"})
+            with suppress(h11.LocalProtocolError):
+                # hypercorn may be about to refuse it itself, for what came behind it.
+                await send({"type": "websocket.close"})
             return
         if scope["type"] == "http":
             path = scope["raw_path"].decode("latin-1")

@@ -137,6 +137,7 @@ def test_random_bytes_are_refused(server: Victim, pieces: list[bytes]) -> None:
 
 @given(st.integers(0, 5), EDITS, CUTS, st.integers(0, 5000) | st.none())
 @example(0, [(21, 9, b"..")], [], None)  # A host that is none.
+@example(5, [(-1, 0, b"frames")], [], None)
 @example(4, [(len("GET /sessions/s/channels HTTP/1."), 2, b"1\n")], [], None)
 @settings(max_examples=120)
 def test_mutated_conversations_are_answered(
