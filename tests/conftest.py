@@ -15,6 +15,11 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes, or to think of one, says more about what else runs on the machine than about us.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 TEST_LIMIT = 120
 """Seconds after which a test has failed. The longest needs a quarter of it; waits in tests have limits of their own."""

@@ -11,13 +11,15 @@ import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
+import h11
 from hypercorn.typing import ASGIFramework
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
-from werkzeug.routing import BaseConverter
+from werkzeug.routing import BaseConverter, MapAdapter
 
 from kallichore.api.event_streams import accepts_events, answer_execution, answer_log
 from kallichore.api.operations import OPERATIONS, Operation
@@ -56,6 +58,17 @@ class _Segment(BaseConverter):
     """One part of a path, possibly empty, as sent."""
 
     regex = "[^/]*"
+
+
+class _App(QuartTrio):
+    """Routes by the path alone: which host a request may name is `create_app`'s business, and werkzeug's routing fails
+    at names that are none, before there is anybody to answer for it.
+    """
+
+    def create_url_adapter(self, request: Any) -> MapAdapter | None:
+        if request is None:
+            return super().create_url_adapter(None)
+        return self.url_map.bind("localhost", path_info=request.path, default_method=request.method)
 
 
 def _json(body: bytes, status: int) -> Response:
@@ -127,7 +140,7 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
         token: The bearer token; None lets everybody in.
         over_tcp: Whether connections come over TCP, where Host and Origin are looked at.
     """
-    app = QuartTrio(__name__, static_folder=None)
+    app = _App(__name__, static_folder=None)
     # The API has no limit for bodies of those who have the token, see `_read_body`, and none for the time of a start.
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.url_map.converters["segment"] = _Segment
@@ -204,7 +217,13 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
 
     async def as_sent(scope: Any, receive: Any, send: Any) -> None:
         """Put the path as it was sent in the place of the decoded one."""
-        if scope["type"] in ("http", "websocket"):
+        if scope["type"] == "websocket":
+            # The front door takes those that are meant for us; this one was sent right behind another request.
+            with suppress(h11.LocalProtocolError):
+                # hypercorn may be about to refuse it itself, for what came behind it.
+                await send({"type": "websocket.close"})
+            return
+        if scope["type"] == "http":
             path = scope["raw_path"].decode("latin-1")
             if "://" in path:
                 path = "/" + path.partition("://")[2].partition("/")[2]

@@ -124,6 +124,32 @@ class ConsoleHandler(logging.Handler):
         self._console.put(self._formatters[descriptor].format(record), descriptor)
 
 
+class FileHandler(logging.Handler):
+    """Writes each line to the log file at once. Where the disk takes no more, the console is told, and that is all."""
+
+    def __init__(self, descriptor: int, console: Console) -> None:
+        super().__init__()
+        self.setFormatter(LineFormatter(colours=False))
+        self._descriptor = descriptor
+        self._console = console
+        self._refused = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or lose it."""
+        line = self.format(record).encode("utf-8", "replace") + b"\n"
+        # What was refused may have been so in the middle of a line.
+        rest = b"\n" + line if self._refused else line
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            if not self._refused:
+                self._console.put(f"Lines are missing in the log file: {error.strerror}", 2)
+            self._refused = True
+        else:
+            self._refused = False
+
+
 def keep_standard_streams() -> None:
     """Put the null device where standard streams are closed, or a socket would get their number and our lines."""
     for descriptor in (0, 1, 2):
@@ -152,10 +178,7 @@ def set_up_logging(level: str, log_file: Path | None, console: Console) -> None:
             os.chmod(log_file, 0o600)
         except OSError as error:
             raise ConfigurationError(f"Could not make the log file {log_file}: {error.strerror}") from error
-        # A StreamHandler flushes after each line.
-        to_file = logging.StreamHandler(open(descriptor, "w", encoding="utf-8", errors="replace"))  # noqa: SIM115
-        to_file.setFormatter(LineFormatter(colours=False))
-        handlers.append(to_file)
+        handlers.append(FileHandler(descriptor, console))
     root = logging.getLogger()
     root.handlers[:] = handlers
     set_level(level)

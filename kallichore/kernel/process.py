@@ -194,6 +194,26 @@ class KernelProcess:
                 os.close(descriptor)
 
 
+SPARE_DESCRIPTORS = 48
+"""Descriptors that have to be free where a kernel begins to take its twenty: what is left is for connections, since
+nobody could ask for the status, or stop a kernel and so give some back, if kernels had them all."""
+
+
+def require_descriptors() -> None:
+    """See that a kernel can be had, and that then the server can still be talked to.
+
+    Raises:
+        OSError: There are too few free descriptors.
+    """
+    spare: list[int] = []
+    try:
+        while len(spare) < SPARE_DESCRIPTORS:
+            spare.append(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        for descriptor in spare:
+            os.close(descriptor)
+
+
 async def open_kernel_process(
     argv: Sequence[str], environment: Mapping[str, str], working_directory: str | None
 ) -> KernelProcess:
@@ -210,6 +230,7 @@ async def open_kernel_process(
     Raises:
         OSError: It could not be started.
     """
+    require_descriptors()
     # Trio types what Popen takes by platform.
     options: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":

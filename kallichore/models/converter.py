@@ -8,6 +8,7 @@ clients newer and older than this server send some, but reported, so that a spel
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
@@ -51,6 +52,9 @@ _SCHEMA_NAMES: dict[type, str] = {
     bodies.RestartSession: "RestartSession",
     bodies.ExecuteRequest: "ExecuteRequest",
 }
+
+MOST_PROBLEMS = 100
+"""Problems of one array that are named: an answer is to be read, and not to be many times as long as the request."""
 
 _I32 = 1 << 31
 
@@ -126,6 +130,9 @@ def _structure_array(converter: cattrs.Converter, value: Any, kind: Any) -> tupl
             items.append(converter.structure(item, get_args(kind)[0]))
         except _Misfit as error:
             problems.extend(_deeper(str(index), error))
+            if len(problems) >= MOST_PROBLEMS:
+                problems.append(f"there may be more problems{_AT}")
+                break
     if problems:
         raise _Misfit("\n".join(problems))
     return tuple(items)
@@ -198,9 +205,8 @@ def to_json(value: Any) -> bytes:
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Misfit(f"the member {twice!r} appears twice")
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise _Misfit(f"the member {_describe(twice)} appears twice")
     return members
 
 
@@ -255,7 +261,7 @@ def parse_body(kind: type[T], raw: bytes) -> tuple[T, tuple[str, ...]]:
         The value, and the paths of members that were ignored because no schema knows them.
 
     Raises:
-        BadBodyError: The body is missing, is not JSON, or does not fit; every problem is named with its path.
+        BadBodyError: The body is missing, is not JSON, or does not fit; the problems are named with their paths.
     """
     name = _SCHEMA_NAMES[kind]
     document = None if not raw else _read_document(name, raw)

@@ -29,6 +29,9 @@ def open_kernel_file(path: Path, document: dict[str, Any]) -> Iterator[Path]:
         with open(descriptor, "wb") as file:
             file.write(to_file(document))
     except OSError as error:
+        # A part of it may be there, with the key.
+        with suppress(OSError):
+            path.unlink()
         raise StartupError(
             "KS-5",
             f"Could not write the kernel's connection file {path}: {error.strerror}",

@@ -31,7 +31,7 @@ from kallichore.kernel.ending import Ending
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.leftovers import record_kernel
 from kallichore.kernel.output import LineSplitter, StartupRecord
-from kallichore.kernel.process import KernelProcess, open_kernel_process
+from kallichore.kernel.process import KernelProcess, open_kernel_process, require_descriptors
 from kallichore.kernel.working_directory import read_working_directory
 from kallichore.models.bodies import ConnectionInfo
 from kallichore.session.conversation import CLEARS_ALL, Conversation
@@ -183,6 +183,12 @@ class KernelLife:
             info: Where the kernel is.
             when_connected: Called when its sockets are connected, and so its ports are its own.
         """
+        try:
+            require_descriptors()
+        except OSError as error:
+            text = f"Could not open the sockets to the kernel: {error.strerror}"
+            self._fail(StartupError("KS-6", text, exit_code=NOT_CONNECTED, reason=StartupReason.NO_RESOURCES))
+            return
         try:
             async with (
                 open_channels(info, self.sender.session) as self.channels,

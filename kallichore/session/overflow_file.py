@@ -40,6 +40,8 @@ class OverflowFile:
     _segments: deque[_Segment] = attrs.field(factory=deque, init=False)
     _start: int = attrs.field(default=0, init=False)
     _end: int = attrs.field(default=0, init=False)
+    _refused: bool = attrs.field(default=False, init=False)
+    """Whether the disk did not take the latest message; the log has it once, not with every message."""
 
     @property
     def size(self) -> int:
@@ -47,7 +49,7 @@ class OverflowFile:
         return self._end - self._start
 
     def push(self, payload: bytes) -> bool:
-        """Add a message at the end; False, with a log line, if the disk does not take it."""
+        """Add a message at the end; False, with a log line for the first, if the disk does not take it."""
         try:
             segment = self._segment_for(len(payload))
             segment.file.seek(segment.end - segment.begin)
@@ -55,8 +57,11 @@ class OverflowFile:
                 # A disk with a little space left takes a part, and says why only when asked to take the rest.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            logger.error("Could not keep undelivered messages in a file: %s", error)
+            if not self._refused:
+                logger.error("Could not keep undelivered messages in a file: %s", error)
+            self._refused = True
             return False
+        self._refused = False
         segment.end = self._end = self._end + len(payload)
         return True
 

@@ -91,7 +91,7 @@ def read_connection_file(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"Could not read the connection file {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not a connection file: {error}") from error
     if not isinstance(document, dict) or "transport" not in document:
         raise ConfigurationError(f"{path} is not a connection file: it names no transport")

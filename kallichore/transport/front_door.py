@@ -48,7 +48,7 @@ do harm, must not take the memory and the file descriptors that kernels need."""
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) (?=\r\n)")
-_UPGRADE_HEADER = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+_UPGRADE_HEADER = re.compile(rb"\nupgrade:[^\n]*", re.IGNORECASE)
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 Attach = Callable[[trio.abc.Stream, RequestHead, bytes], Awaitable[None]]
@@ -128,11 +128,11 @@ class _HttpStream(trio.abc.Stream):
                 return b""
             if "host" not in head.headers:
                 # h11 insists on a Host, the API does not.
-                data = data.replace(b"\r\n", b"\r\nhost: localhost\r\n", 1)
+                data = data.replace(b"\n", b"\nhost: localhost\r\n", 1)
             if "upgrade" in head.headers:
                 # Nothing else here upgrades, and a server may ignore the wish (RFC 9110, 7.8). hypercorn would take it
                 # for a WebSocket of the app's, or for HTTP/2.
-                end = data.index(b"\r\n\r\n")
+                end = len(data) - len(surplus)
                 data = _UPGRADE_HEADER.sub(b"", data[:end]) + data[end:]
         self._owe_answer()
         self._without_body = data.startswith(b"HEAD ")
@@ -164,8 +164,13 @@ class _HttpStream(trio.abc.Stream):
     async def _flush(self) -> None:
         data = b"".join(self._held_back)
         self._held_back.clear()
-        if data:
-            await self._stream.send_all(data)
+        try:
+            if data:
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # Who waits for the answer to be complete, or for the next request, would wait for ever.
+            self._scope.cancel()
+            raise
         if self._owed is not None and self._owed <= 0:
             self._owed = None
             if not data.startswith(b"HTTP/1.1 1"):

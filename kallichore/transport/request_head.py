@@ -6,6 +6,7 @@ the channel sockets, on which only WebSocket upgrades arrive, need little more.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from hashlib import sha1
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -17,7 +18,9 @@ from kallichore.errors import BadPathError
 LONGEST_HEAD = 1 << 18
 """Bytes of a request head at most: the API promises that a header of 64 kB is fine."""
 
-_END = b"\r\n\r\n"
+_END = re.compile(rb"\n\r?\n")
+"""As h11 has it: where we and hypercorn did not agree on where a head ends, a body could pass for a request."""
+
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -51,10 +54,10 @@ class RequestHead:
 
 def parse_head(data: bytes) -> tuple[RequestHead, bytes] | None:
     """Split what arrived into a head and the bytes behind it; None while the head is not complete, or is not one."""
-    end = data.find(_END)
-    if end < 0:
+    end = _END.search(data)
+    if end is None:
         return None
-    first, *lines = data[:end].decode("latin-1").split("\r\n")
+    first, *lines = (line.removesuffix("\r") for line in data[: end.start()].decode("latin-1").split("\n"))
     words = first.split(" ")
     if len(words) != 3:
         return None
@@ -62,7 +65,7 @@ def parse_head(data: bytes) -> tuple[RequestHead, bytes] | None:
     for line in lines:
         name, _, value = line.partition(":")
         headers.setdefault(name.strip().lower(), value.strip())
-    return RequestHead(words[0], words[1], headers), data[end + len(_END) :]
+    return RequestHead(words[0], words[1], headers), data[end.end() :]
 
 
 def decode_segment(segment: str) -> str:

@@ -12,8 +12,9 @@ import pytest
 import trio
 import trio.testing
 
+from conftest import open_descriptors
 from kallichore.kernel.ending import Ending
-from kallichore.kernel.process import KernelProcess, open_kernel_process
+from kallichore.kernel.process import SPARE_DESCRIPTORS, KernelProcess, open_kernel_process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals are POSIX")
 
@@ -299,3 +300,17 @@ def test_ending_says_when_the_machine_ran_out_of_memory() -> None:
 
     assert "memory" in by_machine
     assert "memory" not in by_somebody
+
+
+async def test_last_descriptors_are_not_for_kernels() -> None:
+    """With few descriptors left a start is refused, and has taken none: without them nobody could stop anything."""
+    resource = pytest.importorskip("resource")
+    before, opened = resource.getrlimit(resource.RLIMIT_NOFILE), open_descriptors()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + SPARE_DESCRIPTORS // 2, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            await launch("exit 0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert (open_descriptors(), our_children()) == (opened, set())

@@ -28,7 +28,7 @@ from kallichore.models.bodies import (
     VarAction,
     VarActionType,
 )
-from kallichore.models.converter import parse_body, parse_optional_body, to_json, unstructure
+from kallichore.models.converter import MOST_PROBLEMS, parse_body, parse_optional_body, to_json, unstructure
 
 KINDS = [NewSession, RestartSession, ConnectionInfo, ClientHeartbeat, ServerConfiguration]
 REQUIRED: dict[str, Any] = {
@@ -221,8 +221,10 @@ def test_body_is_an_object(kind: type[Any], value: Any) -> None:
         (b'{"a":"\\ud800"}', "UTF-8"),
         (b'{"a":NaN}', "NaN is not JSON"),
         (b'{"a":-Infinity}', "-Infinity is not JSON"),
-        (b'{"process_id":1,"process_id":1}', "'process_id' appears twice"),
-        (b'{"a":{"b":1,"b":2}}', "'b' appears twice"),
+        (b'{"process_id":1,"process_id":1}', '"process_id" appears twice'),
+        (b'{"a":{"b":1,"b":2}}', '"b" appears twice'),
+        (b'{"a":1,%s,"a":2}' % b",".join(b'"m%d":0' % number for number in range(60_000)), '"a" appears twice'),
+        (b'{"%s":1,"%s":2}' % ((b"x" * 60_000,) * 2), r'"x{36}\.\.\. appears twice'),
         (b"[" * 100_000, "recursion"),
     ],
 )
@@ -230,6 +232,14 @@ def test_what_is_no_strict_json_is_refused_with_the_place(raw: bytes, reason: st
     """The refusal names the schema, and the parser's complaint."""
     with pytest.raises(BadBodyError, match=rf"^ClientHeartbeat: the body is not .*{reason}"):
         parse_body(ClientHeartbeat, raw)
+
+
+def test_problems_without_number_are_cut_short() -> None:
+    """A long array that is wrong throughout gets an answer that can be read, and says that there may be more."""
+    problems = refusal(NewSession, {**REQUIRED, "env": [0] * 10_000})
+
+    assert (len(problems), problems[0][-9:]) == (MOST_PROBLEMS + 1, "@ $.env.0")
+    assert problems[-1] == "NewSession: there may be more problems @ $.env"
 
 
 def test_value_nested_to_the_limit_is_refused_in_words() -> None:

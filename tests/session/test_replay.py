@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import attrs
 import pytest
@@ -257,7 +258,11 @@ def test_no_file_is_a_bounded_memory() -> None:
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """A reader that takes any batches at any time, and releases them when it likes, from a journal under pressure."""
+    """A reader that takes any batches at any time, and releases them when it likes, from a journal under pressure.
+
+    The model is the list of all messages. What is still there must be the end of it, within the limits, and as much as
+    they allow; what is gone was delivered, or is counted.
+    """
 
     memory_limit = 40
     file_limit = 100
@@ -277,14 +282,28 @@ class JournalMachine(RuleBasedStateMachine):
         """Return the overflow that this journal has."""
         return MemoryOverflow()
 
+    def disk_is_full(self) -> bool:
+        """Return whether the overflow takes nothing."""
+        return False
+
+    def size(self, first: int, end: int | None = None) -> int:
+        """Return the bytes of some messages."""
+        return sum(map(len, self.appended[first:end]))
+
     @rule(sizes=st.lists(st.integers(0, 20) | st.sampled_from([41, 99, 101, 150]), min_size=1, max_size=12))
     def append(self, sizes: list[int]) -> None:
         """Messages come in, each with a text of its own; some are larger than a limit."""
         batch = [(b"%d." % number * size)[:size] for number, size in enumerate(sizes, len(self.appended))]
+        first, dropped = self.journal.first, self.journal.dropped
         self.appended += batch
         self.journal.extend(batch)
+        lost = range(max(first, self.journal.needed), self.journal.first)
 
         assert self.journal.end == len(self.appended)
+        assert self.journal.dropped - dropped == len(lost)
+        # From the latest that was lost on they were too many for memory, and for a disk that takes any.
+        assert not lost or self.size(lost[-1]) > self.memory_limit
+        assert not lost or self.disk_is_full() or self.size(lost[-1]) > self.file_limit
 
     @rule(max_bytes=st.integers(1, 200), max_messages=st.integers(1, 20))
     def read(self, max_bytes: int, max_messages: int) -> None:
@@ -308,7 +327,15 @@ class JournalMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject) -> None:
         """Some of what was read is delivered; or less than before, where it turns out that it did not arrive."""
         self.delivered = data.draw(st.integers(0, self.position))
+        first, dropped = self.journal.first, self.journal.dropped
         self.journal.release(self.delivered)
+        kept = self.journal.first
+
+        assert (self.journal.needed, self.journal.dropped) == (self.delivered, dropped)
+        # Of what is delivered, the latest are kept, as many as the limit allows.
+        assert kept >= first
+        assert self.size(kept, self.delivered) <= self.keep_limit
+        assert kept == first or self.size(kept - 1, self.delivered) > self.keep_limit
 
     @precondition(lambda self: self.position > self.delivered)
     @rule()
@@ -331,16 +358,29 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.overflow.size <= self.file_limit
         assert self.journal.memory_bytes + self.overflow.size == sum(map(len, self.appended[self.journal.first :]))
 
-    @invariant()
-    def nothing_is_dropped_without_need(self) -> None:
-        """What is gone was delivered, or there was no room for it."""
-        assert self.journal.dropped == 0 or sum(map(len, self.appended)) > self.memory_limit
-
 
 class KeepingJournalMachine(JournalMachine):
     """The same with a journal that keeps some of what was delivered."""
 
     keep_limit = 30
+
+
+class JournalOnAFullDiskMachine(KeepingJournalMachine):
+    """The same with a disk that is full at times."""
+
+    def make_overflow(self) -> Overflow:
+        """Return an overflow that can be full."""
+        self.disk = MemoryOverflow()
+        return self.disk
+
+    def disk_is_full(self) -> bool:
+        """Return whether the overflow takes nothing."""
+        return self.disk.is_full
+
+    @rule()
+    def fill_or_clear_the_disk(self) -> None:
+        """Somebody else takes the last space, or gives it back."""
+        self.disk.is_full = not self.disk.is_full
 
 
 class JournalInAFileMachine(KeepingJournalMachine):
@@ -361,8 +401,14 @@ class JournalInAFileMachine(KeepingJournalMachine):
         self.file.close()
 
 
-TestJournalMachine = JournalMachine.TestCase
-TestKeepingJournalMachine = KeepingJournalMachine.TestCase
-TestJournalInAFileMachine = JournalInAFileMachine.TestCase
+def bounded(machine: type[JournalMachine], most: int) -> Any:
+    """Return the test of a machine, with so many runs."""
+    machine.TestCase.settings = settings(machine.TestCase.settings, max_examples=most)
+    return machine.TestCase
+
+
+TestJournalMachine = bounded(JournalMachine, 50)
+TestKeepingJournalMachine = bounded(KeepingJournalMachine, 50)
+TestJournalOnAFullDiskMachine = bounded(JournalOnAFullDiskMachine, 50)
 # The file changes nothing that the journal decides; fewer runs are enough to see that it keeps what it is given.
-TestJournalInAFileMachine.settings = settings(TestJournalInAFileMachine.settings, max_examples=30)
+TestJournalInAFileMachine = bounded(JournalInAFileMachine, 30)

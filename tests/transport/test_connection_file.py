@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import given, strategies as st
 
 from kallichore.errors import ConfigurationError
 from kallichore.transport import connection_file as module
@@ -22,6 +23,11 @@ from kallichore.transport.connection_file import (
 )
 
 DOCUMENT: dict[str, Any] = {"transport": "socket", "socket_path": "/tmp/ü.sock", "bearer_token": "t", "log_path": None}
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=5,
+)
 ADDRESSES = [
     (ServerAddress(transport="tcp", port=8080, base_path="http://127.0.0.1:8080"), ["port", "base_path"]),
     (ServerAddress(transport="socket", socket_path="/tmp/kc.sock"), ["socket_path"]),
@@ -123,7 +129,7 @@ def test_unwritable_place_is_named(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["directory"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"{", b"\xff"])
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"{", b"\xff", b"[" * 100_000])
 def test_what_is_no_connection_file_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
     """A file that is not there, or has no JSON object with a transport, is named in the error."""
     path = tmp_path / "connection.json"
@@ -132,6 +138,32 @@ def test_what_is_no_connection_file_is_refused_by_name(tmp_path: Path, content: 
 
     with pytest.raises(ConfigurationError, match=r"connection\.json"):
         read_connection_file(path)
+
+
+@given(
+    st.binary(max_size=60) | st.dictionaries(st.text(max_size=9), json_values).map(lambda one: json.dumps(one).encode())
+)
+def test_file_of_any_content_is_read_or_refused(lasting_place: Path, content: bytes) -> None:
+    """Whatever is in it, it is an object that names a transport, or the one error."""
+    path = lasting_place / "any.json"
+    path.write_bytes(content)
+    try:
+        document = read_connection_file(path)
+    except ConfigurationError:
+        return
+
+    assert document == json.loads(content)
+    assert "transport" in document
+
+
+@given(st.dictionaries(st.text(max_size=9), json_values))
+def test_document_is_read_as_it_was_written(lasting_place: Path, others: dict[str, Any]) -> None:
+    """Any members come back from the file, and the file goes."""
+    path = lasting_place / "written.json"
+    with open_connection_file(path, {**others, **DOCUMENT}):
+        document = read_connection_file(path)
+
+    assert ({**others, **DOCUMENT}, False) == (document, path.exists())
 
 
 async def received_by_a_launcher(path: Path, document: dict[str, Any]) -> bytes:

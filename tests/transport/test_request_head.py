@@ -21,6 +21,17 @@ def test_head_is_split_from_what_follows() -> None:
     )
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_lines_may_end_in_lf_alone(end: bytes) -> None:
+    """A head ends where it ends for h11, and what follows is not a part of it, whatever its lines end in."""
+    data = end.join([b"GET /a HTTP/1.1", b"Host: x", b"", b"GET /b HTTP/1.1\r\nUpgrade: y\r\n\r\n"])
+
+    assert parse_head(data) == (
+        RequestHead("GET", "/a", {"host": "x"}),
+        b"GET /b HTTP/1.1\r\nUpgrade: y\r\n\r\n",
+    )
+
+
 def test_first_of_repeated_headers_counts() -> None:
     """Names do not depend on case, and of several Authorization headers the first one is looked at."""
     parsed = parse_head(b"GET / HTTP/1.1\r\nAuthorization: Bearer a\r\nAUTHORIZATION: Bearer b\r\n\r\n")
@@ -43,6 +54,34 @@ def test_first_of_repeated_headers_counts() -> None:
 def test_what_is_not_yet_a_head_is_none(data: bytes) -> None:
     """A head that is not complete, or is none, is left to others."""
     assert parse_head(data) is None
+
+
+TOKENS = st.text("abcXYZ-0", min_size=1, max_size=8)
+
+
+@given(
+    TOKENS,
+    st.text("/%?#:ab", min_size=1, max_size=10),
+    st.dictionaries(TOKENS.map(str.lower), st.text('abc ,;="\xff', max_size=10).map(str.strip), max_size=4),
+    st.sampled_from([b"\n", b"\r\n"]),
+    st.binary(max_size=20),
+)
+def test_any_head_is_read_as_it_was_written(
+    method: str, target: str, headers: dict[str, str], end: bytes, rest: bytes
+) -> None:
+    """Method, target, headers and what follows come apart as they were put together."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    data = b"".join(line.encode("latin-1") + end for line in [*lines, ""]) + rest
+
+    assert parse_head(data) == (RequestHead(method, target, headers), rest)
+
+
+@given(st.text("/%?#:ab", max_size=12).map("/".__add__))
+def test_paths_and_queries_of_any_kind_are_read(target: str) -> None:
+    """Whatever a target is, its path is a part of it, and at most its escapes are refused."""
+    head = RequestHead("GET", target, {})
+
+    assert (head.path in target, type(head.query)) == (True, dict)
 
 
 @given(st.binary(max_size=60), st.binary(max_size=10))

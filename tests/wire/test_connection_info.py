@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, strategies as st
 
+from kallichore.models.bodies import ConnectionInfo
+from kallichore.models.converter import parse_body
 from kallichore.wire.connection_info import PORT_NAMES, connection_document, registration_document, to_file
 
 SHARED = {"transport": "tcp", "ip": "127.0.0.1", "key": "secret", "signature_scheme": "hmac-sha256"}
@@ -29,6 +32,17 @@ def test_connection_file_needs_exactly_five_ports(count: int) -> None:
 def test_registration_file_names_the_registration_port() -> None:
     """A registration file (JEP 66) has one port, and no others."""
     assert registration_document(7, "secret") == {**SHARED, "registration_port": 7}
+
+
+@given(st.lists(st.integers(0, 65535), min_size=5, max_size=5), st.text(max_size=40), st.text(max_size=15))
+def test_written_file_is_the_connection_that_kernels_read(ports: list[int], key: str, ip: str) -> None:
+    """Any ports, key and address come back from the file, and the server's own reader takes them as well."""
+    document = connection_document(ports, key, ip)
+    written = to_file(document)
+    info, ignored = parse_body(ConnectionInfo, written)
+
+    assert json.loads(written) == document
+    assert ([getattr(info, name) for name in PORT_NAMES], info.key, info.ip, ignored) == (ports, key, ip, ())
 
 
 @pytest.mark.parametrize("document", [connection_document(range(5), "clé"), registration_document(1, "k", "10.0.0.1")])

@@ -58,6 +58,22 @@ def test_document_nested_without_end_is_refused() -> None:
         read_request(MessageParts(HEADER, b"{}", b"{}", content, []))
 
 
+ports = st.integers(0, 65535) | st.sampled_from([-1, 65536, 1 << 70, True, 1.0, "1", None])
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(PORTS, ports)), st.dictionaries(st.text(max_size=5), ports))
+def test_request_is_five_ports_or_refused(told: dict[str, Any], others: dict[str, Any]) -> None:
+    """Integers in their range for all five names are accepted, and nothing else is."""
+    content = {**others, **told}
+    fits = all(type(content.get(name)) is int and 0 <= content[name] <= 65535 for name in PORTS)
+    try:
+        accepted = read_request(request_with(content))
+    except HandshakeError:
+        accepted = None
+
+    assert accepted == (KernelPorts(**{name: content[name] for name in PORTS}) if fits else None)
+
+
 @given(st.binary(max_size=40), st.binary(max_size=40), st.booleans())
 def test_garbage_is_refused(header: bytes, content: bytes, is_request: bool) -> None:
     """Whatever arrives, the one error is raised."""
