@@ -22,7 +22,7 @@ def main() -> None:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (5)")
-    parser.add_argument("--quick", action="store_true", help="a few seconds: one small round, without Jupyter's servers")
+    parser.add_argument("--quick", action="store_true", help="one small round without Jupyter's servers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as well")
     options = parser.parse_args()
     contestants = [name for name in CONTESTANTS if not options.quick or name in ALWAYS]

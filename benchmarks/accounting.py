@@ -1,9 +1,10 @@
-"""What a process has used, from the system's own accounting: all its threads, those that have ended too, no children."""
+"""What a process has used by the system's own accounting: all its threads, those that have ended too, no children."""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
@@ -16,6 +17,14 @@ def cpu_seconds(pid: int) -> float:
         return time.clock_gettime(~pid << 3 | 2)
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system
+
+
+def peak_megabytes(pid: int) -> float:
+    """Return the most resident memory that a process ever had; where the system does not say, what it has now."""
+    if sys.platform == "linux":
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+    return resident_megabytes(pid)
 
 
 def resident_megabytes(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""Clients that cost next to nothing, so that what is measured is the server: they count what comes, and parse none of it.
+"""Clients that cost next to nothing, so that what is measured is the server: they count what comes and parse nothing.
 
 One for WebSockets as the Kallichore API has them, one for Jupyter's, and one that speaks to the kernel itself.
 """
@@ -70,8 +70,8 @@ class WebSocketChannel:
     """A session's channels by the Kallichore API."""
 
     protocol = ""
-    interrupt_path = ""
-    """Where the server takes interrupts of this kernel."""
+    path = ""
+    """Where the server's API has this kernel."""
 
     def __init__(self, address: Address, path: str) -> None:
         self.socket = address.connect()
@@ -155,8 +155,12 @@ class WebSocketChannel:
         self._send(0x81, json.dumps(message).encode())
 
     def run(self, code: str) -> Received:
-        """Execute code and wait until it is done: both the reply and the idle have come."""
-        msg_id, missing = self.send_execute(code), 2
+        """Execute code and wait until it is done."""
+        return self.wait_done(self.send_execute(code))
+
+    def wait_done(self, msg_id: bytes) -> Received:
+        """Wait until both the reply and the idle of an execution have come."""
+        missing = 2
         count, size, large_until = 0, 0, 0.0
         while missing:
             for payload in self.receive():

@@ -1,7 +1,7 @@
 """What is measured: servers as processes of their own, and a client of the kernel without any server.
 
-All start the same kernels, from the same command lines. Each is as one gets it, except that Jupyter's servers ask for no
-token (nor does ours) and do not throttle output, which they do by default.
+All start the same kernels, from the same command lines. Each is as one gets it, except that Jupyter's servers ask for
+no token (nor does ours) and do not throttle output, which they do by default.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class _Process:
         return resident_megabytes(self.pid)
 
     def _open(self, channel: WebSocketChannel, path: str) -> WebSocketChannel:
-        channel.interrupt_path = f"{path}/interrupt"
+        channel.path = path
         return self._channels.enter_context(closing(channel))
 
     def end(self) -> None:

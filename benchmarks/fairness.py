@@ -1,4 +1,4 @@
-"""What one session's flood costs the others: a kernel prints as fast as it can, to a client that reads as fast as it can.
+"""What one session's flood costs the others: a kernel prints, and its client reads, as fast as they can.
 
 Meanwhile another session executes, HTTP is asked how the server is, and in the end the flood is interrupted over HTTP.
 """
@@ -33,7 +33,7 @@ def measure(server: Server, count: int) -> dict[str, float]:
         answers = _times(lambda: server.address.call("GET", server.status_path), count)
         assert not end.exists(), "the flood has ended too early"
         began = time.monotonic()
-        server.address.call("POST", loud.interrupt_path)
+        server.address.call("POST", f"{loud.path}/interrupt")
         interrupted = _wait_for(end) - began
     cuts = statistics.quantiles(executions, n=100)
     return {

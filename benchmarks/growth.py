@@ -1,4 +1,4 @@
-"""What many sessions cost: ``python -m benchmarks.growth``, which draws docs/explanation/growth.svg.
+"""What many sessions cost: ``python -m benchmarks.growth``, which draws it for the documentation.
 
 A fresh server each for 1, 10, 100 and 300 sessions with scripted kernels, on TCP, each with a client that reads. First
 they idle, then each prints 20 messages a second. Server CPU and memory should grow in proportion, without a cliff.
@@ -10,17 +10,15 @@ import argparse
 import resource
 import selectors
 import time
-from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.contestants import ROOT, KallichoreServer, open_kallichore_tcp
+from benchmarks import page
+from benchmarks.contestants import KallichoreServer, open_kallichore_tcp
 from benchmarks.report import number
 
 COUNTS = (1, 10, 100, 300)
 RATE = 20
 """Messages a second in each session."""
-
-PICTURE = ROOT / "docs" / "explanation" / "growth.svg"
 
 
 class Point(NamedTuple):
@@ -88,27 +86,6 @@ def as_table(points: list[Point]) -> str:
     return "\n".join(lines)
 
 
-STYLE = """
-    .page { fill: #ffffff }
-    .axis { stroke: #8a9aa8; stroke-width: 1; fill: none }
-    .grid { stroke: #dde3e8; stroke-width: 1 }
-    .title { font: bold 14px sans-serif; fill: #16344d }
-    .note { font: 12px sans-serif; fill: #3d5568 }
-    .idle { stroke: #5b7c99; fill: #5b7c99 }
-    .busy { stroke: #b3541e; fill: #b3541e }
-    polyline { stroke-width: 2; fill: none !important }
-    text.idle, text.busy { font: 12px sans-serif; stroke: none }
-    @media (prefers-color-scheme: dark) {
-      .page { fill: #14191e }
-      .axis { stroke: #5f7181 }
-      .grid { stroke: #2b3640 }
-      .title { fill: #d8e8f5 }
-      .note { fill: #a5b8c7 }
-      .idle { stroke: #6f93b3; fill: #6f93b3 }
-      .busy { stroke: #ef9a66; fill: #ef9a66 }
-    }
-  """
-
 WIDTH, HEIGHT = 270, 200
 """Of one diagram, in pixels, without what stands around it."""
 
@@ -119,18 +96,10 @@ def draw(points: list[Point]) -> str:
         _diagram(points, 70, "Server CPU, % of a core", "cpu"),
         _diagram(points, 440, "Server memory, MB", "memory"),
     ]
-    return "\n".join(
-        [
-            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 310" role="img" aria-labelledby="title">',
-            '  <title id="title">CPU and memory of a Kallichore server over the number of its sessions</title>',
-            f"  <style>{STYLE}</style>",
-            '  <rect class="page" width="760" height="310" rx="8"/>',
-            *diagrams,
-            f'  <text class="note" x="70" y="300">sessions, each with a client: <tspan class="idle">'
-            f'●</tspan> idle, <tspan class="busy">●</tspan> printing {RATE} messages a second</text>',
-            "</svg>\n",
-        ]
-    )
+    colours = [f'<tspan class="{kind}">●</tspan>' for kind in ("cool", "warm")]
+    text = f"sessions, each with a client: {colours[0]} idle, {colours[1]} printing {RATE} messages a second"
+    diagrams.append(f'  <text class="note" x="70" y="300">{text}</text>')
+    return page.picture("CPU and memory of a Kallichore server over the number of its sessions", 310, diagrams)
 
 
 def _diagram(points: list[Point], left: int, title: str, name: str) -> str:
@@ -150,7 +119,7 @@ def _diagram(points: list[Point], left: int, title: str, name: str) -> str:
         x, _ = place(sessions, 0)
         lines.append(f'  <text class="note" x="{x}" y="{bottom + 18}" text-anchor="middle">{sessions}</text>')
     lines.append(f'  <path class="axis" d="M{left} {bottom - HEIGHT}v{HEIGHT}h{WIDTH}"/>')
-    for busy, kind in ((False, "idle"), (True, "busy")):
+    for busy, kind in ((False, "cool"), (True, "warm")):
         places = [place(point.sessions, getattr(point, name)) for point in points if point.busy is busy]
         corners = " ".join(f"{x},{y}" for x, y in places)
         lines.append(f'  <polyline class="{kind}" points="{corners}"/>')
@@ -168,13 +137,15 @@ def main() -> None:
     """Measure, print the table and draw the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=10, help="how long each point is measured (10)")
-    parser.add_argument("--picture", type=Path, default=PICTURE, metavar="FILE", help="where the plot goes")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="so many sessions (1 10 100 300)")
+    page.add_option(parser)
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    points = [point for sessions in COUNTS for point in measure(sessions, options.seconds)]
+    points = [point for sessions in options.counts for point in measure(sessions, options.seconds)]
     print(as_table(points))
-    options.picture.write_text(draw(points))
+    options.page.with_name("growth.svg").write_text(draw(points))
+    page.rewrite(options.page, "growth", as_table(points))
 
 
 if __name__ == "__main__":

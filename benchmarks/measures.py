@@ -1,4 +1,4 @@
-"""What is measured of each contestant, in one round: two fresh servers, one for messages and one for sessions that idle."""
+"""What is measured of each contestant in a round: two fresh servers, one for messages, one for sessions that idle."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Scale(NamedTuple):
     flood: int = 20_000
     large: int = 10_000_000
     starts: int = 3
-    floods: int = 3
+    floods: int = 2
     larges: int = 9
     """How often in one round; the median counts."""
     beside: int = 100

@@ -36,7 +36,7 @@ SIZE = 100
 MARGIN = 2.0
 
 STORED = {"split and verify": 1.50, "envelope": 1.07, "session": 0.97, "history": 0.53, "read": 0.07, "all": 4.32}
-"""What each step cost, in the time that a pass of `calibrate` takes. Measured with CPython 3.11; renew it with reason."""
+"""What each step cost, in the time that a pass of `calibrate` takes, with CPython 3.11. Renew it with reason."""
 
 
 def make_frames(signer: Signer, number: int) -> list[bytes]:
