@@ -25,6 +25,9 @@ CHUNK = 1 << 18
 LARGE = 1 << 16
 """A frame from this size on is a large output; a smaller one is looked at for being the end."""
 
+PATIENCE = 100.0
+"""Seconds for one execution, beyond which the benchmark fails rather than waits for what was lost."""
+
 
 class Received(NamedTuple):
     """What came for one execution."""
@@ -45,9 +48,10 @@ class Address(NamedTuple):
         """Return a connection."""
         if self.path:
             connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(PATIENCE)
             connection.connect(self.path)
             return connection
-        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
@@ -160,9 +164,11 @@ class WebSocketChannel:
 
     def wait_done(self, msg_id: bytes) -> Received:
         """Wait until both the reply and the idle of an execution have come."""
-        missing = 2
+        missing, deadline = 2, time.perf_counter() + PATIENCE
         count, size, large_until = 0, 0, 0.0
         while missing:
+            # Also where pings come still.
+            assert time.perf_counter() < deadline, "the execution does not end"
             for payload in self.receive():
                 count, size = count + 1, size + len(payload)
                 if len(payload) >= LARGE:

@@ -16,8 +16,8 @@ STYLE = """
     .note { font: 12px sans-serif; fill: #3d5568 }
     .cool { stroke: #5b7c99; fill: #5b7c99 }
     .warm { stroke: #b3541e; fill: #b3541e }
-    polyline { stroke-width: 2; fill: none !important }
-    rect, tspan { stroke: none !important }
+    polyline.cool, polyline.warm { stroke-width: 2; fill: none }
+    rect.cool, rect.warm, tspan.cool, tspan.warm { stroke: none }
     @media (prefers-color-scheme: dark) {
       .page { fill: #14191e }
       .axis { stroke: #5f7181 }

@@ -17,7 +17,7 @@ PANELS = ("execute_p50", "execute_cpu", "flood_rate", "flood_cpu", "kernel_start
 
 MORE_IS_BETTER = ("flood_rate",)
 
-LABEL, BAR, STEP = 160, 130, 20
+LABEL, BAR, STEP = 175, 120, 20
 """Pixels: where bars begin, how long the longest is, and from one to the next."""
 
 
