@@ -25,7 +25,8 @@ def summarize(rounds: Rounds) -> dict[str, Any]:
             reference = medians.get(REFERENCE)
             results = {who: _result(values[who], median, reference) for who, median in medians.items()}
             measures[name] = {**measure._asdict(), "results": results}
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
+    system = f"{platform.system()} {platform.machine()}"
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": system}
     return {"machine": machine, "contestants": list(rounds), "measures": measures}
 
 
