@@ -60,9 +60,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks; arguments after `--` go to them."""
+    """Run the guard of the pure path and one round of the comparison; arguments after `--` go to the latter."""
     session.install(*CONSTRAINTS, "-e", ".[benchmarks,tests]")
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    session.run("python", "-m", "benchmarks.pure_path", "--check")
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["--rounds", "1"]))
 
 
 @nox.session

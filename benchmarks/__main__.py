@@ -1,9 +1,45 @@
-"""All benchmarks, one after another: ``python -m benchmarks``; each can be run alone, see its module."""
+"""Kallichore, Jupyter's servers and a plain ZeroMQ client on the same kernels, in one run: ``python -m benchmarks``.
+
+They take turns, round by round, since a machine that is shared is faster at one time than at another. What is worth
+comparing are the ratios.
+"""
 
 from __future__ import annotations
 
-from benchmarks import against_jupyter_server, latency, throughput
+import argparse
+import json
+import sys
+from pathlib import Path
 
-for benchmark in (latency, throughput, against_jupyter_server):
-    print(f"# {benchmark.__name__}", flush=True)
-    benchmark.main()
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.measures import QUICK, Scale, measure_round
+from benchmarks.report import Rounds, as_table, summarize
+
+ALWAYS = ("plain ZeroMQ", "Kallichore, TCP", "Kallichore, Unix socket")
+
+
+def main() -> None:
+    """Run the rounds and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (5)")
+    parser.add_argument("--quick", action="store_true", help="one small round without Jupyter's servers")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as well")
+    options = parser.parse_args()
+    contestants = [name for name in CONTESTANTS if not options.quick or name in ALWAYS]
+    scale, count = (QUICK, 1) if options.quick else (Scale(), options.rounds)
+    rounds: Rounds = {name: [] for name in contestants}
+    for number in range(count):
+        # Each round begins with another one: who follows whom is no advantage.
+        start = number % len(contestants)
+        for name in contestants[start:] + contestants[:start]:
+            print(f"round {number + 1} of {count}: {name}", file=sys.stderr, flush=True)
+            rounds[name].append(measure_round(CONTESTANTS[name], scale))
+    summary = {**summarize(rounds), "rounds": count, "scale": scale._asdict()}
+    print(as_table(summary))
+    print("\nmedian ×ratio to plain ZeroMQ ±half the range of the rounds; plain ZeroMQ's CPU is the client's")
+    if options.json:
+        options.json.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,11 +2,18 @@
 
 The pure part of a message's way, from the kernel's frames to the bytes for one client, in a loop in this process. Each
 step is timed alone as well. CPU time of the fastest round, which noise can only lengthen.
+
+``--check`` is a guard: it fails if a step costs twice what it did when `STORED` was written. A count of instructions
+would be steadier, but neither CI's machines nor ours let one be taken; so the unit is a loop in plain Python that runs
+in turns with the steps, and a slower machine is slower at both.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable
 
@@ -25,6 +32,11 @@ from kallichore.wire.signing import Signer
 MESSAGES = 512
 ROUNDS = 60
 SIZE = 100
+
+MARGIN = 2.0
+
+STORED = {"split and verify": 1.50, "envelope": 1.07, "session": 0.97, "history": 0.53, "read": 0.07, "all": 4.32}
+"""What each step cost, in the time that a pass of `calibrate` takes, with CPython 3.11. Renew it with reason."""
 
 
 def make_frames(signer: Signer, number: int) -> list[bytes]:
@@ -69,19 +81,20 @@ class PurePath:
         self.send()
 
 
-def cost(step: Callable[[], object]) -> float:
-    """Return the CPU microseconds a message of ``step``, which handles `MESSAGES` of them."""
-    times = []
-    for _ in range(ROUNDS):
-        began = time.process_time_ns()
-        step()
-        times.append(time.process_time_ns() - began)
-    return min(times) / MESSAGES / 1000
+def calibrate() -> int:
+    """Do what the steps do, in a loop that never changes: small objects, dicts, bytes, calls, a digest."""
+    size = 0
+    for number in range(MESSAGES):
+        header = {"msg_id": str(number), "msg_type": "stream"}
+        parts = [value.encode() for value in header.values()]
+        joined = b",".join([*parts, b"x" * SIZE])
+        size += len(joined) + len(hashlib.sha256(joined).digest()) + sum(map(len, parts))
+    return size
 
 
 def measure() -> dict[str, float]:
-    """Return the microseconds a message of each step."""
-    path = PurePath()
+    """Return the CPU microseconds a message of each step, and of the calibration as ``unit``."""
+    path, whole = PurePath(), PurePath()
     signer, batch = path.signer, path.batch
     parts = [split(frames, signer) for frames in batch]
     messages = [from_kernel("iopub", each) for each in parts]
@@ -91,15 +104,36 @@ def measure() -> dict[str, float]:
         "session": lambda: [path.conversation.hear(message, 0.0, lambda: None) for message in messages],
         "history": lambda: [path.conversation.history.hear(message) for message in messages],
         "read": lambda: path.journal.read(path.journal.first, BATCH_BYTES, BATCH_MESSAGES),
+        "all": whole.both,
+        "unit": calibrate,
     }
-    return {name: cost(step) for name, step in steps.items()} | {"all": cost(path.both)}
+    costs = dict.fromkeys(steps, float("inf"))
+    # In turns, so that each has its share of the moments in which the machine has nothing else to do.
+    for _ in range(ROUNDS):
+        for name, step in steps.items():
+            began = time.process_time_ns()
+            step()
+            costs[name] = min(costs[name], (time.process_time_ns() - began) / MESSAGES / 1000)
+    return costs
 
 
-def main() -> None:
-    """Print the costs."""
-    for name, microseconds in measure().items():
-        print(f"{name:20} {microseconds:6.2f} µs a message")
+def beyond(costs: dict[str, float]) -> list[str]:
+    """Return the steps that cost more than `MARGIN` times what is stored."""
+    return [name for name, stored in STORED.items() if costs[name] > MARGIN * stored * costs["unit"]]
+
+
+def main() -> int:
+    """Print the costs, and return 1 if one is to be checked and beyond what is allowed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pure_path", description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="fail if a step costs twice what it did")
+    options = parser.parse_args()
+    costs = measure()
+    slow = beyond(costs)
+    for name, microseconds in costs.items():
+        stored = f"; {microseconds / costs['unit']:.2f} units, stored {STORED[name]:.2f}" if name in STORED else ""
+        print(f"{name:16} {microseconds:6.2f} µs a message{stored}{' TOO MUCH' if name in slow else ''}")
+    return 1 if options.check and slow else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

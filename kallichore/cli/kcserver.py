@@ -1,7 +1,7 @@
 """The ``kcserver`` command: a server as a process, ended by signals.
 
 Starting is what people wait for, so the arguments are read before anything large is imported, and the collector is off
-while modules are loaded (measured: benchmarks/start_up.py).
+while modules are loaded (measured: `python -m benchmarks`).
 """
 
 from __future__ import annotations

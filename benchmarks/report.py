@@ -1,0 +1,61 @@
+"""The rounds of all contestants in short: medians, ratios to plain ZeroMQ, spread; as a table and as JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from typing import Any
+
+from benchmarks.measures import MEASURES
+
+REFERENCE = "plain ZeroMQ"
+
+Rounds = dict[str, list[dict[str, float]]]
+"""Each contestant's rounds: figures by the name of their measure."""
+
+
+def summarize(rounds: Rounds) -> dict[str, Any]:
+    """Return, for each measure and contestant, the values, their median and spread, and the ratio to plain ZeroMQ."""
+    measures = {}
+    for name, measure in MEASURES.items():
+        values = {who: [figures[name] for figures in each if name in figures] for who, each in rounds.items()}
+        medians = {who: statistics.median(each) for who, each in values.items() if each}
+        if medians:
+            reference = medians.get(REFERENCE)
+            results = {who: _result(values[who], median, reference) for who, median in medians.items()}
+            measures[name] = {**measure._asdict(), "results": results}
+    system = f"{platform.system()} {platform.machine()}"
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": system}
+    return {"machine": machine, "contestants": list(rounds), "measures": measures}
+
+
+def _result(values: list[float], median: float, reference: float | None) -> dict[str, Any]:
+    spread = (max(values) - min(values)) / median if median else 0.0
+    return {"values": values, "median": median, "spread": spread, "ratio": median / reference if reference else None}
+
+
+def as_table(summary: dict[str, Any]) -> str:
+    """Return a Markdown table."""
+    contestants = summary["contestants"]
+    lines = [["", *contestants], ["---", *("---:" for _ in contestants)]]
+    for measure in summary["measures"].values():
+        cells = [_cell(measure["results"].get(who)) for who in contestants]
+        lines.append([f"{measure['title']} ({measure['unit']})", *cells])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = (" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(f"| {row} |" for row in rows)
+
+
+def _cell(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return ""
+    ratio = f" ×{number(result['ratio'])}" if result["ratio"] is not None else ""
+    spread = f" ±{result['spread'] / 2:.0%}" if len(result["values"]) > 1 else ""
+    return f"{number(result['median'])}{ratio}{spread}"
+
+
+def number(value: float) -> str:
+    """Return a number with three digits that count."""
+    digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
+    return f"{value:,.{digits}f}"
