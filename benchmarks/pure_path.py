@@ -15,19 +15,21 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kallichore.attach.frames import join_small, text_frames
 from kallichore.models.bodies import NewSession
-from kallichore.session.clients import BATCH_BYTES, BATCH_MESSAGES, Audience, Wish
+from kallichore.session.clients import Audience, Wish
 from kallichore.session.conversation import Conversation
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.replay import Journal
 from kallichore.session.status import SessionStatus
 from kallichore.wire.client_messages import make
-from kallichore.wire.envelope import from_kernel
-from kallichore.wire.frames import DELIMITER, split
+from kallichore.wire.envelope import KernelMessage, KernelReader
+from kallichore.wire.frames import DELIMITER
 from kallichore.wire.signing import Signer
+from kallichore.wire.zmtp import Decoder, encode, opening
+from kallichore.zeromq.kernel_socket import READ_SIZE
 
 MESSAGES = 512
 ROUNDS = 60
@@ -35,7 +37,7 @@ SIZE = 100
 
 MARGIN = 2.0
 
-STORED = {"split and verify": 1.50, "envelope": 1.07, "session": 0.97, "history": 0.53, "read": 0.07, "all": 4.32}
+STORED = {"decode": 1.2, "read": 2.0, "session": 0.9, "history": 0.5, "send": 0.3, "all": 4.0}
 """What each step cost, in the time that a pass of `calibrate` takes, with CPython 3.11. Renew it with reason."""
 
 
@@ -55,29 +57,40 @@ class PurePath:
     """One session's pure objects, and what passes through them."""
 
     def __init__(self) -> None:
-        self.signer = Signer("key")
-        self.batch = [make_frames(self.signer, number) for number in range(MESSAGES)]
+        signer = Signer("key")
+        data = b"".join(piece for number in range(MESSAGES) for piece in encode(make_frames(signer, number)))
+        self.reads = [data[start : start + READ_SIZE] for start in range(0, len(data), READ_SIZE)]
+        self.decoder = Decoder()
+        self.decoder.feed(opening("PUB"))
+        self.reader = KernelReader("iopub", signer)
         self.journal = Journal(16 << 20, 0, OverflowFile(), 4 << 20)
         request = NewSession(session_id="s", argv=("kernel",))
         self.conversation = Conversation(request, self.journal, SessionStatus(created=0.0))
         self.conversation.history.begin(make("execute_request", "request", {"code": "print()"}), 0)
         self.slot = Audience(self.journal).attach(Wish())
 
-    def take(self) -> None:
-        """From frames to the journal."""
-        hear, signer = self.conversation.hear, self.signer
-        for frames in self.batch:
-            hear(from_kernel("iopub", split(frames, signer)), 0.0, lambda: None)
+    def decode(self) -> list[list[bytes]]:
+        """From what reads bring to frames."""
+        return [frames for data in self.reads for frames in self.decoder.feed(data)]
+
+    def hear(self, messages: Iterable[KernelMessage]) -> None:
+        """From messages to the journal."""
+        hear = self.conversation.hear
+        self.conversation.begin_batch(urgent=False)
+        for message in messages:
+            hear(message, 0.0, lambda: None)
+        self.conversation.end_batch()
 
     def send(self) -> None:
         """From the journal to bytes for a socket."""
         while (batch := self.slot.take_nowait()) is not None:
-            list(join_small(text_frames(batch.payloads)))
+            join_small(text_frames(batch.payloads))
             self.slot.delivered(batch.next_position)
+            self.slot.confirm(batch.next_position)
 
-    def both(self) -> None:
+    def all(self) -> None:
         """The whole way."""
-        self.take()
+        self.hear(map(self.reader.read, self.decode()))
         self.send()
 
 
@@ -95,16 +108,15 @@ def calibrate() -> int:
 def measure() -> dict[str, float]:
     """Return the CPU microseconds a message of each step, and of the calibration as ``unit``."""
     path, whole = PurePath(), PurePath()
-    signer, batch = path.signer, path.batch
-    parts = [split(frames, signer) for frames in batch]
-    messages = [from_kernel("iopub", each) for each in parts]
+    batch = path.decode()
+    messages = [path.reader.read(frames) for frames in batch]
     steps: dict[str, Callable[[], object]] = {
-        "split and verify": lambda: [split(frames, signer) for frames in batch],
-        "envelope": lambda: [from_kernel("iopub", each) for each in parts],
-        "session": lambda: [path.conversation.hear(message, 0.0, lambda: None) for message in messages],
+        "decode": path.decode,
+        "read": lambda: [path.reader.read(frames) for frames in batch],
+        "session": lambda: path.hear(messages),
         "history": lambda: [path.conversation.history.hear(message) for message in messages],
-        "read": lambda: path.journal.read(path.journal.first, BATCH_BYTES, BATCH_MESSAGES),
-        "all": whole.both,
+        "send": path.send,
+        "all": whole.all,
         "unit": calibrate,
     }
     costs = dict.fromkeys(steps, float("inf"))

@@ -195,7 +195,7 @@ class KernelProcess:
 
 
 SPARE_DESCRIPTORS = 48
-"""Descriptors that have to be free where a kernel begins to take its twenty: what is left is for connections, since
+"""Descriptors that have to be free where a kernel begins to take its ten: what is left is for connections, since
 nobody could ask for the status, or stop a kernel and so give some back, if kernels had them all."""
 
 

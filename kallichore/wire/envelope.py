@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from pybase64 import b64encode
 
-from kallichore.wire.frames import AFTER_DELIMITER, Frames, locate, verify
+from kallichore.wire.frames import AFTER_DELIMITER, WRONG_SIGNATURE, Frames, FramesError, locate
 from kallichore.wire.signing import Signer
 
 
@@ -110,7 +110,7 @@ def _encode_buffers(buffers: Sequence[bytes]) -> list[bytes]:
 
 _BEGINNING = b'{"kind":"jupyter","header":'
 
-_NO_MORE = b',"metadata":{},"buffers":[]}'
+_PLAIN_END = b',"metadata":{},"buffers":[]}'
 """How most envelopes end."""
 
 
@@ -131,7 +131,7 @@ class KernelReader:
 
     def __init__(self, channel: str, signer: Signer) -> None:
         self._channel = channel
-        self._signer = signer
+        self._verify = signer.verify
         self._raw_parent: bytes | None = None
         self._parent: Header | None = None
         self._between = b""
@@ -145,21 +145,34 @@ class KernelReader:
             EnvelopeError: A part is not JSON, or a header lacks ``msg_id`` or ``msg_type``.
         """
         start = locate(frames)
-        signature, raw_header, raw_parent, metadata, content = frames[start : start + AFTER_DELIMITER]
-        verify(signature, (raw_header, raw_parent, metadata, content), self._signer)
-        header = decode_header(raw_header)
+        end = start + AFTER_DELIMITER
+        signature, raw_header, raw_parent, metadata, content = frames[start:end]
+        if not self._verify(signature, (raw_header, raw_parent, metadata, content)):
+            raise FramesError(WRONG_SIGNATURE)
         if raw_parent != self._raw_parent:
             self._take_parent(raw_parent)
-        if metadata == b"{}" and len(frames) == start + AFTER_DELIMITER:
-            rest = _NO_MORE
-        else:
-            rest = _end(metadata, frames[start + AFTER_DELIMITER :])
+        is_plain = metadata == b"{}" and len(frames) == end
+        try:
+            header = _decode_header(raw_header)
+            _check_json(content)
+            if not is_plain:
+                _check_json(metadata)
+        except UNREADABLE:
+            return self._read_again(frames[start + 1 :])
+        rest = _PLAIN_END if is_plain else _end(metadata, frames[end:])
         payload = b"".join((_BEGINNING, raw_header, self._between, content, rest))
-        if not payload.isascii() or _has_escape(payload) or not (_is_json(content) and _is_json(metadata)):
-            content = _strict(content)
-            rest = _end(_strict(metadata), frames[start + AFTER_DELIMITER :])
-            between = self._join_parent(b"null" if self._parent is None else _strict(raw_parent))
-            payload = b"".join((_BEGINNING, _strict(raw_header), between, content, rest))
+        if not payload.isascii() or _has_escape(payload):
+            return self._read_again(frames[start + 1 :])
+        return KernelMessage(self._channel, header, self._parent, content, payload)
+
+    def _read_again(self, parts: Frames) -> KernelMessage:
+        """Read a message with more in it than most have, or that has to be repaired."""
+        raw_header, raw_parent, metadata, content, *buffers = parts
+        header = decode_header(raw_header)
+        content = _strict(content)
+        between = self._join_parent(b"null" if self._parent is None else _strict(raw_parent))
+        rest = _end(_strict(metadata), buffers)
+        payload = b"".join((_BEGINNING, _strict(raw_header), between, content, rest))
         return KernelMessage(self._channel, header, self._parent, content, payload)
 
     def _take_parent(self, raw_parent: bytes) -> None:
@@ -183,16 +196,6 @@ def _has_escape(document: bytes) -> bool:
     """Tell whether there is a ``\\u``: one byte is found ten times as fast as two, so these only behind the first."""
     first = document.find(b"\\")
     return first >= 0 and document.find(b"\\u", first) >= 0
-
-
-def _is_json(document: bytes) -> bool:
-    if document == b"{}":
-        return True
-    try:
-        _check_json(document)
-    except UNREADABLE:
-        return False
-    return True
 
 
 def encode(value: Any) -> bytes:

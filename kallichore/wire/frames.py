@@ -17,6 +17,8 @@ AFTER_DELIMITER = 5
 """Frames that a message cannot do without: the signature, header, parent header, metadata, content."""
 
 
+WRONG_SIGNATURE = "the signature does not fit the message and our key"
+
 Frames = list[bytes]
 """A message as it came."""
 
@@ -51,16 +53,6 @@ def locate(frames: Frames) -> int:
     return start
 
 
-def verify(signature: bytes, signed: Sequence[bytes], signer: Signer) -> None:
-    """Check the signature of the four parts.
-
-    Raises:
-        FramesError: It is not theirs.
-    """
-    if not signer.verify(signature, signed):
-        raise FramesError("the signature does not fit the message and our key")
-
-
 def split(frames: Frames, signer: Signer) -> MessageParts:
     """Take a message apart and check its signature. `kallichore.wire.envelope` does so in fewer steps.
 
@@ -69,7 +61,8 @@ def split(frames: Frames, signer: Signer) -> MessageParts:
     """
     start = locate(frames)
     end = start + AFTER_DELIMITER
-    verify(frames[start], frames[start + 1 : end], signer)
+    if not signer.verify(frames[start], frames[start + 1 : end]):
+        raise FramesError(WRONG_SIGNATURE)
     header, parent_header, metadata, content = frames[start + 1 : end]
     return MessageParts(header, parent_header, metadata, content, frames[end:])
 
