@@ -175,13 +175,25 @@ class _Attachment:
         if self._peer_closed:
             return False
         try:
-            data = await self.stream.receive_some(READ_SIZE)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = await self._receive()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             data = b""
         if not data:
             return False
-        self.protocol.receive_data(bytes(data))
+        self.protocol.receive_data(data)
         return True
+
+    async def _receive(self) -> bytes:
+        """Return what came, empty at the end of the stream."""
+        if not isinstance(self.stream, trio.SocketStream) or not _CAN_PUSH:
+            return bytes(await self.stream.receive_some(READ_SIZE))
+        while True:
+            # Not a try first, as Trio's sockets do: a client sends one message and waits for the answer.
+            await trio.lowlevel.wait_readable(self.stream.socket)
+            try:
+                return os.read(self.stream.socket.fileno(), READ_SIZE)
+            except BlockingIOError:
+                pass
 
     def _read_last(self) -> None:
         """Take in what is here already of a connection that broke: answers to pings, and perhaps requests."""

@@ -117,12 +117,13 @@ def test_a_session_at_the_terminal(private_place: Path) -> None:
         terminal.next_is(7)
         terminal.run("twice")
         terminal.wait_for("NameError")
-        terminal.wait_for("In [8]: ")
+        terminal.wait_for("In [2]: ")
         terminal.type("half a line\x03")
         # A Ctrl-D that comes between two prompts is the terminal's own, and nobody's: it waits for one that is new.
+        terminal.next_is(2)
         terminal.run("'still ' 'here'")
         terminal.wait_for("'still here'")
-        terminal.wait_for("In [9]: ")
+        terminal.wait_for("In [3]: ")
         terminal.type("\x04")
         code = process.wait(LIMIT)
 
