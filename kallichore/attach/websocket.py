@@ -14,6 +14,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from struct import pack, unpack
 from typing import NamedTuple
 
@@ -343,19 +344,21 @@ class _Attachment:
         A client that does not even take what is written to it leaves its pings unanswered as well: they are counted
         from when they are queued, and the allowance covers a batch that is on its way.
         """
-        async for _ in trio_util.periodic(self.config.ping_interval):
-            if self._pings - self._pings_answered > self.config.ping_allowance:
-                logger.warning(
-                    "[client %s] Left %d pings unanswered; letting it go",
-                    self.session.session_id,
-                    self._pings - self._pings_answered,
-                )
-                self._lost = count_unacknowledged(self.stream)
-                await trio.aclose_forcefully(self.stream)
-                return
-            self._pings += 1
-            self._control.append(control_frame(PING, pack("!Q", self._pings)))
-            self.slot.wake()
+        # Closed where it is left: a generator that is left alone is closed by the collector, with a warning.
+        async with aclosing(trio_util.periodic(self.config.ping_interval)) as ticks:
+            async for _ in ticks:
+                if self._pings - self._pings_answered > self.config.ping_allowance:
+                    logger.warning(
+                        "[client %s] Left %d pings unanswered; letting it go",
+                        self.session.session_id,
+                        self._pings - self._pings_answered,
+                    )
+                    self._lost = count_unacknowledged(self.stream)
+                    await trio.aclose_forcefully(self.stream)
+                    return
+                self._pings += 1
+                self._control.append(control_frame(PING, pack("!Q", self._pings)))
+                self.slot.wake()
 
     async def _say_goodbye(self) -> None:
         """Close in order: last words, close frame, and then wait for the other side to have read them."""
