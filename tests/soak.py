@@ -60,7 +60,7 @@ PATIENCE = 20.0
 
 GROWTH = 24e6
 """Bytes that a server may grow by after the warm-up. It comes to rest where the floods of some sessions at a time have
-left their fragments, 20 MB above an idle start; half of all cycles bring a flood of 1 MB, which would stay with them."""
+left their fragments, 20 MB above an idle start; every other cycle has a flood of 1 MB, which would stay with a leak."""
 
 FLOOD = 2000
 
