@@ -89,12 +89,15 @@ class KernelChannels:
         sockets: The socket of each channel.
         signer: Signs what is sent and checks what comes.
         unconnected: The channels that have not been connected yet.
+        all_connected: Whether all five have been, and `wait_connected` is done: only then may a loss be waited for, since
+            it closes the monitors that are not needed any more.
     """
 
     def __init__(self, sockets: dict[Channel, TrioSocket], monitors: dict[Channel, _Monitor], signer: Signer) -> None:
         self.sockets = sockets
         self.signer = signer
         self.unconnected = list(_KINDS)
+        self.all_connected = False
         self._monitors = monitors
 
     def send(self, channel: str, parts: MessageParts) -> None:
@@ -112,15 +115,11 @@ class KernelChannels:
                 nursery.start_soon(self._wait_connected, channel)
         for channel in self._monitors.keys() - _STAY_MONITORED:
             self._monitors.pop(channel).close()
+        self.all_connected = True
 
     async def _wait_connected(self, channel: Channel) -> None:
         await self._monitors[channel].wait_connected()
         self.unconnected.remove(channel)
-
-    @property
-    def all_connected(self) -> bool:
-        """Whether all five have been connected."""
-        return not self.unconnected
 
     async def wait_all_lost(self) -> None:
         """Wait until the kernel has closed its connections: then all that it sent is here. After `wait_connected`."""
