@@ -89,8 +89,8 @@ class KernelChannels:
         sockets: The socket of each channel.
         signer: Signs what is sent and checks what comes.
         unconnected: The channels that have not been connected yet.
-        all_connected: Whether all five have been, and `wait_connected` is done: only then may a loss be waited for, since
-            it closes the monitors that are not needed any more.
+        all_connected: Whether all five have been, and `wait_connected` is done. Only then may a loss be waited for: it
+            closes the monitors that are not needed any more.
     """
 
     def __init__(self, sockets: dict[Channel, TrioSocket], monitors: dict[Channel, _Monitor], signer: Signer) -> None:
