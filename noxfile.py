@@ -26,6 +26,13 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(python="3.11")
+def soak(session: nox.Session) -> None:
+    """Have sessions live and die for ten minutes, and see that nothing is left; arguments after `--` go to it."""
+    session.install(*CONSTRAINTS, "-e", ".[tests]")
+    session.run("python", "tests/soak.py", *session.posargs)
+
+
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types for each system: the code of the others cannot run here."""

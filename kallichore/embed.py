@@ -143,6 +143,9 @@ async def _run_server(
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_server(config))
         listeners, address = await _open_listeners(config, stack)
+        if address.socket_path is not None and config.unix_socket is None:
+            # A name that is this server's alone. A path that was chosen may be another server's when this one is gone.
+            server.facilities.watchdog.guard_file(Path(address.socket_path))
         running = RunningServer(address, config.token, server)
         door = _open_front_door(server, config, connections)
         if on_listening is not None:

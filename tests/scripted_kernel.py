@@ -329,6 +329,22 @@ class Kernel:
         child = subprocess.Popen(["sleep", seconds], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.stream(str(child.pid))
 
+    def do_orphan(self, seconds: str) -> None:
+        """Fork twice: the grandchild is nobody's child, deaf to polite signals, and holds this kernel's pipes."""
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            if os.fork() == 0:
+                for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_IGN)
+                os.write(writing, str(os.getpid()).encode())
+                os.execvp("sleep", ["sleep", seconds])
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.stream(os.read(reading, 100).decode())
+        os.close(reading)
+        os.close(writing)
+
     def do_headers(self, _: str) -> None:
         start = self.request.index(DELIMITER)
         documents = [json.loads(frame) for frame in self.request[start + 2 : start + 5]]
@@ -381,6 +397,7 @@ COMMANDS: dict[str, Any] = {
     "repeat": Kernel.do_repeat,
     "chdir": lambda kernel, text: os.chdir(text),
     "spawn": Kernel.do_spawn,
+    "orphan": Kernel.do_orphan,
     "env": lambda kernel, text: kernel.stream(os.environ.get(text, "<unset>")),
     "argv": lambda kernel, text: kernel.stream(json.dumps(sys.argv)),
     "pid": lambda kernel, text: kernel.stream(f"{os.getpid()} {os.getpgid(0)} {os.getsid(0)}"),

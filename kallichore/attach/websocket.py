@@ -17,6 +17,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from struct import pack, unpack
 from typing import NamedTuple
 
@@ -445,17 +446,19 @@ class _Attachment:
         a batch that is on its way.
         """
         unanswered = 0
-        async for _ in trio_util.periodic(self.config.ping_interval):
-            unanswered, self._is_heard = 0 if self._is_heard else unanswered + 1, False
-            if unanswered > self.config.ping_allowance:
-                logger.warning(
-                    "[client %s] Left %d pings unanswered; letting it go", self.session.session_id, unanswered
-                )
-                self._lost = count_unacknowledged(self.stream)
-                await trio.aclose_forcefully(self.stream)
-                return
-            self._wants_ping = True
-            self.slot.wake()
+        # Closed where it is left: a generator that is left alone is closed by the collector, with a warning.
+        async with aclosing(trio_util.periodic(self.config.ping_interval)) as ticks:
+            async for _ in ticks:
+                unanswered, self._is_heard = 0 if self._is_heard else unanswered + 1, False
+                if unanswered > self.config.ping_allowance:
+                    logger.warning(
+                        "[client %s] Left %d pings unanswered; letting it go", self.session.session_id, unanswered
+                    )
+                    self._lost = count_unacknowledged(self.stream)
+                    await trio.aclose_forcefully(self.stream)
+                    return
+                self._wants_ping = True
+                self.slot.wake()
 
     async def _ping_tail(self) -> None:
         """Let a ping follow the latest messages where they are too few for one."""

@@ -32,5 +32,5 @@ class Ending:
         """Return how it ended, as the end of a sentence."""
         if self.signal is None:
             return f"exited with code {self.code}"
-        reason = ": the machine ran out of memory" if self.out_of_memory else ""
+        reason = ": the machine, or its control group, ran out of memory" if self.out_of_memory else ""
         return f"was ended by signal {self.signal}{reason}"

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ import attrs
 import trio
 
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
+from kallichore.kernel.memory_limits import GROUPS, PROC
 
 
 class Job(Protocol):
@@ -39,16 +40,16 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def _count_memory_kills() -> int:
+def count_memory_kills(proc: Path = PROC, groups: Path = GROUPS) -> int:
     """Return how many processes were killed for memory so far, in our control group and on the whole machine; 0 where
     that is not told.
     """
     counters = []
     with suppress(OSError):
-        group = Path("/proc/self/cgroup").read_text().partition("0::")[2].strip()
-        counters.append(Path(f"/sys/fs/cgroup{group}/memory.events").read_text())
+        group = (proc / "self" / "cgroup").read_text().partition("0::")[2].strip()
+        counters.append(Path(f"{groups}{group}", "memory.events").read_text())
     with suppress(OSError):
-        counters.append(Path("/proc/vmstat").read_text())
+        counters.append((proc / "vmstat").read_text())
     lines = (line.split() for counter in counters for line in counter.splitlines())
     return sum(int(count) for name, count in lines if name == "oom_kill")
 
@@ -83,12 +84,16 @@ class KernelProcess:
     _process: trio.Process
     _job: Job | None = None
     """On Windows, what the kernel's descendants are ended by."""
-    _memory_kills: int = attrs.field(factory=_count_memory_kills, init=False)
+    _count_memory_kills: Callable[[], int] = count_memory_kills
+    _memory_kills: int = attrs.field(init=False)
     _inherited_peak: int = attrs.field(factory=_own_peak, init=False)
     _killed_by_us: bool = attrs.field(default=False, init=False)
     _waiting: trio.Lock = attrs.field(factory=trio.Lock, init=False, repr=False)
     ending: Ending | None = attrs.field(default=None, init=False)
     """How it ended, once it was reaped."""
+
+    def __attrs_post_init__(self) -> None:
+        self._memory_kills = self._count_memory_kills()
 
     def __repr__(self) -> str:
         return f"<KernelProcess {self.pid} {'running' if self.ending is None else self.ending.describe()}>"
@@ -171,7 +176,7 @@ class KernelProcess:
             self.pid,
             ENDED_BY_SIGNAL,
             name,
-            out_of_memory=suspect and _count_memory_kills() > self._memory_kills,
+            out_of_memory=suspect and self._count_memory_kills() > self._memory_kills,
             killed_by_us=self._killed_by_us,
             peak_memory_bytes=peak,
         )

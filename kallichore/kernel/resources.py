@@ -14,8 +14,13 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
+from kallichore.kernel.memory_limits import MemoryWatch, watch_memory
+
 REFRESH_EVERY = 5
 """Samples between two looks at who the children are."""
+
+LIMITS_EVERY = 60
+"""Samples between two looks at which limits of memory there are: a process can be given others while it runs."""
 
 
 @attrs.frozen
@@ -37,11 +42,14 @@ class Reading:
 
 @attrs.frozen
 class Usage:
-    """What a process tree uses; ``cpu_percent`` is 100 for one busy core."""
+    """What a process tree uses; ``cpu_percent`` is 100 for one busy core, ``memory_warning`` says in words that a limit
+    is near.
+    """
 
     cpu_percent: int
     memory_bytes: int
     thread_count: int
+    memory_warning: str | None = None
 
 
 @attrs.define
@@ -176,6 +184,13 @@ class _Tree:
     meter: UsageMeter = attrs.field(factory=UsageMeter)
     descendants: list[int] = attrs.field(factory=list)
     samples: int = 0
+    memory: MemoryWatch | None = None
+
+    def look_for_limits(self, pid: int) -> None:
+        """Look which limits of memory there are; a warning that stands goes on where they are the same."""
+        found = watch_memory(pid)
+        if found is None or self.memory is None or found.limits != self.memory.limits:
+            self.memory = found
 
 
 @attrs.define
@@ -193,16 +208,20 @@ class ResourceSampler:
         tree = self._trees.get(pid)
         if tree is None:
             tree = self._trees[pid] = _Tree(phase=len(self._trees) % REFRESH_EVERY)
+        if tree.samples % LIMITS_EVERY == 0:
+            tree.look_for_limits(pid)
         readings = {pid: root}
         if include_children:
             if tree.samples == 0 or (tree.samples + tree.phase) % REFRESH_EVERY == 0:
                 tree.descendants = find_descendants(pid)
-            tree.samples += 1
             for child in tree.descendants:
                 reading = read_process(child)
                 if reading is not None:
                     readings[child] = reading
-        return tree.meter.measure(readings, time.monotonic())
+        tree.samples += 1
+        usage = tree.meter.measure(readings, time.monotonic())
+        warning = None if tree.memory is None else tree.memory.look()
+        return usage if warning is None else attrs.evolve(usage, memory_warning=warning)
 
     def forget_others(self, pids: Iterable[int]) -> None:
         """Forget the trees that are not among ``pids``, so that sampling does not grow with kernels that are gone."""

@@ -308,6 +308,7 @@ class ActiveSession:
     socket_path: str | None
     history: tuple[ExecutionHistoryEntry, ...] | None = None
     last_exit: KernelExit | None = None
+    memory_warning: str | None = None
 
 
 @attrs.frozen(kw_only=True)

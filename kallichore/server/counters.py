@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 import attrs
+import trio
 
 from kallichore.models.bodies import Status
 from kallichore.session.supervisor import Session
@@ -34,6 +35,8 @@ class Counters:
     """Messages for clients that fitted nowhere, deleted sessions' too."""
     open_descriptors: int | None
     """Descriptors that the server's process has open; None where the system does not list them."""
+    tasks: int
+    """Trio tasks that live in the server's process; where it is embedded, the program's own are among them."""
     uptime_seconds: float
 
 
@@ -55,6 +58,7 @@ def take_counters(sessions: Collection[Session], dropped_before: int, uptime_sec
         file_bytes=sum(journal.overflow.size for journal in journals),
         dropped_messages=dropped_before + sum(journal.dropped for journal in journals),
         open_descriptors=count_open_descriptors(),
+        tasks=trio.lowlevel.current_statistics().tasks_living,
         uptime_seconds=uptime_seconds,
     )
 

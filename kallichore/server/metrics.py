@@ -38,6 +38,7 @@ def make_families(counters: Counters) -> list[Metric]:
             "Messages for clients that fitted neither into memory nor into a file.",
             counters.dropped_messages,
         ),
+        GaugeMetricFamily("kallichore_tasks", "Trio tasks that live in the server's process.", counters.tasks),
         GaugeMetricFamily("kallichore_uptime_seconds", "Seconds since the server started.", counters.uptime_seconds),
     ]
 

@@ -57,3 +57,4 @@ async def _sample_regularly(
                         timestamp=timestamp,
                     )
                 )
+                session.note_memory(usage.memory_warning)

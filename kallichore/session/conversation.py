@@ -79,6 +79,8 @@ class Conversation:
     kernel_info: dict[str, Any] = attrs.field(factory=dict)
     resource_usage: ResourceUsage | None = None
     """What the kernel's processes used when they were last looked at."""
+    memory_warning: str | None = None
+    """That the kernel's memory is near a limit, in words; None while it is not."""
     last_exit: KernelExit | None = None
     """How the latest kernel ended."""
     log_output: Callable[[str, str], None] = _ignore
@@ -149,6 +151,7 @@ class Conversation:
         if self.status.current is Status.EXITED:
             self.queue.clear()
             self.open_input = None
+            self.memory_warning = None
             error = KernelDiedError(f"The kernel ended during the execution: {reason or 'it exited'}")
             for msg_id in self.listeners.keys() - {message.msg_id for message in self.held}:
                 self.listeners[msg_id](error)

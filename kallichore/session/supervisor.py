@@ -213,6 +213,7 @@ class Session:
             socket_path=self.audience.socket_path,
             history=conversation.history.entries(RECENT_ENTRIES),
             last_exit=conversation.last_exit,
+            memory_warning=conversation.memory_warning,
         )
 
     # Its clients
@@ -277,6 +278,14 @@ class Session:
         """Keep a sample of what the kernel uses, and tell the client."""
         self.conversation.resource_usage = usage
         self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
+
+    def note_memory(self, warning: str | None) -> None:
+        """Keep that the kernel's memory is near a limit, in words, or is not; clients and the log are told once."""
+        conversation = self.conversation
+        if warning is not None and conversation.memory_warning is None:
+            logger.warning("[session %s] %s", self.session_id, warning)
+            conversation.say_output("stderr", f"[kallichore] {warning}\n")
+        conversation.memory_warning = warning
 
     def execute(self, code: str, **content: Any) -> AbstractAsyncContextManager[Execution]:
         """Execute code and hear what the kernel says about it; see `kallichore.session.executions.open_execution`."""

@@ -65,6 +65,22 @@ async def test_sessions_kernels_and_clients_are_counted() -> None:
     assert (0, 1) == (busy["kallichore_sessions idle"], busy["kallichore_sessions busy"])
 
 
+async def test_tasks_are_counted() -> None:
+    """A session has tasks, which are gone with it."""
+    async with open_client() as client:
+        # The task of the request before may have ended by now, or not.
+        before = max([(await scrape(client))["kallichore_tasks"] for _ in range(10)])
+        await client.call("PUT", "/sessions", body())
+        await client.call("POST", "/sessions/s/start")
+        during = (await scrape(client))["kallichore_tasks"]
+        await end(client)
+        with trio.fail_after(REAL_TIME):
+            while (await scrape(client))["kallichore_tasks"] > before:
+                pass
+
+    assert during > before
+
+
 async def test_answer_is_text_in_the_format_that_prometheus_asks_for() -> None:
     """The content type names the format and its version; each metric has a type and a sentence."""
     async with open_client() as client:

@@ -14,7 +14,7 @@ import trio.testing
 
 from conftest import open_descriptors
 from kallichore.kernel.ending import Ending
-from kallichore.kernel.process import SPARE_DESCRIPTORS, KernelProcess, open_kernel_process
+from kallichore.kernel.process import SPARE_DESCRIPTORS, KernelProcess, count_memory_kills, open_kernel_process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals are POSIX")
 
@@ -292,6 +292,35 @@ async def test_end_is_noticed_without_a_free_descriptor() -> None:
             await process.wait()
 
     assert Ending(process.pid, -1, "SIGKILL") == process.ending
+
+
+@pytest.mark.parametrize("counter", ["memory.events", "vmstat"])
+async def test_kill_while_a_count_of_memory_kills_rose_was_for_memory(counter: str, tmp_path: Path) -> None:
+    """SIGKILL from outside is laid to memory if our control group or the machine counted a kill for it meanwhile."""
+    proc, group = tmp_path / "proc", tmp_path / "groups" / "a" / "b"
+    for directory in (proc / "self", group):
+        directory.mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text("4:memory:/elsewhere\n0::/a/b\n")
+    (proc / "vmstat").write_text("nr_free_pages 3\noom_kill 2\n")
+    (group / "memory.events").write_text("low 0\nhigh 0\nmax 9\noom 4\noom_kill 1\noom_group_kill 0\n")
+    place = {"memory.events": group, "vmstat": proc}[counter]
+
+    async def die(*, of_memory: bool) -> Ending:
+        launched = await launch("echo ready; exec sleep 600")
+        process = KernelProcess(
+            launched._process, count_memory_kills=lambda: count_memory_kills(proc, tmp_path / "groups")
+        )
+        await read_line(process.stdout)
+        if of_memory:
+            (place / counter).write_text("oom 5\noom_kill 10\n")
+        os.kill(process.pid, signal.SIGKILL)
+        return await process.wait()
+
+    with trio.fail_after(PATIENCE):
+        endings = [await die(of_memory=of_memory) for of_memory in (False, True, False)]
+
+    assert [False, True, False] == [ending.out_of_memory for ending in endings]
+    assert "ran out of memory" in endings[1].describe()
 
 
 def test_ending_says_when_the_machine_ran_out_of_memory() -> None:
