@@ -299,7 +299,9 @@ class Visit:
             message["header"]["msg_type"] = "shutdown_request"
             await channel.send({**message, "channel": "control", "content": {"restart": False}})
             with suppress(ChannelClosedError):
-                await receive_until(channel, lambda message: "exited" in message)
+                # However long that takes: the Python kernel waits up to half a minute for what it has started.
+                while "exited" not in await channel.receive():
+                    pass
 
     async def be_killed(self) -> None:
         """Have the kernel killed from outside."""
