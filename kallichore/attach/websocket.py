@@ -338,17 +338,17 @@ class _Attachment:
             behind = batch.next_position - unsent
             self._marks.append(_Mark(self._sent - begun, batch.next_position - len(batch.payloads), behind))
             self.slot.delivered(behind)
-            if not self._pings_answered:
+            if not self._pings_answered and not self.slot.is_numbered:
                 # It may be one that never answers, and then nobody knows better.
                 self.slot.confirm(behind)
 
     def _take_back(self) -> None:
         """Count as undelivered what went out, but did not reach the client before the connection ended.
 
-        That is what no answered ping followed; the client may have a part of it. One that answers no pings loses what
-        its machine acknowledged and it did not read, unless it asks for it by its number.
+        That is what no answered ping followed; the client may have a part of it, and one that goes by the numbers asks
+        for the rest. Another that answers no pings loses what its machine acknowledged and it did not read.
         """
-        if self._pings_answered:
+        if self._pings_answered or self.slot.is_numbered:
             self.slot.delivered(self.slot.confirmed)
             return
         acknowledged = self._sent - (self._lost or count_unacknowledged(self.stream))
@@ -360,8 +360,7 @@ class _Attachment:
                     break
                 position -= 1
                 if not self.slot.was_ahead(position):
-                    size = len(payload) + (len(_seq(position + 1)) - 1 if self.slot.is_numbered else 0)
-                    end -= len(head(TEXT, size)) + size
+                    end -= len(head(TEXT, len(payload))) + len(payload)
         self.slot.delivered(position)
 
     def _send_at_once(self) -> bool:
@@ -495,11 +494,7 @@ class _Attachment:
 def _numbered(batch: Batch) -> Iterator[bytes]:
     """Return the messages of a batch with their numbers, counted from 1, as their last member ``seq``."""
     first = batch.next_position - len(batch.payloads) + 1
-    return (payload[:-1] + _seq(number) for number, payload in enumerate(batch.payloads, first))
-
-
-def _seq(number: int) -> bytes:
-    return b',"seq":%d}' % number
+    return (b'%s,"seq":%d}' % (payload[:-1], number) for number, payload in enumerate(batch.payloads, first))
 
 
 def _count_unsent(parts: list[bytes], pings: set[int], unsent: int, most: int) -> tuple[int, int]:

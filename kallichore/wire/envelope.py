@@ -110,7 +110,7 @@ def _encode_buffers(buffers: Sequence[bytes]) -> list[bytes]:
 
 _BEGINNING = b'{"kind":"jupyter","header":'
 
-_PLAIN_END = b',"metadata":{},"buffers":[]}'
+_PLAIN_END = (b',"metadata":{},"buffers":[]}',)
 """How most envelopes end."""
 
 
@@ -160,7 +160,7 @@ class KernelReader:
         except UNREADABLE:
             return self._read_again(frames[start + 1 :])
         rest = _PLAIN_END if is_plain else _end(metadata, frames[end:])
-        payload = b"".join((_BEGINNING, raw_header, self._between, content, rest))
+        payload = b"".join((_BEGINNING, raw_header, self._between, content, *rest))
         if not payload.isascii() or _has_escape(payload):
             return self._read_again(frames[start + 1 :])
         return KernelMessage(self._channel, header, self._parent, content, payload)
@@ -172,7 +172,7 @@ class KernelReader:
         content = _strict(content)
         between = self._join_parent(b"null" if self._parent is None else _strict(raw_parent))
         rest = _end(_strict(metadata), buffers)
-        payload = b"".join((_BEGINNING, _strict(raw_header), between, content, rest))
+        payload = b"".join((_BEGINNING, _strict(raw_header), between, content, *rest))
         return KernelMessage(self._channel, header, self._parent, content, payload)
 
     def _take_parent(self, raw_parent: bytes) -> None:
@@ -187,9 +187,9 @@ class KernelReader:
         return b',"parent_header":%s,"channel":"%s","content":' % (document, self._channel.encode())
 
 
-def _end(metadata: bytes, buffers: Sequence[bytes]) -> bytes:
+def _end(metadata: bytes, buffers: Sequence[bytes]) -> Sequence[bytes]:
     encoded = _encode_buffers(buffers) if buffers else (b"[]",)
-    return b"".join((b',"metadata":', metadata, b',"buffers":', *encoded, b"}"))
+    return (b',"metadata":', metadata, b',"buffers":', *encoded, b"}")
 
 
 def _has_escape(document: bytes) -> bool:

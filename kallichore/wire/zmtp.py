@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import pack
+from typing import cast
 
 from kallichore.wire.frames import Frames
 
@@ -63,13 +64,18 @@ def _frame(flags: int, body: bytes) -> bytes:
     return _head(flags, len(body)) + body
 
 
+STEP = 1 << 24
+"""Bytes for which space is made at once."""
+
+
 class Decoder:
     """Reads what comes on one connection.
 
     Attributes:
         is_open: Whether the handshake is done.
         replies: What is to be sent for what came; whoever sends it clears it.
-        missing: How many bytes of a large frame are still to come.
+        missing: How many bytes of a large frame are still to come. These are best received into `space`: a copy of
+            megabytes is spared, and with it the memory for one.
     """
 
     def __init__(self) -> None:
@@ -79,7 +85,8 @@ class Decoder:
         self._is_greeted = False
         self._rest = b""
         self._frames: Frames = []
-        self._large: list[bytes] = []
+        self._large = bytearray()
+        self._filled = 0
         self._large_flags = 0
 
     def feed(self, data: bytes) -> list[Frames]:
@@ -90,7 +97,7 @@ class Decoder:
         """
         messages: list[Frames] = []
         if self.missing:
-            data = self._fill(data, messages)
+            data = self._take_large(data, messages)
         elif self._rest:
             data = self._rest + data
         position = 0
@@ -144,20 +151,40 @@ class Decoder:
         return messages
 
     def _begin_large(self, flags: int, beginning: bytes, missing: int) -> None:
-        self._large, self.missing, self._large_flags = [beginning], missing, flags
+        self._large_flags, self._filled, self.missing = flags, len(beginning), missing
+        self._large = bytearray(len(beginning) + min(missing, STEP))
+        self._large[: len(beginning)] = beginning
 
-    def _fill(self, data: bytes, messages: list[Frames]) -> bytes:
+    def space(self) -> memoryview:
+        """Return where the rest of a large frame is to be received, while some of it is `missing`; then `fill` it."""
+        if self._filled == len(self._large):
+            # Not all at once: the size is but a claim.
+            self._large += bytes(min(self.missing, max(STEP, self._filled)))
+        return memoryview(self._large)[self._filled :]
+
+    def fill(self, size: int) -> list[Frames]:
+        """Note that so many bytes were received into `space`, and return the message if it is now complete."""
+        self._filled += size
+        self.missing -= size
+        if self.missing:
+            return []
+        # A bytearray does for bytes, wherever a message's frames go.
+        self._frames.append(cast("bytes", self._large))
+        self._large = bytearray()
+        if self._large_flags & _MORE:
+            return []
+        frames, self._frames = self._frames, []
+        return [frames]
+
+    def _take_large(self, data: bytes, messages: list[Frames]) -> bytes:
         """Add to the large frame what belongs to it, and return what is behind it."""
-        part = data if len(data) <= self.missing else data[: self.missing]
-        self._large.append(part)
-        self.missing -= len(part)
-        if not self.missing:
-            self._frames.append(b"".join(self._large))
-            self._large = []
-            if not self._large_flags & _MORE:
-                messages.append(self._frames)
-                self._frames = []
-        return data[len(part) :]
+        while self.missing and data:
+            with self.space() as space:
+                size = min(len(space), len(data))
+                space[:size] = data[:size]
+            messages += self.fill(size)
+            data = data[size:]
+        return data
 
     def _take_command(self, body: bytes) -> None:
         size = body[0] if body else 0

@@ -29,9 +29,6 @@ READ_SIZE = 1 << 16
 """Bytes in one read, and so in one batch: some hundred messages, few enough that other tasks get their turn within
 milliseconds."""
 
-READ_LARGE = 1 << 20
-"""Bytes in one read while a large frame is on its way."""
-
 _NOT_THERE_YET = (ConnectionError, FileNotFoundError, TimeoutError, BlockingIOError, ZmtpError)
 
 
@@ -206,9 +203,7 @@ class KernelSocket:
         if self._socket is None:
             return []
         try:
-            data = self._socket.recv(READ_LARGE if self._decoder.missing else READ_SIZE)
-            self._is_drained = len(data) < READ_SIZE
-            messages = self._decoder.feed(data) if data else None
+            messages = self._read(self._socket)
         except BlockingIOError:
             return []
         except (OSError, ZmtpError):
@@ -221,6 +216,16 @@ class KernelSocket:
             self._decoder.replies.clear()
             self._flush()
         return messages
+
+    def _read(self, connection: socket.socket) -> list[Frames] | None:
+        """Return the messages that one read completes; None at the end of the connection."""
+        if self._decoder.missing:
+            with self._decoder.space() as space:
+                size = connection.recv_into(space)
+            return self._decoder.fill(size) if size else None
+        data = connection.recv(READ_SIZE)
+        self._is_drained = len(data) < READ_SIZE
+        return self._decoder.feed(data) if data else None
 
 
 async def _resolve(address: tuple[str, int] | str) -> tuple[int, Any]:

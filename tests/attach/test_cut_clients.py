@@ -18,10 +18,6 @@ from scripted_proxy import Connection, Ending, open_proxy
 _FLOODED = re.compile(rb'"text": ?"(\d+) ')
 
 
-MUCH = 1 << 26
-"""Bytes: the whole flood. What is sent and then lost on the way is some megabytes at each cut."""
-
-
 async def test_client_that_is_cut_at_any_byte_of_a_frame_gets_the_rest_once() -> None:
     """Cut at every byte of a message that a server sends to a client that comes back, and back again: it comes once."""
     limits: list[int] = []
@@ -69,7 +65,7 @@ async def test_a_thousand_cuts_in_a_flood_cost_no_message() -> None:
         # What is on its way at a cut is sent again: with megabytes of it, this would be a test of that.
         open_proxy(client.address, prepare, buffer=1 << 16) as proxy,
     ):
-        async with open_started(client, body(journal_memory=MUCH, journal_keep=MUCH)) as channel:
+        async with open_started(client, body()) as channel:
             listener = ReturningClient(proxy.address)
             await channel.send(make_execute_request(f"flood {count} 1\nprint all of it"))
             with trio.fail_after(3 * REAL_TIME):
