@@ -113,6 +113,8 @@ class _Attachment:
     _control: list[bytes] = attrs.field(factory=list, init=False)
     _closing: bytes | None = attrs.field(default=None, init=False)
     _peer_closed: bool = attrs.field(default=False, init=False)
+    _is_left_behind: bool = attrs.field(default=False, init=False)
+    """Whether the client closed in the middle of what it was sent: a ping in there was not answered, others were."""
     _message: list[str] = attrs.field(factory=list, init=False)
     _message_size: int = attrs.field(default=0, init=False)
     _parts: list[bytes] = attrs.field(factory=list, init=False)
@@ -156,6 +158,7 @@ class _Attachment:
             await self._say_goodbye()
         if not self._peer_closed:
             self._read_last()
+        if not self._peer_closed or self._is_left_behind:
             self._take_back()
 
     def _close(self, code: int | None, reason: str = "") -> None:
@@ -231,6 +234,7 @@ class _Attachment:
             case CloseConnection(code=code):
                 # An answer to a close without a code has none either (RFC 6455, 5.5.1); 1005 is never sent.
                 self._peer_closed = True
+                self._is_left_behind = bool(self._pinged and self._pings_answered)
                 self._close(None if int(code) == 1005 else int(code))
 
     def _take_text(self, text: str, finished: bool) -> None:
@@ -488,6 +492,8 @@ class _Attachment:
             pass
 
     def _note_close(self, event: object) -> None:
+        if isinstance(event, Pong):
+            self._take_pong(bytes(event.payload))
         self._peer_closed = self._peer_closed or isinstance(event, CloseConnection)
 
 

@@ -111,6 +111,21 @@ async def test_client_that_is_cut_again_and_again_loses_nothing(transport: str) 
     assert len(numbers) - count < 10 * cuts
 
 
+async def test_client_that_closes_in_a_flood_leaves_the_rest_to_the_next() -> None:
+    """What was on its way to a client that closes in order, as a window that is loaded anew, is not lost with it."""
+    count = 20000
+    async with open_client(resource_sample_interval_ms=0) as client:
+        async with open_started(client, body()) as first:
+            msg_id = await first.send(make_execute_request(f"flood {count} 100"))
+            numbers = numbers_of(await receive_until(first, lambda message: "300 xxx" in str(message)))
+            await ask_until(client, lambda session: session["status"] == "idle")
+        async with open_channel(client.address, "s") as second:
+            numbers += numbers_of(await receive_until(second, is_idle(msg_id)))
+
+    assert list(range(count)) == list(dict.fromkeys(numbers))
+    assert len(numbers) < count + 128
+
+
 FROZEN = """
 import socket, sys, time
 host, port, token = sys.argv[1], int(sys.argv[2]), sys.argv[3]

@@ -323,8 +323,8 @@ def test_a_thousand_idle_connections_are_no_burden(server: Victim) -> None:
     assert statuses == [200] * 150
 
 
-FEW_FILES = 200
-"""Enough for two or three kernels beside the connections, and not for eight."""
+FEW_FILES = 150
+"""Enough for some kernels beside the connections, and not for eight."""
 
 
 def allow_few_files() -> None:
