@@ -57,8 +57,8 @@ CLOSING_PATIENCE = 1.0
 
 READ_SIZE = 1 << 16
 
-PING_SHARE, PING_MOST = 8, 128
-"""A ping follows as many messages as are an eighth of what this client was sent, at least each and at most 128. What is
+PING_SHARE, PING_MOST = 8, 64
+"""A ping follows as many messages as are an eighth of what this client was sent, at least each and at most 64. What is
 between the last answered one and a cut is sent again, perhaps twice. So one that has just come is pinged often, and one
 that has been there for long rarely, as an answer costs 40 µs; so is one that goes by the numbers."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import attrs
 
 PAUSE = 0.001
-"""Seconds that a pump waits between batches during a flood: what somebody who watches output does not notice."""
+"""Seconds that a pump waits in a flood where it has caught up: what somebody who watches output does not notice."""
 
 WINDOW = 0.005
 """Seconds over which messages are counted. A small execution is over before one of them ends, and never waits."""

@@ -262,7 +262,7 @@ class KernelLife:
             batch = await socket.receive_batch()
             self.take(channel, batch)
             gauge.count(len(batch), trio.current_time())
-            if gauge.is_flood:
+            if gauge.is_flood and socket.is_drained:
                 await trio.sleep(PAUSE)
 
     async def _beat(self, channels: KernelChannels) -> None:

@@ -47,6 +47,7 @@ class KernelSocket:
     Attributes:
         connected: Set when the first handshake is done.
         lost: Set when the kernel's side ended the connection.
+        is_drained: Whether the last read left nothing, as far as can be told: it did not fill its buffer.
     """
 
     def __init__(self, address: tuple[str, int] | str, kind: str, identity: bytes, nursery: trio.Nursery) -> None:
@@ -62,7 +63,7 @@ class KernelSocket:
         self._unsent: deque[memoryview] = deque()
         self._is_flushing = False
         self._came_at_once = False
-        self._is_drained = False
+        self.is_drained = False
 
     def close(self) -> None:
         """Close the connection; what was not sent yet is dropped. Idempotent."""
@@ -184,7 +185,7 @@ class KernelSocket:
             await trio.lowlevel.checkpoint()
         self._came_at_once = True
         # A read that did not fill its buffer has most likely left nothing: another would be a system call in vain.
-        batch = [] if self._is_drained else self.drain()
+        batch = [] if self.is_drained else self.drain()
         while not batch:
             self._came_at_once = False
             if self._socket is None:
@@ -224,7 +225,7 @@ class KernelSocket:
                 size = connection.recv_into(space)
             return self._decoder.fill(size) if size else None
         data = connection.recv(READ_SIZE)
-        self._is_drained = len(data) < READ_SIZE
+        self.is_drained = len(data) < READ_SIZE
         return self._decoder.feed(data) if data else None
 
 

@@ -10,6 +10,7 @@ import signal
 import pytest
 import trio
 
+from kallichore.attach.websocket import PING_MOST
 from kallichore.client.channel_client import make_execute_request, open_channel
 from kernels import (
     REAL_TIME,
@@ -144,7 +145,7 @@ async def test_buffers_travel_both_ways_whole() -> None:
 
 
 async def test_flood_arrives_whole_and_in_order() -> None:
-    """Ten thousand messages sent at once all arrive, in order, also for a client that connects in the middle."""
+    """Ten thousand messages sent at once all arrive, in order, also where another client connects in the middle."""
     async with open_client() as client:
         async with open_started(client, body()) as channel:
             msg_id = await channel.send(make_execute_request("flood 10000 100"))
@@ -154,7 +155,6 @@ async def test_flood_arrives_whole_and_in_order() -> None:
                 late = await receive_until(channel, is_done(msg_id))
         numbers = [int(message["content"]["text"].split()[0]) for message in early + late if is_type("stream")(message)]
 
-        # What was on its way to the first client when it left was sent, and is not repeated.
-        assert numbers == sorted(set(numbers))
-        assert numbers[:2001] == list(range(2001))
-        assert numbers[-1] == 9999
+        # What the first client read behind the last ping that it answered comes again.
+        assert list(dict.fromkeys(numbers)) == list(range(10_000))
+        assert len(numbers) < 10_000 + 2 * PING_MOST
