@@ -60,7 +60,10 @@ READ_SIZE = 1 << 16
 PING_SHARE, PING_MOST = 8, 64
 """A ping follows as many messages as are an eighth of what this client was sent, at least each and at most 64. What is
 between the last answered one and a cut is sent again, perhaps twice. So one that has just come is pinged often, and one
-that has been there for long rarely, as an answer costs 40 µs; so is one that goes by the numbers."""
+that has been there for long rarely, as an answer costs 40 µs."""
+
+PING_NUMBERED = 512
+"""The same for a client that goes by the numbers: it says itself what it has, and its answers only free memory."""
 
 TAIL = 0.1
 """Seconds after which the latest messages are followed by a ping, however few they are."""
@@ -304,7 +307,7 @@ class _Attachment:
         done = 0
         while done < count:
             share = max(1, (first + done - self._began) // PING_SHARE)
-            interval = PING_MOST if self.slot.is_numbered else min(PING_MOST, share)
+            interval = PING_NUMBERED if self.slot.is_numbered else min(PING_MOST, share)
             if self._unpinged >= interval:
                 self._pings_among.add(len(parts))
                 parts.append(self._next_ping(first + done))

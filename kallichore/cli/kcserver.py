@@ -163,7 +163,7 @@ def _name_process() -> None:
 
 
 def _allow_many_files() -> None:
-    """Raise the soft limit of open files to the hard one: a session has some twenty, and 1,024 is a common limit."""
+    """Raise the soft limit of open files to the hard one: a session has some ten, and 1,024 is a common limit."""
     if sys.platform != "win32":
         import resource
 
