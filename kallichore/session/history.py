@@ -28,18 +28,6 @@ class _Request(msgspec.Struct):
     silent: bool = False
 
 
-class _Stream(msgspec.Struct):
-    text: str
-
-
-class _LargeStream(msgspec.Struct):
-    text: msgspec.Raw
-
-
-class _Bundle(msgspec.Struct):
-    data: dict[str, msgspec.Raw]
-
-
 class _Error(msgspec.Struct):
     ename: str = ""
     evalue: str = ""
@@ -58,9 +46,6 @@ class _Metadata(msgspec.Struct):
 
 _read_request = msgspec.json.Decoder(_Request).decode
 _read_text = msgspec.json.Decoder(str).decode
-_read_large_stream = msgspec.json.Decoder(_LargeStream).decode
-_read_stream = msgspec.json.Decoder(_Stream).decode
-_read_bundle = msgspec.json.Decoder(_Bundle).decode
 _read_error = msgspec.json.Decoder(_Error).decode
 _read_metadata = msgspec.json.Decoder(_Metadata).decode
 
@@ -219,12 +204,13 @@ class History:
         try:
             match message.header.msg_type:
                 case "stream":
+                    text = message.excerpt.text
                     if len(message.content) < LARGE:
-                        entry.output.add(_read_stream(message.content).text)
+                        entry.output.add(_read_text(text))
                     else:
-                        entry.output.add_literal(memoryview(_read_large_stream(message.content).text))
-                case "execute_result" | "display_data":
-                    entry.output.add(_in_words(_read_bundle(message.content).data) + "\n")
+                        entry.output.add_literal(memoryview(text))
+                case "execute_result" | "display_data" if message.excerpt.data is not None:
+                    entry.output.add(_in_words(message.excerpt.data) + "\n")
                 case "error" | "execute_reply":
                     _note_error(entry, _read_error(message.content))
         except UNREADABLE:

@@ -31,6 +31,15 @@ class Header(msgspec.Struct, frozen=True):
     msg_type: str
 
 
+class Excerpt(msgspec.Struct, frozen=True):
+    """What a session's history is made of: found in a content while that is checked, as another look takes as long."""
+
+    data: dict[str, msgspec.Raw] | None = None
+    """Of a result or a display: its representations by MIME type."""
+    text: msgspec.Raw = msgspec.Raw(b"")
+    """Of a stream: a JSON string."""
+
+
 class KernelMessage(msgspec.Struct, frozen=True):
     """A kernel's message: what the session looks at, and the bytes that clients get."""
 
@@ -38,6 +47,7 @@ class KernelMessage(msgspec.Struct, frozen=True):
     header: Header
     parent: Header | None
     content: bytes
+    excerpt: Excerpt
     payload: bytes
 
 
@@ -45,6 +55,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises for a document that it does not take."""
 
 _decode_header = msgspec.json.Decoder(Header).decode
+_excerpt = msgspec.json.Decoder(Excerpt).decode
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_any = msgspec.json.Decoder().decode
 
@@ -154,7 +165,7 @@ class KernelReader:
         is_plain = metadata == b"{}" and len(frames) == end
         try:
             header = _decode_header(raw_header)
-            _check_json(content)
+            excerpt = _excerpt(content)
             if not is_plain:
                 _check_json(metadata)
         except UNREADABLE:
@@ -163,17 +174,22 @@ class KernelReader:
         payload = b"".join((_BEGINNING, raw_header, self._between, content, *rest))
         if not payload.isascii() or _has_escape(payload):
             return self._read_again(frames[start + 1 :])
-        return KernelMessage(self._channel, header, self._parent, content, payload)
+        return KernelMessage(self._channel, header, self._parent, content, excerpt, payload)
 
     def _read_again(self, parts: Frames) -> KernelMessage:
-        """Read a message with more in it than most have, or that has to be repaired."""
+        """Read a message with more or other in it than most have, or that has to be repaired."""
         raw_header, raw_parent, metadata, content, *buffers = parts
         header = decode_header(raw_header)
         content = _strict(content)
         between = self._join_parent(b"null" if self._parent is None else _strict(raw_parent))
         rest = _end(_strict(metadata), buffers)
         payload = b"".join((_BEGINNING, _strict(raw_header), between, content, *rest))
-        return KernelMessage(self._channel, header, self._parent, content, payload)
+        try:
+            excerpt = _excerpt(content)
+        except UNREADABLE:
+            # Of another shape than results and streams have, which is its own business.
+            excerpt = Excerpt()
+        return KernelMessage(self._channel, header, self._parent, content, excerpt, payload)
 
     def _take_parent(self, raw_parent: bytes) -> None:
         if len(raw_parent) <= _LONGEST_ABSENT_PARENT:

@@ -11,7 +11,11 @@ from hypothesis import given, strategies as st
 from kallichore.models.bodies import ExecutionError
 from kallichore.session.history import LARGE, MOST_BYTES, MOST_ENTRIES, Clipping, History
 from kallichore.wire.client_messages import ClientMessage
-from kallichore.wire.envelope import Header, KernelMessage
+from kallichore.wire.envelope import KernelMessage, KernelReader
+from kallichore.wire.frames import MessageParts, join
+from kallichore.wire.signing import Signer
+
+SIGNER = Signer("")
 
 
 def request(msg_id: str, code: str = "1", metadata: Any = None, **content: Any) -> ClientMessage:
@@ -23,8 +27,9 @@ def request(msg_id: str, code: str = "1", metadata: Any = None, **content: Any) 
 
 def message(parent: str, msg_type: str, content: Any) -> KernelMessage:
     """Return a message of the kernel."""
-    body = json.dumps(content).encode()
-    return KernelMessage("iopub", Header("x", msg_type), Header(parent, "execute_request"), body, b"")
+    headers = ({"msg_id": "x", "msg_type": msg_type}, {"msg_id": parent, "msg_type": "execute_request"})
+    parts = [json.dumps(part).encode() for part in (*headers, {}, content)]
+    return KernelReader("iopub", SIGNER).read(join(MessageParts(*parts, []), SIGNER))
 
 
 def test_entries_tell_input_output_and_attribution() -> None:
