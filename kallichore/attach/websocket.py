@@ -2,9 +2,7 @@
 
 Two tasks on one stream: a reader that hands what arrives to wsproto and from there to the session, and a writer that
 takes batches from the session's journal and sends each with one call. Control frames go through the writer too, so that
-frames never interleave. Pings tell whether the client is there, and up to where it has what it was sent: a client's
-machine acknowledges what the client itself may never read, but a WebSocket's other end answers a ping only when it has
-read up to there (RFC 6455, section 5.5.3).
+frames never interleave. Pings tell whether the client is there, and what it has; see `kallichore.attach.pings`.
 
 Channel traffic does not pass through ASGI: a message costs less than 1 µs here and 58 µs there.
 """
@@ -18,7 +16,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
-from struct import pack, unpack
 from typing import NamedTuple
 
 import attrs
@@ -30,7 +27,6 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from kallichore.attach.acknowledgement import count_unacknowledged
 from kallichore.attach.frames import (
-    PING,
     PONG,
     TEXT,
     close_frame,
@@ -40,6 +36,7 @@ from kallichore.attach.frames import (
     text_frame,
     text_frames,
 )
+from kallichore.attach.pings import Pings
 from kallichore.config import ServerConfig
 from kallichore.session.clients import ClientSlot, Wish
 from kallichore.session.replay import Batch
@@ -56,14 +53,6 @@ CLOSING_PATIENCE = 1.0
 """Seconds that a client is given to answer our close frame, and its connection to take the last bytes."""
 
 READ_SIZE = 1 << 16
-
-PING_SHARE, PING_MOST = 8, 64
-"""A ping follows as many messages as are an eighth of what this client was sent, at least each and at most 64. What is
-between the last answered one and a cut is sent again, perhaps twice. So one that has just come is pinged often, and one
-that has been there for long rarely, as an answer costs 40 µs."""
-
-PING_NUMBERED = 512
-"""The same for a client that goes by the numbers: it says itself what it has, and its answers only free memory."""
 
 TAIL = 0.1
 """Seconds after which the latest messages are followed by a ping, however few they are."""
@@ -113,6 +102,7 @@ class _Attachment:
     stream: trio.abc.Stream
     config: ServerConfig
     protocol: Connection
+    _pings: Pings = attrs.field(init=False)
     _control: list[bytes] = attrs.field(factory=list, init=False)
     _closing: bytes | None = attrs.field(default=None, init=False)
     _peer_closed: bool = attrs.field(default=False, init=False)
@@ -133,22 +123,15 @@ class _Attachment:
     """Where the latest batches ended."""
     _lost: int = attrs.field(default=0, init=False)
     """Bytes that were unacknowledged when we broke the connection."""
-    _began: int = attrs.field(default=0, init=False)
-    """The number of the first message for this client."""
     _pings_among: set[int] = attrs.field(factory=set, init=False)
     """Which of the parts are pings."""
     _wants_ping: bool = attrs.field(default=False, init=False)
-    _is_heard: bool = attrs.field(default=True, init=False)
-    """Whether a ping was answered since that was looked at."""
-    _unpinged: int = attrs.field(default=0, init=False)
-    """Messages that went out since the last ping."""
     _has_tail: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _pinged: deque[tuple[int, int]] = attrs.field(factory=lambda: deque(maxlen=MOST_MARKS), init=False)
-    """Of the pings that were not answered yet, their numbers and those of the messages that followed them."""
     _may_push: bool = attrs.field(default=False, init=False)
     """Whether the writer waits for news, and so somebody else may send."""
-    _pings: int = attrs.field(default=0, init=False)
-    _pings_answered: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._pings = Pings(self.slot.is_numbered)
 
     async def run(self) -> None:
         """Serve the client until one side closes."""
@@ -237,7 +220,7 @@ class _Attachment:
             case CloseConnection(code=code):
                 # An answer to a close without a code has none either (RFC 6455, 5.5.1); 1005 is never sent.
                 self._peer_closed = True
-                self._is_left_behind = bool(self._pinged and self._pings_answered)
+                self._is_left_behind = self._pings.is_behind
                 self._close(None if int(code) == 1005 else int(code))
 
     def _take_text(self, text: str, finished: bool) -> None:
@@ -256,19 +239,9 @@ class _Attachment:
                 self.session.receive(message)
 
     def _take_pong(self, payload: bytes) -> None:
-        if len(payload) == 8:
-            (number,) = unpack("!Q", payload)
-            if self._pings_answered < number <= self._pings:
-                self._pings_answered, self._is_heard = number, True
-                while self._pinged and self._pinged[0][0] <= number:
-                    self.slot.confirm(self._pinged.popleft()[1])
-
-    def _next_ping(self, behind: int) -> bytes:
-        """Return a ping that goes out behind the messages before number ``behind``."""
-        self._pings += 1
-        self._unpinged = 0
-        self._pinged.append((self._pings, behind))
-        return control_frame(PING, pack("!Q", self._pings))
+        confirmed = self._pings.answer(payload)
+        if confirmed is not None:
+            self.slot.confirm(confirmed)
 
     # What leaves
 
@@ -278,7 +251,7 @@ class _Attachment:
         self._control += map(text_frame, self.slot.take_live())
         if self._wants_ping:
             self._wants_ping = False
-            self._control.append(self._next_ping(self.slot.position))
+            self._control.append(self._pings.make(self.slot.position))
         if batch is None and not self._control:
             return False
         parts, self._control = self._control, []
@@ -302,20 +275,20 @@ class _Attachment:
         None at the end: some clients close when they have what they want, and stumble over a ping meanwhile.
         """
         frames = text_frames(_numbered(batch) if self.slot.is_numbered else batch.payloads)
-        count = len(batch.payloads)
+        count, pings = len(batch.payloads), self._pings
         first = batch.next_position - count
         done = 0
         while done < count:
-            share = max(1, (first + done - self._began) // PING_SHARE)
-            interval = PING_NUMBERED if self.slot.is_numbered else min(PING_MOST, share)
-            if self._unpinged >= interval:
+            room = pings.room(first + done)
+            if not room:
                 self._pings_among.add(len(parts))
-                parts.append(self._next_ping(first + done))
-            until = min(count, done + interval - self._unpinged)
+                parts.append(pings.make(first + done))
+                room = pings.room(first + done)
+            until = min(count, done + room)
             parts += frames[2 * done : 2 * until]
-            self._unpinged += until - done
+            pings.unpinged += until - done
             done = until
-        if self._unpinged:
+        if pings.unpinged:
             self._has_tail.set()
 
     def _push(self) -> None:
@@ -345,7 +318,7 @@ class _Attachment:
             behind = batch.next_position - unsent
             self._marks.append(_Mark(self._sent - begun, batch.next_position - len(batch.payloads), behind))
             self.slot.delivered(behind)
-            if not self._pings_answered and not self.slot.is_numbered:
+            if not self._pings.are_answered and not self.slot.is_numbered:
                 # It may be one that never answers, and then nobody knows better.
                 self.slot.confirm(behind)
 
@@ -355,7 +328,7 @@ class _Attachment:
         That is what no answered ping followed; the client may have a part of it, and one that goes by the numbers asks
         for the rest. Another that answers no pings loses what its machine acknowledged and it did not read.
         """
-        if self._pings_answered or self.slot.is_numbered:
+        if self._pings.are_answered or self.slot.is_numbered:
             self.slot.delivered(self.slot.confirmed)
             return
         acknowledged = self._sent - (self._lost or count_unacknowledged(self.stream))
@@ -400,7 +373,7 @@ class _Attachment:
             self.slot.on_displaced = hasten
             self.slot.on_news = self._send_at_once
             await self.slot.wait_turn()
-            self._began = self.slot.position
+            self._pings.began = self.slot.position
             try:
                 await self._write_on()
             finally:
@@ -455,7 +428,7 @@ class _Attachment:
         # Closed where it is left: a generator that is left alone is closed by the collector, with a warning.
         async with aclosing(trio_util.periodic(self.config.ping_interval)) as ticks:
             async for _ in ticks:
-                unanswered, self._is_heard = 0 if self._is_heard else unanswered + 1, False
+                unanswered, self._pings.is_heard = 0 if self._pings.is_heard else unanswered + 1, False
                 if unanswered > self.config.ping_allowance:
                     logger.warning(
                         "[client %s] Left %d pings unanswered; letting it go", self.session.session_id, unanswered
@@ -472,7 +445,7 @@ class _Attachment:
             await self._has_tail.wait()
             await trio.sleep(TAIL)
             self._has_tail = trio.Event()
-            if self._unpinged:
+            if self._pings.unpinged:
                 self._wants_ping = True
                 self.slot.wake()
 

@@ -16,7 +16,7 @@ import pytest
 import trio
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
-from kallichore.attach.websocket import PING_MOST
+from kallichore.attach.pings import MOST
 from kallichore.client.api_client import ApiClient
 from kallichore.client.channel_client import make_execute_request, open_channel
 from kernels import (
@@ -124,7 +124,7 @@ async def test_client_that_closes_in_a_flood_leaves_the_rest_to_the_next() -> No
             numbers += numbers_of(await receive_until(second, is_idle(msg_id)))
 
     assert list(range(count)) == list(dict.fromkeys(numbers))
-    assert len(numbers) < count + 2 * PING_MOST
+    assert len(numbers) < count + 2 * MOST
 
 
 FROZEN = """

@@ -10,7 +10,7 @@ import signal
 import pytest
 import trio
 
-from kallichore.attach.websocket import PING_MOST
+from kallichore.attach.pings import MOST
 from kallichore.client.channel_client import make_execute_request, open_channel
 from kernels import (
     REAL_TIME,
@@ -157,4 +157,4 @@ async def test_flood_arrives_whole_and_in_order() -> None:
 
         # What the first client read behind the last ping that it answered comes again.
         assert list(dict.fromkeys(numbers)) == list(range(10_000))
-        assert len(numbers) < 10_000 + 2 * PING_MOST
+        assert len(numbers) < 10_000 + 2 * MOST
