@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -232,6 +233,8 @@ class KernelSocket:
 async def _resolve(address: tuple[str, int] | str) -> tuple[int, Any]:
     """Return the address family and the address in numbers."""
     if isinstance(address, str):
+        if sys.platform == "win32":
+            raise OSError(errno.EAFNOSUPPORT, "there are no Unix sockets here")
         return socket.AF_UNIX, address
     if not 0 < address[1] < 1 << 16:
         # The system would take it modulo that.
