@@ -133,7 +133,7 @@ class KernelReader:
 
     Each step here is taken for every message, so there are few. Most messages have the parent of the one before, which
     is then neither decoded nor joined again, no metadata and no buffers, and are plain ASCII without surrogate escapes,
-    as one look at the whole tells: together 3.2 µs for 450 bytes instead of 5.3, 1.7 of them for the signature.
+    as one look at the whole tells: together 3.7 µs for 450 bytes, where separate calls for each step took 4.4.
 
     Args:
         channel: ``shell``, ``iopub``, ``stdin`` or ``control``.

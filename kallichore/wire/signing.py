@@ -44,14 +44,8 @@ class Signer:
 
     def sign(self, parts: Sequence[bytes]) -> bytes:
         """Return the signature of header, parent header, metadata and content: lower-case hex, ASCII."""
-        return b"" if self._inner is None else self._digest(parts).hex().encode()
-
-    def verify(self, signature: bytes, parts: Sequence[bytes]) -> bool:
-        """Tell whether ``signature`` is that of ``parts``. Without a key every message is good."""
-        return self._inner is None or compare_digest(signature, self._digest(parts).hex().encode())
-
-    def _digest(self, parts: Sequence[bytes]) -> bytes:
-        assert self._inner is not None
+        if self._inner is None:
+            return b""
         inner = self._inner.copy()
         if len(parts[-1]) < _LARGE:
             inner.update(b"".join(parts))
@@ -60,7 +54,11 @@ class Signer:
                 inner.update(part)
         outer = self._outer.copy()
         outer.update(inner.digest())
-        return outer.digest()
+        return outer.hexdigest().encode()
+
+    def verify(self, signature: bytes, parts: Sequence[bytes]) -> bool:
+        """Tell whether ``signature`` is that of ``parts``. Without a key every message is good."""
+        return self._inner is None or compare_digest(signature, self.sign(parts))
 
 
 def _keyed_states(key: bytes, name: str) -> tuple[hashlib._Hash, hashlib._Hash]:

@@ -3,7 +3,7 @@
 Bytes in, messages out, and the other way round. A kernel's sockets are bound by libzmq or another implementation; we
 connect to them. libzmq on our side as well would cost more than all else that a message needs: its own thread is woken
 for each, hands it over through a queue and wakes ours, and seven receives through Python follow. Here a message is a
-few slices of what one read brought: 2 µs instead of 10, and no thread. `docs/explanation/decisions.md` has the figures.
+few slices of what one read brought: 2 µs, and no thread. `docs/explanation/decisions.md` has the figures.
 
 Only what kernels need is here: the NULL mechanism, DEALER and SUB, and no older version of the protocol.
 """

@@ -24,7 +24,7 @@ from kallichore.wire.zmtp import SUBSCRIPTION, Decoder, ZmtpError, encode, openi
 logger = logging.getLogger(__name__)
 
 PAUSE_FIRST, PAUSE_MOST = 0.01, 0.1
-"""Seconds between tries to connect. There is no event for a port that somebody binds; a try takes 50 µs."""
+"""Seconds between tries to connect. There is no event for a port that somebody binds; a refused try takes 25 µs."""
 
 READ_SIZE = 1 << 16
 """Bytes in one read, and so in one batch: some hundred messages, few enough that other tasks get their turn within

@@ -1,6 +1,6 @@
 """The socket with which a starting kernel registers itself (JEP 66): the one that we bind, and so libzmq's work.
 
-libzmq is loaded for the first kernel that registers: 40 ms of a server's start that nobody has to wait for.
+libzmq is loaded for the first kernel that registers: 12 ms of a server's start that nobody has to wait for.
 """
 
 from __future__ import annotations
