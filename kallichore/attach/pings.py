@@ -21,6 +21,10 @@ that has been there for long rarely, as an answer takes 17 µs to parse alone.""
 NUMBERED = 512
 """The same for a client that goes by the numbers: it says itself what it has, and its answers only free memory."""
 
+MOST_BYTES = 1 << 20
+"""Bytes of messages that a ping follows, however few these are: until one is answered the journal keeps them, and what
+is beyond its memory is written to a file. Messages of 10 MB took twice as long for it."""
+
 MOST_OPEN = 4096
 """Pings that are remembered until they are answered; the buffers of a connection hold fewer."""
 
@@ -40,6 +44,8 @@ class Pings:
     """Whether one was answered since somebody set this to False."""
     unpinged: int = attrs.field(default=0, init=False)
     """Messages that went out since the last ping."""
+    unpinged_bytes: int = attrs.field(default=0, init=False)
+    """How many bytes that is."""
     _sent: int = attrs.field(default=0, init=False)
     _answered: int = attrs.field(default=0, init=False)
     _open: deque[tuple[int, int]] = attrs.field(factory=lambda: deque(maxlen=MOST_OPEN), init=False)
@@ -57,13 +63,15 @@ class Pings:
 
     def room(self, position: int) -> int:
         """Return how many messages from number ``position`` on may follow before the next ping; 0 if it is due."""
+        if self.unpinged_bytes >= MOST_BYTES:
+            return 0
         interval = NUMBERED if self.is_numbered else min(MOST, max(1, (position - self.began) // SHARE))
         return max(0, interval - self.unpinged)
 
     def make(self, behind: int) -> bytes:
         """Return the frame of a ping that goes out behind the messages before number ``behind``."""
         self._sent += 1
-        self.unpinged = 0
+        self.unpinged = self.unpinged_bytes = 0
         self._open.append((self._sent, behind))
         return control_frame(PING, pack("!Q", self._sent))
 

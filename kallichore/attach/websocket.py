@@ -266,6 +266,7 @@ class _Attachment:
                 self._add_frames(parts, batch)
         self._parts, self._batch = parts, batch
         self._unsent = sum(map(len, parts))
+        self._pings.unpinged_bytes += self._unsent
         self._pieces.extend(map(memoryview, join_small(parts)))
         return True
 

@@ -36,6 +36,8 @@ class ReplyCollector:
     """Puts the answer together from the messages of one execution, as they come. [pure]"""
 
     _output: list[ExecuteOutput] = attrs.field(factory=list, init=False)
+    _stream: tuple[str, list[str]] = attrs.field(factory=lambda: ("", []), init=False)
+    """The stream that was printed to last, and what was in pieces: a hundred thousand are joined once."""
     _data: dict[str, str] | None = attrs.field(default=None, init=False)
     _count: int = attrs.field(default=0, init=False)
 
@@ -46,24 +48,32 @@ class ReplyCollector:
             case "stream":
                 self._take_stream(str(content.get("name")), str(content.get("text", "")))
             case "display_data":
+                self._end_stream()
                 metadata = content.get("metadata") or {}
                 output = ExecuteOutput(type="display_data", data=_as_strings(content.get("data")), metadata=metadata)
                 self._output.append(output)
             case "error":
+                self._end_stream()
                 self._output.append(ExecuteOutput(type="error", **_error_members(content)))
             case "execute_result":
                 self._data = _as_strings(content.get("data"))
                 self._count = _count_of(content)
 
     def _take_stream(self, name: str, text: str) -> None:
-        last = self._output[-1] if self._output else None
-        if last is not None and last.type == "stream" and last.stream_name == name:
-            self._output[-1] = attrs.evolve(last, text=(last.text or "") + text)
-        else:
-            self._output.append(ExecuteOutput(type="stream", stream_name=name, text=text))
+        if name != self._stream[0]:
+            self._end_stream()
+            self._stream = name, []
+        self._stream[1].append(text)
+
+    def _end_stream(self) -> None:
+        name, pieces = self._stream
+        if pieces:
+            self._output.append(ExecuteOutput(type="stream", stream_name=name, text="".join(pieces)))
+        self._stream = "", []
 
     def finish(self, reply: dict[str, Any]) -> ExecuteReply:
         """Return the answer, given the content of the ``execute_reply``."""
+        self._end_stream()
         failed = reply.get("status") == "error"
         return ExecuteReply(
             status="error" if failed else "ok",

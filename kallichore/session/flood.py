@@ -12,7 +12,8 @@ PAUSE = 0.001
 """Seconds that a pump waits in a flood where it has caught up: what somebody who watches output does not notice."""
 
 WINDOW = 0.005
-"""Seconds over which messages are counted. A small execution is over before one of them ends, and never waits."""
+"""Seconds over which messages are counted. A small execution is over before one of them ends, and never waits, nor do
+many in a row: 1,700 a second bring more messages than a flood has at least."""
 
 FLOOD_RATE = 5_000.0
 """Messages a second from which on it is a flood: five or more of them are there after each pause."""
@@ -20,14 +21,24 @@ FLOOD_RATE = 5_000.0
 
 @attrs.define
 class FloodGauge:
-    """Counts messages in windows; the last whole one decides."""
+    """Counts messages in windows; the last whole one decides, until an execution begins or ends."""
 
     is_flood: bool = False
     _began: float = 0.0
     _count: int = 0
+    _idle_since: float | None = None
 
-    def count(self, messages: int, now: float) -> None:
-        """Note that so many messages came, at ``now`` in seconds."""
+    def count(self, messages: int, now: float, idle_since: float | None) -> None:
+        """Note that so many messages came.
+
+        Args:
+            messages: How many.
+            now: When, in seconds.
+            idle_since: Since when the kernel is idle, by what these messages say; None while it executes.
+        """
+        if idle_since != self._idle_since:
+            self.is_flood, self._began, self._count, self._idle_since = False, now, 0, idle_since
+            return
         elapsed = now - self._began
         self._count += messages
         if elapsed >= WINDOW:

@@ -261,7 +261,7 @@ class KernelLife:
         while True:
             batch = await socket.receive_batch()
             self.take(channel, batch)
-            gauge.count(len(batch), trio.current_time())
+            gauge.count(len(batch), trio.current_time(), self.conversation.status.idle_since)
             if gauge.is_flood and socket.is_drained:
                 await trio.sleep(PAUSE)
 

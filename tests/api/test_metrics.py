@@ -117,6 +117,18 @@ async def test_messages_that_wait_are_counted_where_they_are() -> None:
     assert (0, 0) == (after["kallichore_journal_bytes memory"], after["kallichore_journal_bytes file"])
 
 
+async def test_large_messages_that_a_client_has_read_take_no_file() -> None:
+    """However long a client has been there, and so is rarely pinged, what is large is confirmed before more comes."""
+    size = 2 << 20
+    async with open_client(journal_memory=2 * size) as client, open_started(client, body()) as channel:
+        await execute(channel, "flood 1000 1")
+        for _ in range(6):
+            await execute(channel, f"flood 1 {size}")
+        found = await scrape(client)
+
+    assert found["kallichore_journal_bytes file"] == 0
+
+
 async def test_dropped_messages_stay_counted_when_their_session_is_deleted() -> None:
     """They are those that the client is told of, and a counter never goes back."""
     async with open_client(journal_memory=SMALLEST_JOURNAL, journal_file=0) as client:

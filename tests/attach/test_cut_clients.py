@@ -10,7 +10,6 @@ import re
 import pytest
 import trio
 
-from kallichore.client.channel_client import make_execute_request
 from kernels import REAL_TIME, ask_until, body, open_client, open_started, run_code
 from returning_client import ReturningClient, has_all
 from scripted_proxy import Connection, Ending, open_proxy
@@ -65,10 +64,15 @@ async def test_a_thousand_cuts_in_a_flood_cost_no_message() -> None:
         # What is on its way at a cut is sent again: with megabytes of it, this would be a test of that.
         open_proxy(client.address, prepare, buffer=1 << 16) as proxy,
     ):
-        async with open_started(client, body()) as channel:
-            listener = ReturningClient(proxy.address)
-            await channel.send(make_execute_request(f"flood {count} 1\nprint all of it"))
-            with trio.fail_after(3 * REAL_TIME):
+        async with open_started(client, body()):
+            pass
+        listener = ReturningClient(proxy.address)
+        with trio.fail_after(3 * REAL_TIME):
+            while not has_all(listener):
+                await listener.visit(has_all)
+            async with trio.open_nursery() as nursery:
+                code = f"flood {count} 1\nprint all of it"
+                nursery.start_soon(client.call, "POST", "/sessions/s/execute", {"code": code})
                 while not is_over(listener):
                     await listener.visit(is_over)
 

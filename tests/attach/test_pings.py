@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kallichore.attach.frames import PING, control_frame
-from kallichore.attach.pings import MOST, NUMBERED, Pings
+from kallichore.attach.pings import MOST, MOST_BYTES, NUMBERED, Pings
 
 
 def send(pings: Pings, first: int, count: int) -> list[int]:
@@ -38,6 +38,19 @@ def test_first_messages_are_each_followed_by_a_ping_and_later_ones_by_few() -> N
 def test_client_that_goes_by_the_numbers_is_pinged_rarely() -> None:
     """It says itself what it has."""
     assert [NUMBERED, 2 * NUMBERED] == send(Pings(is_numbered=True), 0, 3 * NUMBERED)
+
+
+@pytest.mark.parametrize("is_numbered", [False, True])
+def test_ping_is_due_behind_much_however_few_messages_it_is(is_numbered: bool) -> None:
+    """A large message is kept until it is confirmed, so it is asked for at once."""
+    pings = Pings(is_numbered)
+    pings.unpinged = 1
+    pings.unpinged_bytes = MOST_BYTES - 1
+    assert pings.room(1000)
+    pings.unpinged_bytes += 1
+    assert not pings.room(1000)
+    pings.make(1000)
+    assert pings.room(1000)
 
 
 def test_answer_confirms_all_that_went_before() -> None:

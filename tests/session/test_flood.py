@@ -11,7 +11,7 @@ def gauge_of(*counts: tuple[int, float]) -> FloodGauge:
     """Return a gauge that counted so many messages at these times."""
     gauge = FloodGauge()
     for messages, now in counts:
-        gauge.count(messages, now)
+        gauge.count(messages, now, None)
     return gauge
 
 
@@ -29,3 +29,21 @@ def test_burst_after_a_silence_is_no_flood() -> None:
 def test_flood_ends_with_its_rate() -> None:
     """The first window with few messages is the end."""
     assert not gauge_of((1, 10.0), (1000, 10.0 + WINDOW), (1, 10.1)).is_flood
+
+
+def test_many_small_executions_are_no_flood() -> None:
+    """Executions one after the other bring many messages a second, and each of them is waited for."""
+    gauge = FloodGauge()
+    for number in range(10):
+        now = 10.0 + number * WINDOW
+        gauge.count(int(FLOOD_RATE), now, now)
+        gauge.count(int(FLOOD_RATE), now, None)
+        assert not gauge.is_flood
+
+
+def test_flood_of_an_idle_kernel_is_one() -> None:
+    """A thread of the kernel's can print while nothing executes."""
+    gauge = FloodGauge()
+    for number in range(3):
+        gauge.count(int(FLOOD_RATE), 10.0 + number * WINDOW, 9.0)
+    assert gauge.is_flood
