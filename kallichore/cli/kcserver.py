@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kallichore._version import __version__
@@ -69,16 +68,18 @@ def _run(launch: Launch, console: Console) -> int:
     gc.disable()
     import trio
 
+    from kallichore.cli.freed_memory import keep_freed_memory, return_freed_memory
     from kallichore.embed import run
 
     gc.enable()
     gc.freeze()
-    _keep_freed_memory()
 
     async def serve_until_signalled() -> None:
         async with trio.open_nursery() as nursery:
             running: list[RunningServer] = []
             nursery.start_soon(_obey_signals, running, nursery.cancel_scope)
+            if give_back := keep_freed_memory():
+                nursery.start_soon(return_freed_memory, give_back)
             await run(launch.config, on_listening=_announcer(launch, console, running))
             nursery.cancel_scope.cancel()
 
@@ -169,25 +170,6 @@ def _allow_many_files() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of mallopt(3)."""
-
-KEPT_MEMORY = 36 << 20
-"""Bytes that glibc keeps when they are freed: what a message of 10 MB takes, read, encoded and joined. To return
-them to the system and have them anew, page by page, takes longer than all that is done with them."""
-
-
-def _keep_freed_memory() -> None:
-    """Have a moderate amount of freed memory at hand, where the C library is glibc."""
-    if sys.platform == "linux":
-        import ctypes
-
-        with suppress(AttributeError):
-            mallopt = ctypes.CDLL(None).mallopt
-            mallopt(M_MMAP_THRESHOLD, 32 << 20)
-            mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import trio
 
@@ -191,6 +193,24 @@ async def test_second_signal_hurries(private_place: Path) -> None:
                 code = await process.wait()
 
     assert 0 == code
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is kept is told to glibc")
+async def test_memory_of_large_messages_is_given_back(private_place: Path) -> None:
+    """What three messages of 10 MB took is the system's again a moment later, although it is kept between them."""
+    file = private_place / "kc.json"
+    async with run_kcserver("--connection-file", str(file), stdout=subprocess.DEVNULL) as process:
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        memory = psutil.Process(process.pid).memory_info
+        async with open_started(client, body()) as channel:
+            await run_code(channel, "print 1")
+            before = memory().rss
+            for _ in range(3):
+                await run_code(channel, "flood 1 10000000")
+            while memory().rss > before + (10 << 20):  # noqa: ASYNC110  # memory is no event
+                await trio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
 
 
 async def test_hang_up_is_ignored_under_nohup(private_place: Path) -> None:

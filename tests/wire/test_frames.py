@@ -56,7 +56,6 @@ def test_change_of_any_signed_part_is_noticed(changed: int) -> None:
         split(received, SIGNER)
 
 
-
 def test_delimiter_among_the_buffers_is_a_buffer() -> None:
     """A buffer that looks like a delimiter does not end the message."""
     message = PARTS._replace(buffers=[DELIMITER, b"more"])
