@@ -36,6 +36,9 @@ PATIENCE = 30.0
 
 NOTHING_SAID: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
+KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""As after an installation: Jupyter's modules are compiled by pip, ours, where they are edited, by the first start."""
+
 QUIET_SERVER = ("-m", "kallichore.cli.kcserver", "--token", "none", "--log-level", "error")
 
 
@@ -72,7 +75,7 @@ class _Process:
         self._channels = ExitStack()
         began = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, *command], env={**os.environ, **environment}, cwd=ROOT, **NOTHING_SAID
+            [sys.executable, *command], env={**os.environ, **KEEP_COMPILED, **environment}, cwd=ROOT, **NOTHING_SAID
         )
         self.pid = self._process.pid
         try:

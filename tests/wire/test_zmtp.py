@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from kallichore.wire.zmtp import LARGE, SUBSCRIPTION, Decoder, ZmtpError, encode, opening
+from kallichore.wire.zmtp import LARGE, MANY, SUBSCRIPTION, Decoder, ZmtpError, encode, opening
 
 GREETING = opening("DEALER")[:64]
 READY = opening("DEALER")[64:]
@@ -46,6 +46,51 @@ def test_messages_survive_any_cutting(sent: list[list[bytes]], places: list[int]
     assert received == sent
     assert decoder.is_open
     assert decoder.missing == 0
+
+
+flood_sizes = st.tuples(
+    st.sampled_from([(), (0,), (9, 64, 190, 120, 2), (9, 64, 191, 120, 2), (9, 64, 300, 255, 256)]),
+    st.sampled_from([0, 1, 130, 255, 256, 5000, LARGE]),
+)
+
+
+@given(st.lists(st.tuples(flood_sizes, st.integers(1, 200)), min_size=1, max_size=6), st.lists(st.integers(0, 1 << 20)))
+@settings(deadline=None, max_examples=60)
+def test_floods_survive_any_cutting(runs: list[tuple[tuple[tuple[int, ...], int], int]], places: list[int]) -> None:
+    """Many messages at once, alike for a while and then not, come out as they do one by one."""
+    sent = [
+        [*(bytes([number % 256]) * size for size in sizes), bytes([index]) * last]
+        for index, ((sizes, last), count) in enumerate(runs)
+        for number in range(count)
+    ]
+    data = b"".join(map(wire, sent))
+    decoder = Decoder()
+    decoder.feed(GREETING + READY)
+    received = [message for piece in cut(data, places[:3]) for message in decoder.feed(piece)]
+
+    assert received == sent
+    assert decoder.missing == 0
+
+
+@pytest.mark.parametrize("head", [b"\x08\x05", b"\x04\x05", b"\x03\x05", b"\x01\x05"])
+def test_what_is_no_last_frame_in_a_flood_is_taken_as_what_it_is(head: bytes) -> None:
+    """Commands, unknown flags and further frames where alike messages have their last: each is seen."""
+    alike = wire([b"topic", b"content"])
+    flood = alike * (MANY // len(alike) + 1)
+    whole, pieces = (Decoder(), Decoder())
+    data = flood + alike[:7] + head + b"\x04PONG" + alike
+    outcomes: list[object] = []
+    for decoder, step in ((whole, len(data)), (pieces, 100)):
+        received: list[list[bytes]] = []
+        try:
+            for start in range(0, len(GREETING + READY + data), step):
+                received += decoder.feed((GREETING + READY + data)[start : start + step])
+        except ZmtpError as error:
+            outcomes.append(str(error))
+        else:
+            outcomes.append(received)
+
+    assert outcomes[0] == outcomes[1]
 
 
 def test_messages_survive_byte_by_byte() -> None:
