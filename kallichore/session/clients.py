@@ -60,6 +60,7 @@ class ClientSlot:
     confirmed: int
     """Up to where this client is known to have what it was sent."""
     _on_delivery: Callable[[ClientSlot, bool], None]
+    _on_confirmation: Callable[[], None]
     older: ClientSlot | None = None
     """The client that this one displaced: what is on its way to it has to be settled first."""
     finished: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -159,15 +160,16 @@ class ClientSlot:
         """Note that this client has been sent the messages before ``position``; less than before takes that back."""
         taken_back = position < self.position
         self.position = position
-        self.confirmed = min(self.confirmed, position)
         self._on_delivery(self, taken_back)
+        if position < self.confirmed:
+            self.confirm(position)
 
     def confirm(self, position: int) -> None:
         """Note that this client has the messages before ``position``: nobody will ask for them to be sent again."""
         self.confirmed = position
         if self._ahead:
             self._ahead = {number for number in self._ahead if number >= position}
-        self._on_delivery(self, False)
+        self._on_confirmation()
 
     async def wait_turn(self) -> None:
         """Wait until the client that this one displaced has been sent its last message."""
@@ -207,7 +209,9 @@ class Audience:
             self._slots.remove(older)
             older.leave("Another client connected to this session", displaced=True)
         position = self._first_position(wish)
-        slot = ClientSlot(self.journal, wish, position, position, self._note_delivery, older)
+        # Until the older one is settled, what it did not confirm may still become the newer one's.
+        confirmed = position if older is None else min(position, older.confirmed)
+        slot = ClientSlot(self.journal, wish, position, confirmed, self._note_delivery, self._release, older)
         self._slots.insert(0 if wish.attendance is Attendance.TAKE_OVER else len(self._slots), slot)
         return slot
 
@@ -232,9 +236,9 @@ class Audience:
             others = (other.position for other in self._slots if other is not slot and other.may_speak)
             before = max(others, default=0) if taken_back else self.journal.delivered
             self.journal.delivered = max(slot.position, before)
-        self._release()
 
     def _release(self) -> None:
+        """Let go of what nobody will ask for: clients that are here, or who comes next."""
         self.journal.release(min((slot.confirmed for slot in self._slots), default=self.journal.delivered))
 
     # What everybody is told

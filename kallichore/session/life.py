@@ -125,10 +125,11 @@ class KernelLife:
             self.outbox.append(message)
             return
         assert self.channels is not None
-        self.conversation.history.begin(message, time.time_ns() // 1_000_000)
         if message.msg_type == CLEARS_ALL:
             self.requested_by = self.requested_by or CLEARS_ALL
         self.channels.send(message.channel, to_kernel(message, self.sender, utc_date()))
+        # The kernel works already meanwhile.
+        self.conversation.history.begin(message, time.time_ns() // 1_000_000)
 
     def request(self, msg_type: str, content: dict[str, Any], channel: str) -> str:
         """Send a message of the server's own to a connected kernel, past the outbox; return its ``msg_id``."""

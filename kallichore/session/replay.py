@@ -173,18 +173,19 @@ class Journal:
 
     def read(self, position: int, max_bytes: int, max_messages: int) -> Batch:
         """Return messages from number ``position`` on: at least one if there is any, and about ``max_bytes`` in all."""
-        start = max(position, self.first)
-        skip = start - self.first
-        if skip < self._overflowed:
-            end = start + min(max_messages, self._overflowed - skip)
+        memory = self._memory
+        first_in_memory = self.end - len(memory)
+        start = position if position >= first_in_memory else max(position, self.first)
+        if start < first_in_memory:
             before = self._offsets.between(self.first, start)
+            end = min(start + max_messages, first_in_memory)
             payloads = self.overflow.read(before, self._offsets.sizes(start, end, max_bytes))
         else:
             payloads, size = [], 0
-            skip -= self._overflowed
+            skip = start - first_in_memory
             # By index, which a deque finds from its nearer end: thousands that are kept may be in front.
-            for index in range(skip, min(skip + max_messages, len(self._memory))):
-                payload = self._memory[index]
+            for index in range(skip, min(skip + max_messages, len(memory))):
+                payload = memory[index]
                 size += len(payload)
                 if size > max_bytes and payloads:
                     break
