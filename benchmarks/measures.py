@@ -55,7 +55,7 @@ class Scale(NamedTuple):
     floods: int = 2
     larges: int = 9
     """How often in one round; the median counts."""
-    beside: int = 100
+    beside: int = 300
     """How many executions and requests during another session's flood."""
     sessions: int = 20
     seconds: float = 5
