@@ -11,7 +11,7 @@ import trio
 def count_unacknowledged(stream: trio.abc.Stream) -> int:
     """Return how many of the bytes that a stream took were not acknowledged; 0 where nobody can tell.
 
-    Also after the connection broke, as long as the stream is not closed (``SIOCOUTQ``, see Linux's tcp(7)).
+    Also after the connection broke (``SIOCOUTQ``, see Linux's tcp(7)); 0 once the stream is closed.
     """
     if sys.platform != "linux" or not isinstance(stream, trio.SocketStream):
         return 0
@@ -23,6 +23,6 @@ def count_unacknowledged(stream: trio.abc.Stream) -> int:
     try:
         # SIOCOUTQ and TIOCOUTQ are one number.
         answer = fcntl.ioctl(stream.socket.fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:
+    except (OSError, ValueError):
         return 0
     return int.from_bytes(answer, sys.byteorder, signed=True)

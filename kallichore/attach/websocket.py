@@ -13,10 +13,8 @@ import logging
 import os
 import socket
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import NamedTuple
 
 import attrs
 import trio
@@ -28,18 +26,13 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from kallichore.attach.acknowledgement import count_unacknowledged
 from kallichore.attach.frames import (
     PONG,
-    TEXT,
     close_frame,
     control_frame,
-    head,
-    join_small,
     text_frame,
-    text_frames,
 )
-from kallichore.attach.pings import Pings
+from kallichore.attach.outgoing import Outgoing
 from kallichore.config import ServerConfig
 from kallichore.session.clients import ClientSlot, Wish
-from kallichore.session.replay import Batch
 from kallichore.session.supervisor import Session
 from kallichore.transport.request_head import RequestHead, accept_token
 from kallichore.wire.client_messages import kernel_message
@@ -59,9 +52,6 @@ TAIL = 0.1
 
 NOT_SENT = 1 << 18
 """Bytes that may wait in the system to be sent to a client: more would be in the way of replies that go ahead."""
-
-MOST_MARKS = 4096
-"""Batches that are remembered until they are acknowledged; the buffers of a connection hold fewer."""
 
 MOST_CONTROL = 64
 """Control frames that wait for a client; more pings are not answered."""
@@ -83,16 +73,6 @@ def upgrade_response(request: RequestHead) -> bytes:
     ).encode()
 
 
-class _Mark(NamedTuple):
-    """Where a batch ended among the bytes that were sent, and the numbers of its messages: the first, and behind the
-    last.
-    """
-
-    end: int
-    first: int
-    behind: int
-
-
 @attrs.define(eq=False)
 class _Attachment:
     """One WebSocket client and its session, while both last."""
@@ -102,36 +82,21 @@ class _Attachment:
     stream: trio.abc.Stream
     config: ServerConfig
     protocol: Connection
-    _pings: Pings = attrs.field(init=False)
-    _control: list[bytes] = attrs.field(factory=list, init=False)
+    _outgoing: Outgoing = attrs.field(init=False)
     _closing: bytes | None = attrs.field(default=None, init=False)
     _peer_closed: bool = attrs.field(default=False, init=False)
     _is_left_behind: bool = attrs.field(default=False, init=False)
     """Whether the client closed in the middle of what it was sent: a ping in there was not answered, others were."""
     _message: list[str] = attrs.field(factory=list, init=False)
     _message_size: int = attrs.field(default=0, init=False)
-    _parts: list[bytes] = attrs.field(factory=list, init=False)
-    """The frames that are being sent, and among them the heads and payloads of a batch."""
-    _batch: Batch | None = attrs.field(default=None, init=False)
-    _pieces: deque[memoryview] = attrs.field(factory=deque, init=False)
-    """What of these did not go out yet."""
-    _unsent: int = attrs.field(default=0, init=False)
-    """How many bytes that is; where it ended in the middle of a frame, none can follow."""
-    _sent: int = attrs.field(default=0, init=False)
-    """Bytes that went out in all."""
-    _marks: deque[_Mark] = attrs.field(factory=lambda: deque(maxlen=MOST_MARKS), init=False)
-    """Where the latest batches ended."""
     _lost: int = attrs.field(default=0, init=False)
     """Bytes that were unacknowledged when we broke the connection."""
-    _pings_among: set[int] = attrs.field(factory=set, init=False)
-    """Which of the parts are pings."""
-    _wants_ping: bool = attrs.field(default=False, init=False)
     _has_tail: trio.Event = attrs.field(factory=trio.Event, init=False)
     _may_push: bool = attrs.field(default=False, init=False)
     """Whether the writer waits for news, and so somebody else may send."""
 
     def __attrs_post_init__(self) -> None:
-        self._pings = Pings(self.slot.is_numbered)
+        self._outgoing = Outgoing(self.slot)
 
     async def run(self) -> None:
         """Serve the client until one side closes."""
@@ -145,7 +110,7 @@ class _Attachment:
         if not self._peer_closed:
             self._read_last()
         if not self._peer_closed or self._is_left_behind:
-            self._take_back()
+            self._outgoing.take_back(self._lost or count_unacknowledged(self.stream))
 
     def _close(self, code: int | None, reason: str = "") -> None:
         self._closing = self._closing or close_frame(code, reason)
@@ -212,15 +177,15 @@ class _Attachment:
                 logger.warning("[client %s] Ignored a binary message", self.session.session_id)
             case Ping(payload=payload):
                 # Not every ping needs an answer (RFC 6455, 5.5.3), and whoever does not read gets a few.
-                if len(self._control) < MOST_CONTROL:
-                    self._control.append(control_frame(PONG, bytes(payload)))
+                if len(self._outgoing.control) < MOST_CONTROL:
+                    self._outgoing.control.append(control_frame(PONG, bytes(payload)))
                     self.slot.wake()
             case Pong(payload=payload):
-                self._take_pong(bytes(payload))
+                self._outgoing.take_pong(bytes(payload))
             case CloseConnection(code=code):
                 # An answer to a close without a code has none either (RFC 6455, 5.5.1); 1005 is never sent.
                 self._peer_closed = True
-                self._is_left_behind = self._pings.is_behind
+                self._is_left_behind = self._outgoing.pings.is_behind
                 self._close(None if int(code) == 1005 else int(code))
 
     def _take_text(self, text: str, finished: bool) -> None:
@@ -238,59 +203,15 @@ class _Attachment:
             elif message:
                 self.session.receive(message)
 
-    def _take_pong(self, payload: bytes) -> None:
-        confirmed = self._pings.answer(payload)
-        if confirmed is not None:
-            self.slot.confirm(confirmed)
-
     # What leaves
 
     def _take_next(self) -> bool:
-        """Make ready what is to be sent next: control frames and a batch. False if there is nothing."""
-        batch = self.slot.take_nowait()
-        self._control += map(text_frame, self.slot.take_live())
-        if self._wants_ping:
-            self._wants_ping = False
-            self._control.append(self._pings.make(self.slot.position))
-        if batch is None and not self._control:
+        """Make ready what is to be sent next; False if there is nothing."""
+        if not self._outgoing.take_next():
             return False
-        parts, self._control = self._control, []
-        self._pings_among.clear()
-        if batch is not None:
-            if batch.missed:
-                parts.append(text_frame(kernel_message("messagesLost", batch.missed)))
-            if batch.is_ahead:
-                parts.append(b"".join(text_frames(batch.payloads)))
-                batch = None
-            else:
-                self._add_frames(parts, batch)
-        self._parts, self._batch = parts, batch
-        self._unsent = sum(map(len, parts))
-        self._pings.unpinged_bytes += self._unsent
-        self._pieces.extend(map(memoryview, join_small(parts)))
-        return True
-
-    def _add_frames(self, parts: list[bytes], batch: Batch) -> None:
-        """Add the frames of a batch, with pings among them.
-
-        None at the end: some clients close when they have what they want, and stumble over a ping meanwhile.
-        """
-        frames = text_frames(_numbered(batch) if self.slot.is_numbered else batch.payloads)
-        count, pings = len(batch.payloads), self._pings
-        first = batch.next_position - count
-        done = 0
-        while done < count:
-            room = pings.room(first + done)
-            if not room:
-                self._pings_among.add(len(parts))
-                parts.append(pings.make(first + done))
-                room = pings.room(first + done)
-            until = min(count, done + room)
-            parts += frames[2 * done : 2 * until]
-            pings.unpinged += until - done
-            done = until
-        if pings.unpinged:
+        if self._outgoing.pings.unpinged:
             self._has_tail.set()
+        return True
 
     def _push(self) -> None:
         """Send what is ready, without waiting.
@@ -300,49 +221,10 @@ class _Attachment:
             OSError: The connection is broken.
         """
         assert isinstance(self.stream, trio.SocketStream)
-        while self._pieces:
-            piece = self._pieces[0]
-            count = os.write(self.stream.socket.fileno(), piece)
-            self._unsent -= count
-            self._sent += count
-            if count < len(piece):
-                self._pieces[0] = piece[count:]
-            else:
-                self._pieces.popleft()
-        self._settle()
-
-    def _settle(self) -> None:
-        """The messages that went out whole count as delivered, and no others."""
-        if self._batch is not None:
-            batch, self._batch = self._batch, None
-            unsent, begun = _count_unsent(self._parts, self._pings_among, self._unsent, len(batch.payloads))
-            behind = batch.next_position - unsent
-            self._marks.append(_Mark(self._sent - begun, batch.next_position - len(batch.payloads), behind))
-            self.slot.delivered(behind)
-            if not self._pings.are_answered and not self.slot.is_numbered:
-                # It may be one that never answers, and then nobody knows better.
-                self.slot.confirm(behind)
-
-    def _take_back(self) -> None:
-        """Count as undelivered what went out, but did not reach the client before the connection ended.
-
-        That is what no answered ping followed; the client may have a part of it, and one that goes by the numbers asks
-        for the rest. Another that answers no pings loses what its machine acknowledged and it did not read.
-        """
-        if self._pings.are_answered or self.slot.is_numbered:
-            self.slot.delivered(self.slot.confirmed)
-            return
-        acknowledged = self._sent - (self._lost or count_unacknowledged(self.stream))
-        position = self.slot.position
-        while self._marks and self._marks[-1].end > acknowledged:
-            end, first, position = self._marks.pop()
-            for payload in reversed(self.slot.journal.read(first, 1 << 62, position - first).payloads):
-                if end <= acknowledged:
-                    break
-                position -= 1
-                if not self.slot.was_ahead(position):
-                    end -= len(head(TEXT, len(payload))) + len(payload)
-        self.slot.delivered(position)
+        outgoing = self._outgoing
+        while outgoing.pieces:
+            outgoing.went_out(os.write(self.stream.socket.fileno(), outgoing.pieces[0]))
+        outgoing.settle()
 
     def _send_at_once(self) -> bool:
         """Send what is new in the task of whoever brought it; True if nothing is left to the writer.
@@ -374,16 +256,16 @@ class _Attachment:
             self.slot.on_displaced = hasten
             self.slot.on_news = self._send_at_once
             await self.slot.wait_turn()
-            self._pings.began = self.slot.position
+            self._outgoing.pings.began = self.slot.position
             try:
                 await self._write_on()
             finally:
                 # What somebody else began to send, and nobody went on with.
-                self._settle()
+                self._outgoing.settle()
 
     async def _write_on(self) -> None:
         while self._closing is None:
-            if self._pieces or self._take_next():
+            if self._outgoing.pieces or self._take_next():
                 if not await self._send():
                     return
                 if self.slot.is_behind:
@@ -403,7 +285,7 @@ class _Attachment:
     async def _send(self) -> bool:
         """Send what is ready; False if the client is gone. However it ends, what went out is settled."""
         try:
-            while self._pieces:
+            while self._outgoing.pieces:
                 if isinstance(self.stream, trio.SocketStream) and _CAN_PUSH:
                     try:
                         self._push()
@@ -411,12 +293,13 @@ class _Attachment:
                         await trio.lowlevel.wait_writable(self.stream.socket)
                 else:
                     # How far it came if it fails is not told; then all of it counts as unsent.
-                    await self.stream.send_all(self._pieces[0])
-                    self._unsent -= len(self._pieces.popleft())
+                    piece = self._outgoing.pieces[0]
+                    await self.stream.send_all(piece)
+                    self._outgoing.went_out(len(piece))
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             return False
         finally:
-            self._settle()
+            self._outgoing.settle()
         return True
 
     async def _ping(self) -> None:
@@ -425,11 +308,12 @@ class _Attachment:
         A client that does not even take what is written to it leaves its pings unanswered as well; the allowance covers
         a batch that is on its way.
         """
-        unanswered = 0
+        unanswered, pings = 0, self._outgoing.pings
         # Closed where it is left: a generator that is left alone is closed by the collector, with a warning.
         async with aclosing(trio_util.periodic(self.config.ping_interval)) as ticks:
             async for _ in ticks:
-                unanswered, self._pings.is_heard = 0 if self._pings.is_heard else unanswered + 1, False
+                unanswered = 0 if pings.is_heard else unanswered + 1
+                pings.is_heard = False
                 if unanswered > self.config.ping_allowance:
                     logger.warning(
                         "[client %s] Left %d pings unanswered; letting it go", self.session.session_id, unanswered
@@ -437,7 +321,7 @@ class _Attachment:
                     self._lost = count_unacknowledged(self.stream)
                     await trio.aclose_forcefully(self.stream)
                     return
-                self._wants_ping = True
+                self._outgoing.wants_ping = True
                 self.slot.wake()
 
     async def _ping_tail(self) -> None:
@@ -446,13 +330,13 @@ class _Attachment:
             await self._has_tail.wait()
             await trio.sleep(TAIL)
             self._has_tail = trio.Event()
-            if self._pings.unpinged:
-                self._wants_ping = True
+            if self._outgoing.pings.unpinged:
+                self._outgoing.wants_ping = True
                 self.slot.wake()
 
     async def _say_goodbye(self) -> None:
         """Close in order: last words, close frame, and then wait for the other side to have read them."""
-        if self._unsent or (self._closing is None and self.slot.leaving is None):
+        if self._outgoing.unsent or (self._closing is None and self.slot.leaving is None):
             return
         last = b""
         if self.slot.displaced:
@@ -462,7 +346,7 @@ class _Attachment:
             code = NORMAL if self.session.deleted.is_set() else GOING_AWAY
             self._closing = close_frame(code, self.slot.leaving or "")
         try:
-            await self.stream.send_all(last + b"".join(self._control) + (self._closing or b""))
+            await self.stream.send_all(last + b"".join(self._outgoing.control) + (self._closing or b""))
             while not self._peer_closed and await self._read_some(self._note_close):
                 pass
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -470,36 +354,8 @@ class _Attachment:
 
     def _note_close(self, event: object) -> None:
         if isinstance(event, Pong):
-            self._take_pong(bytes(event.payload))
+            self._outgoing.take_pong(bytes(event.payload))
         self._peer_closed = self._peer_closed or isinstance(event, CloseConnection)
-
-
-def _numbered(batch: Batch) -> Iterator[bytes]:
-    """Return the messages of a batch with their numbers, counted from 1, as their last member ``seq``."""
-    first = batch.next_position - len(batch.payloads) + 1
-    return (b'%s,"seq":%d}' % (payload[:-1], number) for number, payload in enumerate(batch.payloads, first))
-
-
-def _count_unsent(parts: list[bytes], pings: set[int], unsent: int, most: int) -> tuple[int, int]:
-    """Return how many of the last messages, at most ``most``, did not go out whole if ``unsent`` bytes did not, and how
-    many bytes of the first of these did.
-
-    Args:
-        parts: What was to go out; the last parts are the heads and payloads of these messages, in turn, with pings
-            among them.
-        pings: The indices of the pings.
-        unsent: How many bytes at the end of all that did not go out.
-        most: How many messages there are.
-    """
-    count, index = 0, len(parts)
-    while unsent > 0 and count < most:
-        index -= 1
-        unsent -= len(parts[index])
-        if index not in pings:
-            index -= 1
-            unsent -= len(parts[index])
-            count += 1
-    return count, max(0, -unsent)
 
 
 def _bound_what_waits(stream: trio.abc.Stream) -> None:
