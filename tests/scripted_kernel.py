@@ -17,6 +17,7 @@ Behaviours at the start:
 ``no-iopub-status``         publish nothing for kernel_info
 ``prompts``                 report prompts in kernel_info
 ``ignore-shutdown``         answer a shutdown_request and go on
+``hang-at-end``             answer a shutdown_request, fall silent and stay
 ``ignore-sigterm``          ignore SIGTERM
 ``never-register``          do not register (JEP 66)
 ``bad-registration``        register with a wrong signature first
@@ -63,6 +64,7 @@ class Kernel:
         self.context = zmq.Context()
         self.count = 0
         self.interrupted = False
+        self.hangs = False
         self.parent: dict[str, Any] = {}
         self.request: list[bytes] = []
         signal.signal(signal.SIGINT, self.on_sigint)
@@ -155,7 +157,10 @@ class Kernel:
     def beat(self) -> None:
         while True:
             try:
-                self.hb.send_multipart(self.hb.recv_multipart())
+                frames = self.hb.recv_multipart()
+                if self.hangs:
+                    return
+                self.hb.send_multipart(frames)
             except zmq.ZMQError:
                 return
 
@@ -210,6 +215,10 @@ class Kernel:
         if "ignore-shutdown" in self.behaviours:
             return
         self.context.destroy(linger=1000)
+        if "hang-at-end" in self.behaviours:
+            self.hangs = True
+            while True:
+                time.sleep(3600)
         os._exit(0)
 
     def on_request(self, socket: Any) -> None:

@@ -377,12 +377,15 @@ async def run_cycle(server: Server, session_id: str, chance: random.Random, done
         fault = [chance.choice(["exit-at-start=3", "exit-before-info=4"])] if cycle is fail_to_start else []
         request = body(session_id, *fault, **chance.choice([{}, {"protocol_version": "5.5"}]))
     try:
-        await server.client.call("PUT", "/sessions", request)
-        await cycle(visit, done)
-        await visit.wait_exited()
-        await visit.call("DELETE")
+        with trio.fail_after(CYCLE_LIMIT):
+            await server.client.call("PUT", "/sessions", request)
+            await cycle(visit, done)
+            await visit.wait_exited()
+            await visit.call("DELETE")
     except Exception as error:
         error.add_note(f"{cycle.__name__} of {session_id} on {server.name}, with {request['argv']}")
+        with suppress(ApiError, OSError):
+            error.add_note(f"it is {await visit.describe()}")
         raise
 
 
@@ -392,8 +395,7 @@ async def run_cycle(server: Server, session_id: str, chance: random.Random, done
 async def work(server: Server, worker: int, until: float, chance: random.Random, done: Counter[str]) -> None:
     """Run cycles until the time has come."""
     while trio.current_time() < until:
-        with trio.fail_after(CYCLE_LIMIT):
-            await run_cycle(server, f"s{worker}-{server.cycles}", chance, done)
+        await run_cycle(server, f"s{worker}-{server.cycles}", chance, done)
         server.cycles += 1
 
 

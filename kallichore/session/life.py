@@ -292,6 +292,12 @@ class KernelLife:
                     self.conversation.change_status(StatusEvent.HEARTBEAT_LOST, text, now)
             if silent_since is not None and now - silent_since > _limit(self.connection_timeout):
                 self._kernel_info_is_lost()
+            if monitor.is_silent and self.requested_by == CLEARS_ALL and not self.stop_asked.is_set():
+                # ipykernel at times: its threads wait for each other at the end, and it would hang there for ever.
+                logger.warning(
+                    "[session %s] The kernel was asked to shut down and hangs; ending it", self.sender.session
+                )
+                self.ask_to_stop()
 
     def _kernel_info_is_lost(self) -> None:
         if not self.started.is_settled:

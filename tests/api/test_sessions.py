@@ -251,6 +251,22 @@ async def test_shutdown_request_ends_the_kernel_and_its_reply_arrives() -> None:
         await client.call("DELETE", session_path("s"))
 
 
+async def test_kernel_that_hangs_in_its_shutdown_is_ended() -> None:
+    """Whoever asked it to shut down waits for its end; a kernel that falls silent on the way there is given one."""
+    settings = {"heartbeat_limit": 0.3, "heartbeat_pause": 0.1, "shutdown_grace": 0.1, "terminate_grace": 0.1}
+    async with (
+        open_client(**settings) as client,
+        open_started(client, body("s", "hang-at-end", "ignore-sigterm")) as channel,
+    ):
+        await channel.send(make_message("shutdown_request", {"restart": False}, "control"))
+        messages = await receive_until(channel, is_kernel("exited"))
+        described = await client.call("GET", session_path("s"))
+
+    assert any(map(is_type("shutdown_reply"), messages))
+    assert ["offline", "exited"] == statuses_of(messages)[-2:]
+    assert described["last_exit"]["requested_by"] == "shutdown_request"
+
+
 async def test_death_by_signal_is_told_in_words() -> None:
     """A kernel that is killed is reported with code -1, after an output that names the signal."""
     async with open_client() as client, open_started(client, body()) as channel:
