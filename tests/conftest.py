@@ -29,8 +29,13 @@ LAST_MOMENT = 2.0
 
 
 def pytest_sessionstart() -> None:
-    """Have the usual signals: a shell that runs the tests in the background hands down some as ignored."""
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    """Have the usual signals: a shell that runs the tests in the background hands down some as ignored, and nohup one."""
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+        # What is handled is not ignored in the processes that we start, and does not end this one.
+        (signal.SIGHUP, lambda *_: None),
+    ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
 
