@@ -29,7 +29,7 @@ LAST_MOMENT = 2.0
 
 
 def pytest_sessionstart() -> None:
-    """Have the usual signals: a shell that runs the tests in the background hands down some as ignored, and nohup one."""
+    """Have the usual signals: a shell that runs tests in the background hands down some as ignored, and nohup does."""
     for number, usual in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGQUIT, signal.SIG_DFL),

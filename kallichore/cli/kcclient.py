@@ -347,7 +347,7 @@ def info(target: Target, session_id: str | None) -> None:
 def execute(target: Target, session_id: str | None, code: str, wait: bool) -> None:
     """Run code in a session that exists already."""
     from kallichore.cli import run_code
-    from kallichore.client.channel_client import make_execute_request
+    from kallichore.client.channel_client import make_execute_request, send_and_leave
 
     text = sys.stdin.read() if code == "-" else code
 
@@ -356,12 +356,12 @@ def execute(target: Target, session_id: str | None, code: str, wait: bool) -> No
         client = ApiClient(address)
         name = await first_session(client, session_id)
         await run_code.check_kernel(client, name, must_be_started=wait)
+        if not wait:
+            await send_and_leave(address, name, make_execute_request(text, allow_stdin=False))
+            return 0
         printer = Printer()
         async with open_channel(address, name) as channel:
-            if wait:
-                await run_code.execute(channel, text, printer, lambda: run_code.has_exited(client, name))
-            else:
-                await channel.send(make_execute_request(text, allow_stdin=False))
+            await run_code.execute(channel, text, printer, lambda: run_code.has_exited(client, name))
         return int(printer.failed)
 
     run_to_exit(act)

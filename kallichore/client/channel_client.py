@@ -13,7 +13,9 @@ from urllib.parse import quote
 import attrs
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
-from wsproto.utilities import LocalProtocolError
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, CloseConnection, Event, RejectConnection, Request, TextMessage
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient, ApiError, complaint, open_stream, session_path
@@ -26,6 +28,8 @@ UPGRADE_PATIENCE = 20.0
 
 CLOSING_PATIENCE = 2.0
 """Seconds that the server is given to answer our close frame."""
+
+NORMAL = 1000
 
 
 class ChannelClosedError(KallichoreError):
@@ -99,6 +103,21 @@ def _closed(error: ConnectionClosed) -> ChannelClosedError:
     return ChannelClosedError(f"The channels were closed ({code}){text}", code)
 
 
+async def _find_channels(address: Address, session_id: str) -> tuple[Address, str]:
+    """Return where a session's channels are, and the path to ask for there: off TCP they have a socket of their own."""
+    resource = session_path(session_id, "channels")
+    if address.port is not None:
+        return address, resource
+    path = await ApiClient(address).call("GET", resource)
+    pipe = address.named_pipe is not None
+    address = attrs.evolve(address, **{"named_pipe" if pipe else "socket_path": path})
+    return address, f"/api/channels/{quote(session_id, safe='')}"
+
+
+def _headers(address: Address) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in address.headers if name != "host"]
+
+
 @asynccontextmanager
 async def open_channel(address: Address, session_id: str) -> AsyncIterator[ChannelClient]:
     """Connect to a session's channels; a client that is connected already is displaced. Closed on leaving.
@@ -110,14 +129,8 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
         ApiError: The server refused.
         OSError: Nobody listens there.
     """
-    resource = session_path(session_id, "channels")
-    if address.port is None:
-        path = await ApiClient(address).call("GET", resource)
-        pipe = address.named_pipe is not None
-        address = attrs.evolve(address, **{"named_pipe" if pipe else "socket_path": path})
-        resource = f"/api/channels/{quote(session_id, safe='')}"
+    address, resource = await _find_channels(address, session_id)
     stream = await open_stream(address)
-    headers = [(name.encode(), value.encode()) for name, value in address.headers if name != "host"]
     try:
         async with trio.open_nursery() as nursery:
             socket = None
@@ -127,7 +140,7 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
                     stream,  # type: ignore[arg-type]  # a pipe's stream does as well
                     address.authority,
                     resource,
-                    extra_headers=headers,
+                    extra_headers=_headers(address),
                     max_message_size=LARGEST_MESSAGE,
                 )
             if socket is None:
@@ -148,3 +161,47 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
             raise others from group
     finally:
         await trio.aclose_forcefully(stream)
+
+
+async def send_and_leave(address: Address, session_id: str, message: dict[str, Any]) -> None:
+    """Connect to a session's channels, send a message and close, these two in one piece.
+
+    So what the kernel says to it is not sent here any more, and is the next client's, however fast the kernel is.
+    Cancelling closes the connection; whether the message was sent is not known then.
+
+    Raises:
+        ApiError: The server refused.
+        ChannelClosedError: The server went away.
+        OSError: Nobody listens there.
+    """
+    address, resource = await _find_channels(address, session_id)
+    protocol = WSConnection(ConnectionType.CLIENT)
+    request = Request(host=address.authority, target=resource, extra_headers=_headers(address))
+    async with await open_stream(address) as stream:
+        await stream.send_all(protocol.send(request))
+        answer = None
+        with trio.move_on_after(UPGRADE_PATIENCE):
+            answer = await _next_event(stream, protocol)
+        if isinstance(answer, RejectConnection):
+            raise ApiError(complaint("GET", resource, answer.status_code, ""), answer.status_code, None)
+        if not isinstance(answer, AcceptConnection):
+            raise ChannelClosedError(f"The server at {address} did not open the channels", 1006)
+        text = protocol.send(TextMessage(json.dumps(message)))
+        await stream.send_all(text + protocol.send(CloseConnection(NORMAL)))
+        with trio.move_on_after(CLOSING_PATIENCE):
+            while not isinstance(await _next_event(stream, protocol), CloseConnection | None):
+                pass
+
+
+async def _next_event(stream: trio.abc.Stream, protocol: WSConnection) -> Event | None:
+    """Return what the server says next; None at the end of the connection, or where it speaks something else."""
+    while True:
+        for event in protocol.events():
+            return event
+        try:
+            data = await stream.receive_some()
+            if not data:
+                return None
+            protocol.receive_data(bytes(data))
+        except (trio.BrokenResourceError, RemoteProtocolError):
+            return None

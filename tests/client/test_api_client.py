@@ -16,9 +16,9 @@ import trio
 from kallichore.client import channel_client
 from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient, ApiError, complaint, send_request, session_path
-from kallichore.client.channel_client import ChannelClosedError, open_channel
+from kallichore.client.channel_client import ChannelClosedError, make_execute_request, open_channel, send_and_leave
 from kallichore.client.event_stream import open_events
-from kernels import REAL_TIME, body, open_client
+from kernels import REAL_TIME, body, is_done, is_type, open_client, open_started, receive_until
 
 Answering = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -77,8 +77,10 @@ async def test_wrong_token_is_told_by_requests_events_and_channels(transport: st
         with pytest.raises(ApiError, match=r"bearer token.*--connection-file or --token") as connected:
             async with open_channel(address, "s"):
                 pass
+        with pytest.raises(ApiError, match=r"bearer token.*--connection-file or --token") as left:
+            await send_and_leave(address, "s", make_execute_request("print"))
 
-    assert [401] * 3 == [error.value.status for error in (requested, followed, connected)]
+    assert [401] * 4 == [error.value.status for error in (requested, followed, connected, left)]
 
 
 @pytest.mark.parametrize("transport", ["tcp", "socket"])
@@ -88,11 +90,13 @@ async def test_channels_and_logs_of_an_unknown_session_are_refused(transport: st
         with pytest.raises(ApiError, match="no session 'a b'") as connected:
             async with open_channel(client.address, "a b"):
                 pass
+        with pytest.raises(ApiError, match="no session 'a b'") as left:
+            await send_and_leave(client.address, "a b", make_execute_request("print"))
         with pytest.raises(ApiError, match="no session 'a b'") as followed:
             async with open_events(client.address, session_path("a b", "logs")):
                 pass
 
-    assert [404] * 2 == [connected.value.status, followed.value.status]
+    assert [404] * 3 == [error.value.status for error in (connected, left, followed)]
 
 
 async def test_nobody_there_is_told_with_the_address(private_place: Path) -> None:
@@ -155,6 +159,21 @@ async def test_cancelled_request_closes_its_connection() -> None:
             await ended.wait()
 
 
+async def test_answer_to_a_message_that_was_sent_on_leaving_is_the_next_clients() -> None:
+    """However fast the kernel is, who left did not take it along."""
+    texts = [f"{number}\n" for number in range(20)]
+    heard = []
+    async with open_client() as client, open_started(client, body()):
+        for text in texts:
+            request = make_execute_request(f"print {text}")
+            await send_and_leave(client.address, "s", request)
+            async with open_channel(client.address, "s") as channel:
+                messages = await receive_until(channel, is_done(request["header"]["msg_id"]))
+                heard += [message["content"]["text"] for message in messages if is_type("stream")(message)]
+
+    assert texts == heard
+
+
 async def test_channels_that_nobody_opens_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that goes away in the middle of the upgrade does not hold its client."""
     monkeypatch.setattr(channel_client, "UPGRADE_PATIENCE", 0.05)
@@ -166,6 +185,14 @@ async def test_channels_that_nobody_opens_are_given_up(monkeypatch: pytest.Monke
                     pass
 
     assert failed.group_contains(ChannelClosedError, match="did not open the channels")
+
+
+@pytest.mark.parametrize("words", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 101 Half"])
+async def test_message_to_what_opens_no_channels_is_an_error(words: bytes) -> None:
+    """Whatever else is there."""
+    async with listening(saying(words)) as address:
+        with pytest.raises(ChannelClosedError, match="did not open the channels"):
+            await send_and_leave(address, "s", make_execute_request("print"))
 
 
 @pytest.mark.parametrize(
