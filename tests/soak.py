@@ -384,7 +384,7 @@ async def run_cycle(server: Server, session_id: str, chance: random.Random, done
             await visit.call("DELETE")
     except Exception as error:
         error.add_note(f"{cycle.__name__} of {session_id} on {server.name}, with {request['argv']}")
-        with suppress(ApiError, OSError):
+        with trio.move_on_after(PATIENCE, shield=True), suppress(ApiError, OSError):
             error.add_note(f"it is {await visit.describe()}")
         raise
 
