@@ -1,7 +1,7 @@
 """Heads of the WebSocket frames that we send (RFC 6455, section 5.2). [pure]
 
 A server does not mask, so a frame is 2 to 10 bytes and the payload: 0.6 µs, where building an event for the general
-library costs 3.7. Everything that arrives, with its masks, fragments and limits, is wsproto's work.
+library costs 3.7. What arrives is read in `kallichore.attach.incoming`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A session's client at the other end of a WebSocket.
 
-Two tasks on one stream: a reader that hands what arrives to wsproto and from there to the session, and a writer that
+Two tasks on one stream: a reader that takes what arrives apart and hands it to the session, and a writer that
 takes batches from the session's journal and sends each with one call. Control frames go through the writer too, so that
 frames never interleave. Pings tell whether the client is there, and what it has; see `kallichore.attach.pings`.
 
@@ -19,7 +19,6 @@ from contextlib import aclosing
 import attrs
 import trio
 import trio_util
-from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
@@ -30,6 +29,7 @@ from kallichore.attach.frames import (
     control_frame,
     text_frame,
 )
+from kallichore.attach.incoming import Incoming
 from kallichore.attach.outgoing import Outgoing
 from kallichore.config import ServerConfig
 from kallichore.session.clients import ClientSlot, Wish
@@ -81,7 +81,7 @@ class _Attachment:
     slot: ClientSlot
     stream: trio.abc.Stream
     config: ServerConfig
-    protocol: Connection
+    incoming: Incoming
     _outgoing: Outgoing = attrs.field(init=False)
     _closing: bytes | None = attrs.field(default=None, init=False)
     _peer_closed: bool = attrs.field(default=False, init=False)
@@ -135,7 +135,7 @@ class _Attachment:
             data = b""
         if not data:
             return False
-        self.protocol.receive_data(data)
+        self.incoming.receive(data)
         return True
 
     async def _receive(self) -> bytes:
@@ -156,7 +156,7 @@ class _Attachment:
             return
         try:
             while data := os.read(self.stream.socket.fileno(), READ_SIZE):
-                self.protocol.receive_data(data)
+                self.incoming.receive(data)
                 for event in self._events():
                     self._take(event)
         except OSError:
@@ -164,7 +164,7 @@ class _Attachment:
 
     def _events(self) -> list[object]:
         try:
-            return list(self.protocol.events())
+            return list(self.incoming.events())
         except (RemoteProtocolError, LocalProtocolError) as error:
             logger.warning("[client %s] Protocol error: %s", self.session.session_id, error)
             return [CloseConnection(code=1002, reason="protocol error")]
@@ -393,8 +393,7 @@ async def serve_websocket(
             return
         _bound_what_waits(stream)
         slot = session.attach(wish)
-        protocol = Connection(ConnectionType.SERVER, trailing_data=surplus)
         try:
-            await _Attachment(session, slot, stream, config, protocol).run()
+            await _Attachment(session, slot, stream, config, Incoming(surplus)).run()
         finally:
             session.detach(slot)
