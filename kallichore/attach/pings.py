@@ -16,7 +16,7 @@ from kallichore.attach.frames import PING, control_frame
 SHARE, MOST = 8, 64
 """A ping follows as many messages as are an eighth of what this client was sent, at least each and at most 64. What is
 between the last answered one and a cut is sent again, perhaps twice. So one that has just come is pinged often, and one
-that has been there for long rarely, as an answer takes 17 µs to parse alone."""
+that has been there for long rarely, as each answer wakes its reader."""
 
 NUMBERED = 512
 """The same for a client that goes by the numbers: it says itself what it has, and its answers only free memory."""
