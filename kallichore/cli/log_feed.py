@@ -28,8 +28,11 @@ class LineLogHandler(logging.Handler):
         """Hand a line over."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         arguments = level_name(record), record.getMessage(), time
-        if trio.lowlevel.in_trio_run():
-            self._append(*arguments)
-        else:
+        try:
+            trio.lowlevel.current_trio_token()
+        except RuntimeError:
+            # Another thread's, or the run is over.
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._append, *arguments)
+        else:
+            self._append(*arguments)
