@@ -2,8 +2,7 @@
 
 ``prepare display SIZE`` makes a display_data whose image has SIZE characters, ``prepare blob SIZE`` one with a buffer
 of SIZE bytes; ``publish`` sends it. ``tick RATE SECONDS`` prints so many small messages a second. ``rush SECONDS FILE``
-prints as fast as it can until it is interrupted, and writes into the file when that was. ``after FILE`` waits for a
-file.
+prints as fast as it can until it is interrupted, and writes into the file when that was.
 """
 
 from __future__ import annotations
@@ -68,13 +67,7 @@ def rush(kernel: Kernel, text: str) -> None:
         raise Interrupted("interrupted")
 
 
-def after(kernel: Kernel, file: str) -> None:
-    """Wait until a file is there."""
-    while not Path(file).exists():
-        kernel.wait(0.02)
-
-
-COMMANDS |= {"after": after, "prepare": prepare, "publish": publish, "rush": rush, "tick": tick}
+COMMANDS |= {"prepare": prepare, "publish": publish, "rush": rush, "tick": tick}
 
 if __name__ == "__main__":
     main()

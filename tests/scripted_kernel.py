@@ -322,6 +322,11 @@ class Kernel:
         stream, _, data = text.partition(" ")
         os.write({"stdout": 1, "stderr": 2}[stream], bytes.fromhex(data))
 
+    def do_after(self, file: str) -> None:
+        """Wait for a file."""
+        while not os.path.exists(file):
+            self.wait(0.01)
+
     def do_flood(self, text: str) -> None:
         count, size = map(int, text.split())
         for number in range(count):
@@ -394,6 +399,7 @@ COMMANDS: dict[str, Any] = {
     "error": Kernel.do_error,
     "result": Kernel.do_result,
     "sleep": lambda kernel, text: kernel.wait(float(text)),
+    "after": Kernel.do_after,
     "input": Kernel.do_input,
     "stdout": lambda kernel, text: os.write(1, text.encode() + b"\n"),
     "stderr": lambda kernel, text: os.write(2, text.encode() + b"\n"),

@@ -98,15 +98,17 @@ async def test_death_of_the_kernel_ends_an_execution_with_its_reason() -> None:
                 pass
 
 
-async def test_execution_that_is_left_early_is_withdrawn_from_the_queue() -> None:
+async def test_execution_that_is_left_early_is_withdrawn_from_the_queue(private_place: Path) -> None:
     """Leaving an execution that still waits takes it out of the queue; the running one goes on."""
+    go = private_place / "go"
     async with kallichore.open_server() as server:
         session = server.create_session(scripted())
         await session.start()
-        async with session.execute("sleep 0.2\nprint first") as first:
+        async with session.execute(f"after {go}\nprint first") as first:
             async with session.execute("print second"):
                 assert session.describe().execution_queue.length == 1
             assert session.describe().execution_queue.length == 0
+            go.touch()
             texts = [message["content"].get("text") async for message in first]
 
         assert "first\n" in texts

@@ -96,13 +96,16 @@ def types_of(messages: list[dict[str, Any]]) -> list[str]:
 
 
 @TRANSPORTS
-async def test_executions_queue_up_and_an_error_stops_none(transport: str) -> None:
+async def test_executions_queue_up_and_an_error_stops_none(transport: str, private_place: Path) -> None:
     """Requests sent at once run one after another, each announced as queued, also behind one that failed."""
+    go = private_place / "go"
+    wait = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\nprint(0)"
     async with open_python(transport) as (client, channel):
-        codes = ["import time; time.sleep(0.5); print(0)", "print(1)", "1 / 0", "print(2)", "print(3)"]
+        codes = [wait, "print(1)", "1 / 0", "print(2)", "print(3)"]
         ids = [await channel.send(make_execute_request(code)) for code in codes]
         queued = await receive_until(channel, is_kernel("executionQueued", ids[-1]))
         queue = (await client.call("GET", session_path("s")))["execution_queue"]
+        go.touch()
         ran = queued + await receive_until(channel, is_done(ids[-1]))
         replies = [message for message in ran if is_type("execute_reply")(message)]
         inputs = [message["parent_header"]["msg_id"] for message in ran if is_type("execute_input")(message)]

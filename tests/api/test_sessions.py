@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,7 +123,7 @@ async def test_refusals_have_the_codes_of_the_api() -> None:
 
 
 @TRANSPORTS
-async def test_client_that_connects_late_gets_what_was_said_before(transport: str) -> None:
+async def test_client_that_connects_late_gets_what_was_said_before(transport: str, private_place: Path) -> None:
     """Messages wait for a client in order: the start, the output, and what the kernel said without anybody
     listening.
     """
@@ -132,8 +133,10 @@ async def test_client_that_connects_late_gets_what_was_said_before(transport: st
 
             assert statuses_of(messages)[:2] == ["starting", "idle"]
             assert text_of(messages) == "burst 0\nburst 1\nburst 2\n"
-            await channel.send(make_execute_request("sleep 0.3\nprint while away"))
+            go = private_place / "go"
+            await channel.send(make_execute_request(f"after {go}\nprint while away"))
             await receive_until(channel, is_type("execute_input"))
+        go.touch()
         await wait_status(client, "s", "idle")
         async with open_channel(client.address, "s") as channel:
             messages = await receive_until(channel, is_status("idle"))
@@ -182,16 +185,18 @@ async def test_headers_reach_the_kernel_as_the_api_promises() -> None:
         assert (seen["identities"], seen["buffers"]) == (1, 1)
 
 
-async def test_executions_run_one_at_a_time_in_order() -> None:
+async def test_executions_run_one_at_a_time_in_order(private_place: Path) -> None:
     """While one execution runs the others wait in the session's queue, are announced, and run in order."""
+    go = private_place / "go"
     async with open_client() as client, open_started(client, body()) as channel:
-        ids = [await channel.send(make_execute_request(f"sleep 0.2\nprint {number}")) for number in range(4)]
+        ids = [await channel.send(make_execute_request(f"after {go}\nprint {number}")) for number in range(4)]
         queued = await receive_until(channel, is_kernel("executionQueued", ids[3]))
         assert [message["executionQueued"] for message in queued if "executionQueued" in message] == ids[1:]
         queue = (await client.call("GET", session_path("s")))["execution_queue"]
         assert queue["active"]["header"]["msg_id"] == ids[0]
         assert queue["length"] == 3
         assert [message["header"]["msg_id"] for message in queue["pending"]] == ids[1:]
+        go.touch()
         assert text_of(queued + await receive_until(channel, is_done(ids[3]))) == "0\n1\n2\n3\n"
 
 

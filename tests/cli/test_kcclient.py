@@ -329,7 +329,7 @@ async def test_wrong_command_lines_end_with_code_2() -> None:
 
     assert dict.fromkeys(commands, (2, "")) == {command: (each.code, each.out) for command, each in ended.items()}
     assert [] == [each.err for command, each in ended.items() if commands[command] not in each.err]
-    assert all("--help" in each.err for each in ended.values())
+    assert all("for help" in each.err for each in ended.values())
 
 
 async def test_addresses_that_cannot_be_right_are_explained(private_place: Path) -> None:
