@@ -102,6 +102,7 @@ def history(count: int) -> list[Stage]:
 def _wait(server: KallichoreServer, channel: WebSocketChannel, name: str, value: object) -> None:
     """Wait until the API says so of a session."""
     while server.address.call("GET", channel.path)[name] != value:
+        # Often enough for seconds, and each question is the server's work too.
         time.sleep(0.05)
 
 

@@ -93,6 +93,7 @@ class _Process:
             except (ConnectionRefusedError, FileNotFoundError):
                 assert self._process.poll() is None, f"the server ended: {self._process.args}"
                 assert time.perf_counter() < deadline, f"the server does not answer: {self._process.args}"
+                # Nothing tells that it listens; two milliseconds are as exact as a start is measured.
                 time.sleep(0.002)
 
     def cpu(self) -> float:

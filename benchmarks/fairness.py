@@ -75,5 +75,6 @@ def _wait_for(file: Path) -> float:
     deadline = time.monotonic() + PATIENCE
     while not (file.exists() and (text := file.read_text()).endswith("\n")):
         assert time.monotonic() < deadline, "the flood was not interrupted"
+        # The time is the kernel's own, so when this looks again does not count.
         time.sleep(0.001)
     return float(text)

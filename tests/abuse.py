@@ -95,6 +95,7 @@ class Victim:
         deadline = time.monotonic() + LIMIT
         while json.loads(self.ask("GET", "/status")[1])["active"]:
             assert time.monotonic() < deadline, "kernels are left"
+            # A server is asked again, as there is no event for it.
             time.sleep(0.01)
 
     def wait_descriptors(self, most: int) -> None:
@@ -102,6 +103,7 @@ class Victim:
         deadline = time.monotonic() + LIMIT
         while (now := self.process.num_fds()) > most:
             assert time.monotonic() < deadline, f"{now - most} are left of {self.process.net_connections('all')}"
+            # The system is asked again, which has no event for it either.
             time.sleep(0.01)
 
 
@@ -150,6 +152,7 @@ def run_victim(**options: Any) -> Iterator[Victim]:
         try:
             while not file.exists():
                 assert process.poll() is None, "kcserver ended"
+                # Launchers look for the file again and again, too.
                 time.sleep(0.01)
             document = json.loads(file.read_text())
             victim = Victim(process, int(document["base_path"].rpartition(":")[2]), document["bearer_token"], log)

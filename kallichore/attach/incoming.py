@@ -36,11 +36,11 @@ class Incoming:
         """Take in what came. Empty data is nothing, not the end."""
         position, size = 0, len(data)
         while self._is_simple and position < size:
-            event, position = _take_whole(data, position)
-            if event is None:
-                self._is_simple = False
-            else:
+            if whole := _take_whole(data, position):
+                event, position = whole
                 self._events.append(event)
+            else:
+                self._is_simple = False
         if position < size:
             self._protocol.receive_data(data[position:])
 
@@ -56,31 +56,31 @@ class Incoming:
             yield from self._protocol.events()
 
 
-def _take_whole(data: bytes, position: int) -> tuple[Event | None, int]:
+def _take_whole(data: bytes, position: int) -> tuple[Event, int] | None:
     """Return the event of the frame that begins here and where it ends; None if it is not whole, usual and sound."""
     if len(data) < position + 6:
-        return None, position
+        return None
     opcode, size, start = data[position], data[position + 1] - _MASKED, position + 2
     if size == _MEDIUM and opcode == TEXT:
         size, start = data[start] << 8 | data[start + 1], position + 4
         if size <= _SHORT:
-            return None, position
+            return None
     elif not 0 <= size <= _SHORT:
-        return None, position
+        return None
     end = start + 4 + size
     if end > len(data):
-        return None, position
+        return None
     payload = _unmasked(data[start : start + 4], data[start + 4 : end])
     if opcode == TEXT:
         try:
             return TextMessage(payload.decode()), end
         except UnicodeDecodeError:
-            return None, position
+            return None
     if opcode == PONG:
         return Pong(payload), end
     if opcode == PING:
         return Ping(payload), end
-    return None, position
+    return None
 
 
 def _unmasked(mask: bytes, payload: bytes) -> bytes:

@@ -44,7 +44,6 @@ class Outgoing:
         control: Control frames that are to be sent next.
         wants_ping: Whether a ping is to be sent next, however few messages went before it.
         pieces: What is ready and did not go out yet.
-        unsent: How many bytes that is. Where it ended in the middle of a frame, none can follow.
         sent: Bytes that went out in all.
     """
 
@@ -53,7 +52,6 @@ class Outgoing:
     control: list[bytes] = attrs.field(factory=list, init=False)
     wants_ping: bool = attrs.field(default=False, init=False)
     pieces: deque[memoryview] = attrs.field(factory=deque, init=False)
-    unsent: int = attrs.field(default=0, init=False)
     sent: int = attrs.field(default=0, init=False)
     _parts: list[bytes] = attrs.field(factory=list, init=False)
     """The frames that are being sent, and among them the heads and payloads of a batch."""
@@ -65,6 +63,11 @@ class Outgoing:
 
     def __attrs_post_init__(self) -> None:
         self.pings = Pings(self.slot.is_numbered)
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes did not go out yet. Where these begin in the middle of a frame, no other can follow."""
+        return sum(map(len, self.pieces))
 
     def take_next(self) -> bool:
         """Make ready what is to be sent next: control frames and a batch. False if there is nothing."""
@@ -86,8 +89,7 @@ class Outgoing:
             else:
                 self._add_frames(parts, batch)
         self._parts, self._batch = parts, batch
-        self.unsent = sum(map(len, parts))
-        self.pings.unpinged_bytes += self.unsent
+        self.pings.unpinged_bytes += sum(map(len, parts))
         self.pieces.extend(map(memoryview, join_small(parts)))
         return True
 
@@ -113,7 +115,6 @@ class Outgoing:
 
     def went_out(self, count: int) -> None:
         """Note that so many bytes of the first piece went out."""
-        self.unsent -= count
         self.sent += count
         piece = self.pieces[0]
         if count < len(piece):

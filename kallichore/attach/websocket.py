@@ -1,7 +1,7 @@
 """A session's client at the other end of a WebSocket.
 
-Two tasks on one stream: a reader that takes what arrives apart and hands it to the session, and a writer that
-takes batches from the session's journal and sends each with one call. Control frames go through the writer too, so that
+Two tasks on one stream: a reader that takes what arrives apart and hands it to the session, and a writer that takes
+batches from the session's journal and sends each with one call. Control frames go through the writer too, so that
 frames never interleave. Pings tell whether the client is there, and what it has; see `kallichore.attach.pings`.
 
 Channel traffic does not pass through ASGI: a message costs less than 1 µs here and 58 µs there.
@@ -23,12 +23,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from kallichore.attach.acknowledgement import count_unacknowledged
-from kallichore.attach.frames import (
-    PONG,
-    close_frame,
-    control_frame,
-    text_frame,
-)
+from kallichore.attach.frames import PONG, close_frame, control_frame, text_frame
 from kallichore.attach.incoming import Incoming
 from kallichore.attach.outgoing import Outgoing
 from kallichore.config import ServerConfig

@@ -15,6 +15,7 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Event, RejectConnection, Request, TextMessage
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from kallichore.client.address import Address
@@ -28,8 +29,6 @@ UPGRADE_PATIENCE = 20.0
 
 CLOSING_PATIENCE = 2.0
 """Seconds that the server is given to answer our close frame."""
-
-NORMAL = 1000
 
 
 class ChannelClosedError(KallichoreError):
@@ -103,6 +102,14 @@ def _closed(error: ConnectionClosed) -> ChannelClosedError:
     return ChannelClosedError(f"The channels were closed ({code}){text}", code)
 
 
+def _refused(resource: str, status: int) -> ApiError:
+    return ApiError(complaint("GET", resource, status, ""), status, None)
+
+
+def _not_opened(address: Address) -> ChannelClosedError:
+    return ChannelClosedError(f"The server at {address} did not open the channels", 1006)
+
+
 async def _find_channels(address: Address, session_id: str) -> tuple[Address, str]:
     """Return where a session's channels are, and the path to ask for there: off TCP they have a socket of their own."""
     resource = session_path(session_id, "channels")
@@ -144,7 +151,7 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
                     max_message_size=LARGEST_MESSAGE,
                 )
             if socket is None:
-                raise ChannelClosedError(f"The server at {address} did not open the channels", 1006)
+                raise _not_opened(address)
             yield ChannelClient(socket)
             with trio.move_on_after(CLOSING_PATIENCE):
                 await socket.aclose()
@@ -154,7 +161,7 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
         refusal, others = group.split(ConnectionRejected)
         if refusal is not None and others is None:
             status = innermost(refusal).status_code  # type: ignore[attr-defined]  # a ConnectionRejected
-            raise ApiError(complaint("GET", resource, status, ""), status, None) from group
+            raise _refused(resource, status) from group
         # It also answers a ping that comes while we are closing, and stumbles over it.
         _, others = group.split(LocalProtocolError)
         if others is not None:
@@ -183,11 +190,11 @@ async def send_and_leave(address: Address, session_id: str, message: dict[str, A
         with trio.move_on_after(UPGRADE_PATIENCE):
             answer = await _next_event(stream, protocol)
         if isinstance(answer, RejectConnection):
-            raise ApiError(complaint("GET", resource, answer.status_code, ""), answer.status_code, None)
+            raise _refused(resource, answer.status_code)
         if not isinstance(answer, AcceptConnection):
-            raise ChannelClosedError(f"The server at {address} did not open the channels", 1006)
+            raise _not_opened(address)
         text = protocol.send(TextMessage(json.dumps(message)))
-        await stream.send_all(text + protocol.send(CloseConnection(NORMAL)))
+        await stream.send_all(text + protocol.send(CloseConnection(CloseReason.NORMAL_CLOSURE)))
         with trio.move_on_after(CLOSING_PATIENCE):
             while not isinstance(await _next_event(stream, protocol), CloseConnection | None):
                 pass

@@ -11,7 +11,6 @@ asked for has a bound.
 
 from __future__ import annotations
 
-import errno
 import logging
 import signal
 import time
@@ -20,7 +19,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -31,7 +29,8 @@ from kallichore.kernel.ending import Ending
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.leftovers import record_kernel
 from kallichore.kernel.output import LineSplitter, StartupRecord
-from kallichore.kernel.process import KernelProcess, open_kernel_process, require_descriptors
+from kallichore.kernel.process import KernelProcess, require_descriptors
+from kallichore.kernel.spawn import spawn
 from kallichore.kernel.working_directory import read_working_directory
 from kallichore.models.bodies import ConnectionInfo
 from kallichore.session.conversation import CLEARS_ALL, Conversation
@@ -366,7 +365,7 @@ class KernelLife:
             StartupError: ``KS-5``, there is no process.
         """
         self._plan = plan
-        self.process = process = await _spawn(plan)
+        self.process = process = await spawn(plan)
         watchdog = self.facilities.watchdog
         watchdog.guard(process.pid)
         record_kernel(self.facilities.runtime_directory, process.pid)
@@ -500,33 +499,3 @@ def _limit(seconds: float) -> float:
 
 def _could_not_connect(code: str, message: str) -> StartupError:
     return StartupError(code, message, exit_code=NOT_CONNECTED)
-
-
-async def _spawn(plan: LaunchPlan) -> KernelProcess:
-    try:
-        return await open_kernel_process(plan.argv, plan.environment, plan.working_directory)
-    except OSError as error:
-        text = f"Could not start {plan.argv[0]}: {error.strerror or error}"
-        raise StartupError("KS-5", text, exit_code=error.errno, reason=_spawn_reason(plan.argv[0], error)) from error
-    except ValueError as error:
-        # A zero byte in an argument or a value, or a variable's name that is empty or has an "=" in it.
-        text = f"Could not start {plan.argv[0]}: {error}"
-        raise StartupError("KS-5", text, reason=StartupReason.BAD_ARGUMENT) from error
-
-
-def _spawn_reason(program: str, error: OSError) -> StartupReason:
-    match error.errno:
-        case errno.ENOENT if Path(program).exists():
-            # It is there, so what it names in its first line is not.
-            return StartupReason.BAD_INTERPRETER
-        case errno.ENOENT | errno.ENOTDIR:
-            return StartupReason.NOT_FOUND
-        case errno.EACCES | errno.EPERM | errno.EISDIR:
-            return StartupReason.NOT_EXECUTABLE
-        case errno.ENOEXEC:
-            return StartupReason.BAD_INTERPRETER
-        case errno.E2BIG | errno.ENAMETOOLONG:
-            return StartupReason.BAD_ARGUMENT
-        case errno.EAGAIN | errno.ENOMEM | errno.EMFILE | errno.ENFILE | errno.ENOSPC:
-            return StartupReason.NO_RESOURCES
-    return StartupReason.FAILED

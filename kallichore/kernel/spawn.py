@@ -1,0 +1,45 @@
+"""Starting a kernel's process by its plan, and why it did not start, in the API's words."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from kallichore.errors import StartupError, StartupReason
+from kallichore.kernel.launch_plan import LaunchPlan
+from kallichore.kernel.process import KernelProcess, open_kernel_process
+
+
+async def spawn(plan: LaunchPlan) -> KernelProcess:
+    """Start a kernel's process. Cancelling leaves none behind.
+
+    Raises:
+        StartupError: ``KS-5``, there is no process.
+    """
+    try:
+        return await open_kernel_process(plan.argv, plan.environment, plan.working_directory)
+    except OSError as error:
+        text = f"Could not start {plan.argv[0]}: {error.strerror or error}"
+        raise StartupError("KS-5", text, exit_code=error.errno, reason=_reason(plan.argv[0], error)) from error
+    except ValueError as error:
+        # A zero byte in an argument or a value, or a variable's name that is empty or has an "=" in it.
+        text = f"Could not start {plan.argv[0]}: {error}"
+        raise StartupError("KS-5", text, reason=StartupReason.BAD_ARGUMENT) from error
+
+
+def _reason(program: str, error: OSError) -> StartupReason:
+    match error.errno:
+        case errno.ENOENT if Path(program).exists():
+            # It is there, so what it names in its first line is not.
+            return StartupReason.BAD_INTERPRETER
+        case errno.ENOENT | errno.ENOTDIR:
+            return StartupReason.NOT_FOUND
+        case errno.EACCES | errno.EPERM | errno.EISDIR:
+            return StartupReason.NOT_EXECUTABLE
+        case errno.ENOEXEC:
+            return StartupReason.BAD_INTERPRETER
+        case errno.E2BIG | errno.ENAMETOOLONG:
+            return StartupReason.BAD_ARGUMENT
+        case errno.EAGAIN | errno.ENOMEM | errno.EMFILE | errno.ENFILE | errno.ENOSPC:
+            return StartupReason.NO_RESOURCES
+    return StartupReason.FAILED
