@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from kallichore.attach.frames import join_small, text_frames
+from kallichore.conversation.conversation import Conversation
+from kallichore.conversation.journal import Journal
+from kallichore.conversation.status import SessionStatus
 from kallichore.models.bodies import NewSession
 from kallichore.session.clients import Audience, Wish
-from kallichore.session.conversation import Conversation
 from kallichore.session.overflow_file import OverflowFile
-from kallichore.session.replay import Journal
-from kallichore.session.status import SessionStatus
 from kallichore.wire.client_messages import make
 from kallichore.wire.envelope import KernelMessage, KernelReader
 from kallichore.wire.frames import DELIMITER

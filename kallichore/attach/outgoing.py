@@ -14,8 +14,8 @@ import attrs
 
 from kallichore.attach.frames import TEXT, head, join_small, text_frame, text_frames
 from kallichore.attach.pings import Pings
+from kallichore.conversation.journal import Batch
 from kallichore.session.clients import ClientSlot
-from kallichore.session.replay import Batch
 from kallichore.wire.client_messages import kernel_message
 
 MOST_MARKS = 4096

@@ -13,7 +13,7 @@ from enum import StrEnum
 import attrs
 import trio
 
-from kallichore.session.replay import Batch, Journal
+from kallichore.conversation.journal import Batch, Journal
 
 BATCH_BYTES = 1 << 18
 """Bytes handed to a client at a time: enough that one send carries hundreds of small messages, little enough that a

@@ -24,6 +24,11 @@ from typing import Any
 import attrs
 import trio
 
+from kallichore.conversation.conversation import CLEARS_ALL, Conversation
+from kallichore.conversation.exit_report import LAST_WORDS, Circumstances, make_exit_report
+from kallichore.conversation.flood import PAUSE, FloodGauge
+from kallichore.conversation.heartbeat import HeartbeatMonitor
+from kallichore.conversation.status import StatusEvent
 from kallichore.errors import StartupError, StartupReason, innermost
 from kallichore.kernel.ending import Ending
 from kallichore.kernel.launch_plan import LaunchPlan
@@ -33,13 +38,8 @@ from kallichore.kernel.process import KernelProcess, require_descriptors
 from kallichore.kernel.spawn import spawn
 from kallichore.kernel.working_directory import read_working_directory
 from kallichore.models.bodies import ConnectionInfo
-from kallichore.session.conversation import CLEARS_ALL, Conversation
-from kallichore.session.exit_report import LAST_WORDS, Circumstances, make_exit_report
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
-from kallichore.session.flood import PAUSE, FloodGauge
-from kallichore.session.heartbeat import HeartbeatMonitor
 from kallichore.session.pending import Pending
-from kallichore.session.status import StatusEvent
 from kallichore.wire.channels import FROM_KERNEL, Channel
 from kallichore.wire.client_messages import ClientMessage, Sender, make, to_kernel
 from kallichore.wire.envelope import EnvelopeError, KernelMessage

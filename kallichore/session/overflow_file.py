@@ -35,7 +35,7 @@ class _Segment:
 
 @attrs.define
 class OverflowFile:
-    """A first-in, first-out queue of messages in nameless temporary files; see `kallichore.session.replay.Overflow`."""
+    """A first-in, first-out queue of messages in nameless temporary files: the journal's `Overflow`."""
 
     _segments: deque[_Segment] = attrs.field(factory=deque, init=False)
     _start: int = attrs.field(default=0, init=False)

@@ -19,6 +19,9 @@ from typing import Any
 import attrs
 import trio
 
+from kallichore.conversation.conversation import Conversation
+from kallichore.conversation.journal import Journal
+from kallichore.conversation.status import SessionStatus, StatusEvent
 from kallichore.errors import (
     AdoptionError,
     ConfigurationError,
@@ -44,7 +47,6 @@ from kallichore.models.bodies import (
     VarAction,
 )
 from kallichore.session.clients import Audience, ClientSlot, Wish
-from kallichore.session.conversation import Conversation
 from kallichore.session.executions import Execution, open_execution
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.life import KernelLife
@@ -52,8 +54,6 @@ from kallichore.session.line_log import LineLog
 from kallichore.session.meeting import Meet, MeetingPlace
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.pending import Pending
-from kallichore.session.replay import Journal
-from kallichore.session.status import SessionStatus, StatusEvent
 from kallichore.wire.channels import TO_KERNEL
 from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, kernel_message, make, parse
 from kallichore.wire.signing import Signer

@@ -6,9 +6,9 @@ from hypothesis import given, strategies as st
 
 from kallichore.attach.frames import PING, TEXT
 from kallichore.attach.outgoing import Outgoing
+from kallichore.conversation.journal import Journal
 from kallichore.session.clients import Audience, Wish
 from kallichore.session.overflow_file import OverflowFile
-from kallichore.session.replay import Journal
 from returning_client import whole_frames
 
 sizes = st.lists(st.integers(1, 300) | st.sampled_from([65535, 65536, 1 << 18, 300_000]), min_size=1, max_size=40)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from kallichore.conversation.journal import Journal
 from kallichore.session.clients import Attendance, Audience, ClientSlot, Wish
 from kallichore.session.overflow_file import OverflowFile
-from kallichore.session.replay import Journal
 
 
 def make_audience(messages: int) -> Audience:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from kallichore.conversation.history import LARGE, MOST_BYTES, MOST_ENTRIES, Clipping, History
 from kallichore.models.bodies import ExecutionError
-from kallichore.session.history import LARGE, MOST_BYTES, MOST_ENTRIES, Clipping, History
 from kallichore.wire.client_messages import ClientMessage
 from kallichore.wire.envelope import KernelMessage, KernelReader
 from kallichore.wire.frames import MessageParts, join

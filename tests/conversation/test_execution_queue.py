@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kallichore.session.execution_queue import ExecutionQueue
+from kallichore.conversation.execution_queue import ExecutionQueue
 
 
 @pytest.fixture

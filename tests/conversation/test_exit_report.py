@@ -12,9 +12,9 @@ import trio
 
 from kallichore.client.api_client import ApiError
 from kallichore.client.channel_client import make_execute_request
+from kallichore.conversation.exit_report import Circumstances, make_exit_report, running_request
 from kallichore.kernel.ending import Ending
 from kallichore.models.bodies import ExitCause, KernelExit
-from kallichore.session.exit_report import Circumstances, make_exit_report, running_request
 from kernels import REAL_TIME, ask_until, body, is_kernel, is_type, open_client, open_started, receive_until
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kallichore.conversation.journal import Batch, Journal, Overflow
 from kallichore.session.overflow_file import OverflowFile
-from kallichore.session.replay import Batch, Journal, Overflow
 
 PLENTY = 1 << 20
 

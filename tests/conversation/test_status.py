@@ -6,8 +6,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kallichore.conversation.status import IllegalTransitionError, SessionStatus, StatusChange, StatusEvent
 from kallichore.models.bodies import Status
-from kallichore.session.status import IllegalTransitionError, SessionStatus, StatusChange, StatusEvent
 
 CREATED = 100.0
 

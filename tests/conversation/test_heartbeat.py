@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kallichore.session.heartbeat import TOO_LATE, HeartbeatMonitor
+from kallichore.conversation.heartbeat import TOO_LATE, HeartbeatMonitor
 
 LIMIT = 5.0
 PAUSE = 2.0

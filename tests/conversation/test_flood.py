@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kallichore.session.flood import FLOOD_RATE, WINDOW, FloodGauge
+from kallichore.conversation.flood import FLOOD_RATE, WINDOW, FloodGauge
 
 
 def gauge_of(*counts: tuple[int, float]) -> FloodGauge:

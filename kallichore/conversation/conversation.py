@@ -13,13 +13,13 @@ from typing import Any
 import attrs
 import msgspec
 
+from kallichore.conversation.execution_queue import ExecutionQueue
+from kallichore.conversation.exit_report import running_request
+from kallichore.conversation.history import History
+from kallichore.conversation.journal import Journal
+from kallichore.conversation.status import SessionStatus, StatusEvent
 from kallichore.errors import ExecutionCancelledError, KallichoreError, KernelDiedError
 from kallichore.models.bodies import KernelExit, NewSession, ResourceUsage, RunningRequest, Status
-from kallichore.session.execution_queue import ExecutionQueue
-from kallichore.session.exit_report import running_request
-from kallichore.session.history import History
-from kallichore.session.replay import Journal
-from kallichore.session.status import SessionStatus, StatusEvent
 from kallichore.wire.client_messages import ClientMessage, kernel_message
 from kallichore.wire.envelope import KernelMessage
 
