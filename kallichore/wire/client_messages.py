@@ -11,7 +11,8 @@ from typing import Any, Literal
 import msgspec
 from pybase64 import b64decode, b64encode
 
-from kallichore.wire.envelope import UNREADABLE, decode, encode
+from kallichore.wire.deep_json import DeepJsonError, members_of
+from kallichore.wire.envelope import UNREADABLE, EnvelopeError, decode, encode
 from kallichore.wire.frames import MessageParts
 
 
@@ -23,13 +24,18 @@ class _Execution(msgspec.Struct):
     code: str
 
 
-class _Envelope(msgspec.Struct):
+class _Shallow(msgspec.Struct):
+    """An envelope without what travels as bytes."""
+
     header: dict[str, Any]
     channel: Literal["shell", "control", "stdin", "iopub", "heartbeat", "registration"]
-    content: msgspec.Raw
-    metadata: msgspec.Raw
     buffers: list[str]
     parent_header: dict[str, Any] | None = None
+
+
+class _Envelope(_Shallow, kw_only=True):
+    content: msgspec.Raw
+    metadata: msgspec.Raw
 
 
 class ClientMessage(msgspec.Struct, frozen=True):
@@ -50,8 +56,8 @@ class ClientMessage(msgspec.Struct, frozen=True):
             "header": self.header,
             "parent_header": self.parent_header,
             "channel": self.channel,
-            "content": decode(self.content),
-            "metadata": decode(self.metadata),
+            "content": _shown(self.content),
+            "metadata": _shown(self.metadata),
             "buffers": [b64encode(buffer).decode() for buffer in self.buffers],
         }
 
@@ -67,7 +73,16 @@ class ClientMessage(msgspec.Struct, frozen=True):
         return True
 
 
+def _shown(document: bytes) -> Any:
+    """Return what a document says, or that it is too deep to be shown."""
+    try:
+        return decode(document)
+    except EnvelopeError:
+        return f"[{len(document)} bytes, nested too deep to be shown]"
+
+
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_rest = msgspec.json.Decoder(_Shallow).decode
 
 
 def _check_ids(header: dict[str, Any], where: str) -> tuple[str, str]:
@@ -83,10 +98,7 @@ def parse(text: str | bytes) -> ClientMessage:
     Raises:
         ClientMessageError: It is not a Jupyter message; nothing is to be sent for it.
     """
-    try:
-        envelope = _decode_envelope(text)
-    except UNREADABLE as error:
-        raise ClientMessageError(str(error)) from error
+    envelope = _read_envelope(text)
     msg_id, msg_type = _check_ids(envelope.header, "header")
     parent = envelope.parent_header or None
     if parent is not None:
@@ -101,6 +113,28 @@ def parse(text: str | bytes) -> ClientMessage:
         bytes(envelope.metadata),
         _decode_buffers(envelope.buffers),
     )
+
+
+def _read_envelope(text: str | bytes) -> _Envelope:
+    try:
+        return _decode_envelope(text)
+    except RecursionError:
+        return _read_deep_envelope(text.encode("utf-8", "replace") if isinstance(text, str) else text)
+    except UNREADABLE as error:
+        raise ClientMessageError(str(error)) from error
+
+
+def _read_deep_envelope(text: bytes) -> _Envelope:
+    """Read an envelope whose content or metadata are nested deeper than readers go; they travel as bytes anyway."""
+    try:
+        members = members_of(text)
+        opaque = {name: msgspec.Raw(members.pop(b'"%s"' % name.encode())) for name in ("content", "metadata")}
+        rest = _decode_rest(b"{%s}" % b",".join(name + b":" + value for name, value in members.items()))
+    except KeyError as error:
+        raise ClientMessageError(f"Object missing required field {error}") from error
+    except (DeepJsonError, *UNREADABLE) as error:
+        raise ClientMessageError(str(error)) from error
+    return _Envelope(rest.header, rest.channel, rest.buffers, rest.parent_header, **opaque)
 
 
 def _decode_buffers(buffers: list[str]) -> tuple[bytes, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from pybase64 import b64encode
 
+from kallichore.wire.deep_json import DeepJsonError, members_of
 from kallichore.wire.frames import AFTER_DELIMITER, WRONG_SIGNATURE, Frames, FramesError, locate
 from kallichore.wire.signing import Signer
 
@@ -32,6 +33,9 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
     msg_id: str
     msg_type: str
+    """Empty where a parent header has none: some kernels give back the id alone."""
+    subshell_id: Any = None
+    """Of a request to a subshell (JEP 91), or of what follows it."""
 
 
 class Excerpt(msgspec.Struct, frozen=True, gc=False):
@@ -99,21 +103,67 @@ def _strict(document: bytes) -> bytes:
             _decode_any(document)
         if not document.isascii():
             document.decode()
+    except RecursionError:
+        return _passed(document)
     except UNREADABLE:
         return _repaired(document)
     return document
 
 
+def _passed(document: bytes) -> bytes:
+    """Return a document that is too deep to be read, as it is, if it is JSON."""
+    try:
+        members_of(document)
+    except DeepJsonError as error:
+        raise EnvelopeError(str(error)) from error
+    return document
+
+
 def decode_header(document: bytes) -> Header:
-    """Read a header.
+    """Read a header, as leniently as jupyter_client does: a ``msg_id`` may be a number.
 
     Raises:
-        EnvelopeError: It is no JSON object with the strings ``msg_id`` and ``msg_type``.
+        EnvelopeError: It is no JSON object with ``msg_id`` and ``msg_type``.
     """
     try:
         return _decode_header(document)
-    except UNREADABLE as error:
-        raise EnvelopeError(f"bad header: {error}") from error
+    except UNREADABLE:
+        members = _read_object(document)
+    missing = [name for name in ("msg_id", "msg_type") if name not in members]
+    if missing:
+        raise EnvelopeError(f"the header has no {' and no '.join(missing)}")
+    return _to_header(members)
+
+
+def decode_parent(document: bytes) -> Header | None:
+    """Read a parent header; None where it does not say whose message is answered.
+
+    Raises:
+        EnvelopeError: It is not JSON.
+    """
+    try:
+        return _decode_header(document)
+    except UNREADABLE:
+        members = _read_object(document, strict=False)
+    return None if members.get("msg_id") is None else _to_header(members)
+
+
+def _read_object(document: bytes, *, strict: bool = True) -> dict[str, Any]:
+    value = decode(document)
+    if isinstance(value, dict):
+        return value
+    if strict:
+        raise EnvelopeError("the header is no JSON object")
+    return {}
+
+
+def _to_header(members: dict[str, Any]) -> Header:
+    msg_id, msg_type = members["msg_id"], members.get("msg_type")
+    return Header(
+        msg_id if isinstance(msg_id, str) else json.dumps(msg_id),
+        msg_type if isinstance(msg_type, str) else "",
+        members.get("subshell_id"),
+    )
 
 
 def _encode_buffers(buffers: Sequence[bytes]) -> list[bytes]:
@@ -156,7 +206,7 @@ class KernelReader:
 
         Raises:
             FramesError: These frames are not a message, or not one that was signed with our key.
-            EnvelopeError: A part is not JSON, or a header lacks ``msg_id`` or ``msg_type``.
+            EnvelopeError: A part is not JSON, or the header lacks ``msg_id`` or ``msg_type``.
         """
         start = locate(frames)
         end = start + AFTER_DELIMITER
@@ -184,7 +234,8 @@ class KernelReader:
         raw_header, raw_parent, metadata, content, *buffers = parts
         header = decode_header(raw_header)
         content = _strict(content)
-        between = self._join_parent(b"null" if self._parent is None else _strict(raw_parent))
+        absent = len(raw_parent) <= _LONGEST_ABSENT_PARENT
+        between = self._join_parent(b"null" if absent else _strict(raw_parent))
         rest = _end(_strict(metadata), buffers)
         payload = b"".join((_BEGINNING, _strict(raw_header), between, content, *rest))
         try:
@@ -198,7 +249,7 @@ class KernelReader:
         if len(raw_parent) <= _LONGEST_ABSENT_PARENT:
             self._parent, document = None, b"null"
         else:
-            self._parent, document = decode_header(raw_parent), raw_parent
+            self._parent, document = decode_parent(raw_parent), raw_parent
         self._between = self._join_parent(document)
         self._raw_parent = raw_parent
 

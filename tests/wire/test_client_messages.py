@@ -92,6 +92,26 @@ def test_header_gets_the_sessions_fields_and_keeps_unknown_ones() -> None:
     assert json.loads(parts.parent_header) == {**parent, **STAMP}
 
 
+DEEP = "[" * 5000 + "]" * 5000
+
+
+@pytest.mark.parametrize("member", ["content", "metadata"])
+def test_content_that_is_too_deep_to_be_read_goes_to_the_kernel_as_it_is(member: str) -> None:
+    """What is not looked at need not be read."""
+    message = parse(text_of().replace(f'"{member}":', f'"{member}":{DEEP},"other":', 1))
+
+    assert (getattr(message, member), message.as_body()[member]) == (
+        DEEP.encode(),
+        "[10000 bytes, nested too deep to be shown]",
+    )
+
+
+def test_envelope_that_is_too_deep_and_lacks_something_is_refused_by_name() -> None:
+    """The depth of one member is no excuse for another that is missing."""
+    with pytest.raises(ClientMessageError, match="metadata"):
+        parse(text_of(DEEP).replace('"metadata"', '"other"'))
+
+
 @pytest.mark.parametrize("members", [{"parent_header": None}, {"parent_header": {}}, {}])
 def test_absent_parent_header_goes_out_as_the_empty_object(members: dict[str, Any]) -> None:
     """The messaging specification has an empty object where there is no parent."""
