@@ -21,6 +21,7 @@ from kallichore.attach.frames import join_small, text_frames
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.journal import Journal
 from kallichore.conversation.status import SessionStatus
+from kallichore.conversation.voice import Voice
 from kallichore.models.bodies import NewSession
 from kallichore.session.clients import Audience, Wish
 from kallichore.session.overflow_file import OverflowFile
@@ -65,8 +66,9 @@ class PurePath:
         self.reader = KernelReader("iopub", signer)
         self.journal = Journal(16 << 20, 0, OverflowFile(), 4 << 20)
         request = NewSession(session_id="s", argv=("kernel",))
-        self.conversation = Conversation(request, self.journal, SessionStatus(created=0.0))
-        self.conversation.history.begin(make("execute_request", "request", {"code": "print()"}), 0)
+        voice = Voice(self.journal, lambda: None)
+        self.conversation = Conversation(request, voice, SessionStatus(created=0.0), lambda msg_type: {})
+        self.conversation.sent(make("execute_request", "request", {"code": "print()"}), 0)
         self.slot = Audience(self.journal).attach(Wish())
 
     def decode(self) -> list[list[bytes]]:
@@ -76,10 +78,10 @@ class PurePath:
     def hear(self, messages: Iterable[KernelMessage]) -> None:
         """From messages to the journal."""
         hear = self.conversation.hear
-        self.conversation.begin_batch(urgent=False)
+        self.conversation.begin_hearing(0.0, is_output=True)
         for message in messages:
             hear(message, 0.0, lambda: None)
-        self.conversation.end_batch()
+        self.conversation.voice.end_batch()
 
     def send(self) -> None:
         """From the journal to bytes for a socket."""

@@ -6,40 +6,76 @@ the journal of what clients are to be told, and leaves sockets, processes and wa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 import msgspec
 
+from kallichore.conversation.activity import EXECUTION, GRACE, Activity
 from kallichore.conversation.execution_queue import ExecutionQueue
 from kallichore.conversation.exit_report import running_request
 from kallichore.conversation.history import History
 from kallichore.conversation.journal import Journal
+from kallichore.conversation.requests import (
+    ABORTED,
+    Answer,
+    Requests,
+    WriteHeader,
+    answer_at_the_end,
+    failure,
+    reply_type,
+    stops_on_error,
+    write_answer,
+)
 from kallichore.conversation.status import SessionStatus, StatusEvent
+from kallichore.conversation.voice import Voice
 from kallichore.errors import ExecutionCancelledError, KallichoreError, KernelDiedError
 from kallichore.models.bodies import KernelExit, NewSession, ResourceUsage, RunningRequest, Status
 from kallichore.wire.client_messages import ClientMessage, kernel_message
-from kallichore.wire.envelope import KernelMessage
+from kallichore.wire.envelope import UNREADABLE, EnvelopeError, Header, KernelMessage, decode
 
-CLEARS_ALL = "shutdown_request"
-CLEARS_PENDING = "interrupt_request"
+CLEARS_PENDING = {"shutdown_request": "the kernel was asked to shut down", "interrupt_request": "it was interrupted"}
+"""Requests for which executions that wait are dropped, and why."""
+
+_FOR_CONTROL = frozenset(
+    {
+        *("shutdown_request", "interrupt_request", "debug_request", "usage_request"),
+        *("create_subshell_request", "delete_subshell_request", "list_subshell_request"),
+    }
+)
+"""Requests that kernels take on control only (messaging spec, JEP 91), whoever sent them."""
 
 
 class _ExecutionState(msgspec.Struct):
     execution_state: str
 
 
+class _Outcome(msgspec.Struct):
+    status: str = ""
+
+
 _read_execution_state = msgspec.json.Decoder(_ExecutionState).decode
+_read_outcome = msgspec.json.Decoder(_Outcome).decode
 
-_OF_INTEREST = frozenset({"status", "execute_reply", "input_request", "kernel_info_reply"})
-"""Types of messages that change something here; the others only pass through."""
 
-_STATUS_EVENTS = {"busy": StatusEvent.KERNEL_BUSY, "idle": StatusEvent.KERNEL_IDLE}
+@attrs.frozen
+class ProcessOutput:
+    """A line that the kernel's process, or a child of it, printed past the kernel's messages."""
 
-Listener = Callable[[KernelMessage | KallichoreError], None]
-"""Is given messages, and where no more will come the reason."""
+    stream: str
+    text: str
+
+
+@attrs.frozen
+class ExecutionOver:
+    """The kernel is done with an execution, as its idle says, or as is concluded where none comes."""
+
+
+Heard = KernelMessage | ProcessOutput | ExecutionOver | KallichoreError
+
+Listener = Callable[[Heard], None]
+"""Is given what the kernel says about one execution, and where no more will come the reason."""
 
 
 def _ignore(*_: object) -> None:
@@ -58,20 +94,24 @@ class OpenInput:
 
 @attrs.define(eq=False)
 class Conversation:
-    """The state of what was said, owned by one session.
+    """The state of what was said, owned by one session. Times are seconds of the caller's clock.
 
     Args:
         request: What the session was created with.
-        journal: What clients are to be told, numbered.
+        voice: Tells clients.
         status: The session's status.
-        on_growth: Called after the journal grew, to wake who reads it.
+        write_header: Makes the header of a message of this type, for answers in the kernel's place.
+        on_rest: Called when the kernel has become idle or is gone.
     """
 
     request: NewSession
-    journal: Journal
+    voice: Voice
     status: SessionStatus
-    on_growth: Callable[[], None] = _ignore
+    write_header: WriteHeader
+    on_rest: Callable[[], None] = _ignore
     queue: ExecutionQueue[ClientMessage] = attrs.field(factory=ExecutionQueue)
+    activity: Activity = attrs.field(factory=Activity)
+    requests: Requests = attrs.field(factory=Requests)
     history: History = attrs.field(factory=History)
     working_directory: str = ""
     input_prompt: str = ""
@@ -88,74 +128,97 @@ class Conversation:
     held: list[ClientMessage] = attrs.field(factory=list)
     """What clients sent during a restart, for the kernel to come."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
-    """Who in this process wants the messages with a certain parent."""
+    """Who in this process wants to hear about an execution, by its ``msg_id``."""
     open_input: OpenInput | None = attrs.field(default=None, init=False)
     """The question of the kernel that nobody has answered yet."""
+    is_introduced: bool = attrs.field(default=False, init=False)
+    """Whether the kernel has said who it is."""
+    _latest: str | None = attrs.field(default=None, init=False)
+    """The execution that the kernel had last."""
+    _late: dict[str, float] = attrs.field(factory=dict, init=False)
+    """Executions that were replied to and whose idle is missing, and when that was last looked at."""
+    _published: float = attrs.field(default=float("-inf"), init=False)
+    """When the kernel last said something on iopub."""
     _silent_requests: set[str] = attrs.field(factory=set, init=False)
-    _batch: list[bytes] | None = attrs.field(default=None, init=False)
-    """What a batch of the kernel's messages has brought for the journal so far, while one is taken in."""
-    _is_urgent: bool = attrs.field(default=False, init=False)
+    _batch: list[bytes] = attrs.field(factory=list, init=False)
+    """What the batch that is taken in has brought for the journal so far."""
 
     def __attrs_post_init__(self) -> None:
         self.working_directory = self.request.working_directory
         self.input_prompt = self.request.input_prompt
         self.continuation_prompt = self.request.continuation_prompt
 
-    # What the session says to its clients
+    # What it knows
 
-    def say(self, member: str, value: Any) -> None:
-        """Put a ``kind: kernel`` message into the journal."""
-        payload = kernel_message(member, value)
-        if self._batch is not None:
-            self._batch.append(payload)
-        else:
-            self.journal.extend((payload,))
-            self.on_growth()
+    @property
+    def journal(self) -> Journal:
+        """What clients are to be told, numbered."""
+        return self.voice.journal
 
-    def begin_batch(self, *, urgent: bool) -> None:
-        """Collect what is for the journal until `end_batch`: clients get what came together in one piece.
+    @property
+    def busy_since(self) -> float | None:
+        """Since when anything runs, by the kernel's word or because it was sent an execution; None if nothing does."""
+        if self.status.current in (Status.STARTING, Status.UNINITIALIZED):
+            return None
+        times = [since for since in (self.activity.since, self.queue.active_since) if since is not None]
+        return min(times, default=None)
 
-        What is urgent, replies and questions, may reach a client that is behind before the output that it waits for.
-        """
-        self._batch, self._is_urgent = [], urgent
+    @property
+    def look_at(self) -> float | None:
+        """When to call `look_again`, as something is over that the kernel did not say the end of; None for never."""
+        late = min(self._late.values()) + GRACE if self._late else None
+        return min(
+            (time for time in (self.queue.look_at, self.activity.look_at, late) if time is not None), default=None
+        )
 
-    def end_batch(self) -> None:
-        """Put into the journal what a batch brought, and let clients know."""
-        batch, self._batch = self._batch, None
-        if batch:
-            self.journal.extend(batch, urgent=self._is_urgent)
-            self.on_growth()
+    def running(self, now: float) -> RunningRequest | None:
+        """Return what the kernel is executing."""
+        message, since = self.queue.active, self.queue.active_since
+        if message is None or since is None:
+            return None
+        return running_request(message.msg_id, self.history.code_of(message.msg_id), now - since)
 
     def state(self) -> bytes:
         """Return what a client that comes back must know at once, whatever it is still to be told of the past."""
         active = self.queue.active
-        question = None if self.open_input is None else json.loads(self.open_input.payload)
         value = {
             "status": self.status.current.value,
             "active_request": None if active is None else active.as_body(),
-            "input_request": question,
+            "input_request": None if self.open_input is None else _read(self.open_input.payload),
             "seq": self.journal.end,
         }
         return kernel_message("sessionState", value)
 
+    # What the session says to its clients
+
+    def say(self, member: str, value: Any) -> None:
+        """Put a ``kind: kernel`` message into the journal."""
+        self.voice.say(member, value)
+
     def say_output(self, stream: str, line: str) -> None:
-        """Tell clients, and the session's log, a line that the kernel's process printed."""
+        """Tell clients, and the session's log, a line about the kernel."""
         self.say("output", [stream, line])
         self.log_output(stream, line)
 
+    def hear_output(self, stream: str, line: str) -> None:
+        """Take in a line that the kernel's process printed; it belongs to what the kernel executes, or did last."""
+        self.say_output(stream, line)
+        if self._latest in self.listeners:
+            self.listeners[self._latest](ProcessOutput(stream, line))
+
     def change_status(self, event: StatusEvent, reason: str | None, now: float) -> None:
-        """Apply a status event and tell clients if it changed anything; leaving for ``exited`` clears the queue."""
-        change = self.status.apply(event, reason, now)
-        if change is None:
+        """Apply a status event and tell clients if it changed anything; at ``exited`` all that is open is answered."""
+        if event is StatusEvent.EXITED:
+            if self.status.current is Status.OFFLINE:
+                # A client that stopped sending goes on only at a living status, and not at the one that follows.
+                alive = StatusEvent.KERNEL_IDLE if self.activity.since is None else StatusEvent.KERNEL_BUSY
+                self.change_status(alive, "the kernel is ending", now)
+            self._answer_for_a_kernel_that_is_gone(reason)
+        if self.status.apply(event, reason, now) is None:
             return
-        if self.status.current is Status.EXITED:
-            self.queue.clear()
-            self.open_input = None
-            self.memory_warning = None
-            error = KernelDiedError(f"The kernel ended during the execution: {reason or 'it exited'}")
-            for msg_id in self.listeners.keys() - {message.msg_id for message in self.held}:
-                self.listeners[msg_id](error)
         self.say("status", {"status": self.status.current.value, "reason": reason})
+        if self.status.idle_since is not None:
+            self.on_rest()
 
     def move_to(self, directory: str | None) -> None:
         """Note the kernel's current directory, and tell clients if it is another than before."""
@@ -163,98 +226,225 @@ class Conversation:
             self.working_directory = directory
             self.say("workingDirChanged", directory)
 
-    def running(self, now: float) -> RunningRequest | None:
-        """Return what the kernel is executing."""
-        message = self.queue.active
-        if message is None:
-            return None
-        return running_request(message.msg_id, self.history.code_of(message.msg_id), self.status.busy_time(now))
+    # Answers in the kernel's place
+
+    def answer(self, request: ClientMessage, content: Answer) -> None:
+        """Answer a request that the kernel will not: a reply and an idle, unless it has its reply already."""
+        if self.requests.take(request):
+            self.voice.put(write_answer(request, content, self.write_header))
+
+    def refuse(self, request: ClientMessage, name: str, why: str) -> None:
+        """Answer a request that is not even taken, as there is no kernel for it."""
+        if reply_type(request) is not None:
+            self.requests.add(request)
+            self.answer(request, failure(name, why))
 
     def drop_pending(self, why: str) -> None:
-        """Forget the executions that wait, and the kernel's open question, since what asked it is interrupted.
+        """Abort the executions that wait."""
+        self.abort(self.queue.clear_pending(), why)
 
-        Clients have no message for that; who waits in this process is told.
-        """
-        self.open_input = None
-        for message in self.queue.clear_pending():
+    def withdraw(self, msg_id: str) -> bool:
+        """Take an execution that waits out of the queue; False if there is none with this id."""
+        message = self.queue.withdraw(msg_id)
+        if message is not None:
+            self.answer(message, ABORTED)
+        return message is not None
+
+    def take_held(self) -> list[ClientMessage]:
+        """Return what waits for the kernel to come; it is no longer kept."""
+        held, self.held = self.held, []
+        return held
+
+    def abort(self, messages: Iterable[ClientMessage], why: str) -> None:
+        """Answer requests that no kernel was sent, and tell who listens."""
+        for message in messages:
+            self.answer(message, ABORTED)
             if listener := self.listeners.get(message.msg_id):
                 listener(ExecutionCancelledError(f"The execution was taken out of the queue: {why}"))
+
+    def _answer_for_a_kernel_that_is_gone(self, reason: str | None) -> None:
+        why = f"The kernel ended during the execution: {reason or 'it exited'}"
+        held = {message.msg_id for message in self.held}
+        for message in self.requests:
+            if message.msg_id not in held:
+                has_begun = message is self.queue.active or message.msg_id in self.activity
+                self.answer(message, answer_at_the_end(message, has_begun, why))
+        self.queue.clear()
+        self.activity.clear()
+        self.open_input = self.memory_warning = None
+        for msg_id in self.listeners.keys() - held:
+            self.listeners[msg_id](KernelDiedError(why))
 
     # What the kernel says
 
     def begin_life(self) -> None:
         """Forget what was true of the kernel before."""
         self._silent_requests.clear()
+        self._late.clear()
+        self.activity.clear()
         self.open_input = None
+        self.is_introduced = False
 
     def expect_kernel_info(self, msg_id: str) -> None:
         """Take the answers to this request of the server's own as its own: clients do not see them."""
         self._silent_requests.add(msg_id)
 
+    def begin_hearing(self, now: float, *, is_output: bool) -> None:
+        """Begin to take in a batch of the kernel's messages: output of iopub, or replies and questions."""
+        self._batch = self.voice.begin_batch(urgent=not is_output)
+        if is_output:
+            self._published = now
+
     def hear(
         self, message: KernelMessage, now: float, read_directory: Callable[[], str | None]
     ) -> ClientMessage | KernelMessage | None:
-        """Take in one message of a batch (see `begin_batch`), for the clients as well.
+        """Take in one message, between `begin_hearing` and the end of `voice`'s batch; it is for the clients as well.
 
         Args:
             message: The message.
-            now: The time, for the status.
+            now: The time.
             read_directory: Reads the kernel's current directory; called where an execution may have changed it.
 
         Returns:
             The execution to be sent to the kernel next, if this message released one; or the message itself if it is
             the reply to the server's own kernel info request; else None.
         """
-        assert self._batch is not None
-        msg_type = message.header.msg_type
         parent = message.parent
-        parent_id = None if parent is None else parent.msg_id
+        # What does not say what it answers belongs to what the kernel executes.
+        parent_id = self.queue.active_id if parent is None else parent.msg_id
         released: ClientMessage | None = None
-        if msg_type in _OF_INTEREST:
-            if parent_id in self._silent_requests:
-                if msg_type == "kernel_info_reply":
-                    return message
-                if msg_type == "status":
-                    return None
-            if msg_type == "status":
-                released = self._hear_status(message, None if parent is None else parent.msg_type, now, read_directory)
-            elif msg_type == "execute_reply":
-                self.queue.on_reply(parent_id)
-                if self.open_input is not None and self.open_input.parent_id == parent_id:
-                    self.open_input = None
-            elif msg_type == "input_request":
-                self.open_input = OpenInput(message.payload, parent_id, self.journal.end + len(self._batch))
+        is_status = message.header.msg_type == "status"
+        if (is_status or message.channel != "iopub") and self._is_for_the_server(message, parent_id):
+            return message if message.header.msg_type == "kernel_info_reply" else None
+        if is_status:
+            released = self._hear_status(message, now, read_directory)
         self._batch.append(message.payload)
         self.history.hear(message)
         if self.listeners and parent_id in self.listeners:
             self.listeners[parent_id](message)
+        if message.channel != "iopub":
+            self._hear_answer(message, parent_id, now)
         return released
 
+    def _is_for_the_server(self, message: KernelMessage, parent_id: str | None) -> bool:
+        """Whether a message is about the server's own kernel info request.
+
+        While a kernel has not said who it is, nobody else has asked it, and its answer may have any parent.
+        """
+        if message.header.msg_type == "kernel_info_reply" and not self.is_introduced:
+            return True
+        return parent_id in self._silent_requests
+
     def _hear_status(
-        self, message: KernelMessage, reason: str | None, now: float, read_directory: Callable[[], str | None]
+        self, message: KernelMessage, now: float, read_directory: Callable[[], str | None]
     ) -> ClientMessage | None:
         try:
             state = _read_execution_state(message.content).execution_state
         except msgspec.DecodeError:
             return None
-        event = _STATUS_EVENTS.get(state)
-        if event is None:
+        if state not in ("busy", "idle"):
             return None
-        self.change_status(event, reason, now)
-        if event is not StatusEvent.KERNEL_IDLE:
+        parent, active_id = message.parent, self.queue.active_id
+        if parent is not None and self._is_beside(parent):
+            if state == "idle":
+                self.requests.ended(parent.msg_id)
+            if self.status.current is Status.OFFLINE:
+                self._follow(parent.msg_type, now)
             return None
-        if reason == "execute_request":
+        reason = None if parent is None else self._type_of(parent)
+        if state == "busy":
+            if parent is None:
+                self.activity.begin_nameless(active_id, now)
+            else:
+                self.activity.begin(parent.msg_id, reason or "", now)
+            self._follow(reason, now)
+            return None
+        if parent is None:
+            over = active_id if self.activity.end_nameless(active_id, now) else None
+        else:
+            self.activity.end(parent.msg_id, now)
+            over = parent.msg_id
+        self._follow(reason, now)
+        if over is None:
+            return None
+        if reason == EXECUTION or over == active_id:
             self.move_to(read_directory())
-        following = self.queue.on_idle(None if message.parent is None else message.parent.msg_id)
-        return None if following is None else following[1]
+        self._tell_over(over)
+        return self.queue.on_idle(over, now)
+
+    def _is_beside(self, parent: Header) -> bool:
+        """Whether the kernel serves this beside its main shell, whoever asked for it."""
+        return (
+            parent.subshell_id is not None or parent.msg_type in _FOR_CONTROL or self.requests.is_beside(parent.msg_id)
+        )
+
+    def _type_of(self, parent: Header) -> str | None:
+        """Return the type of a request; what a kernel leaves out is known of the execution that it has."""
+        return parent.msg_type or (EXECUTION if parent.msg_id == self.queue.active_id else None)
+
+    def _follow(self, reason: str | None, now: float) -> None:
+        """Have the status say whether the kernel is at work."""
+        event = StatusEvent.KERNEL_IDLE if self.activity.since is None else StatusEvent.KERNEL_BUSY
+        self.change_status(event, reason, now)
+
+    def _tell_over(self, msg_id: str) -> None:
+        self._late.pop(msg_id, None)
+        if listener := self.listeners.get(msg_id):
+            listener(ExecutionOver())
+
+    def _hear_answer(self, message: KernelMessage, parent_id: str | None, now: float) -> None:
+        """Take in what came on another channel than iopub: replies and questions."""
+        msg_type = message.header.msg_type
+        if msg_type == "input_request":
+            self.open_input = OpenInput(message.payload, parent_id, self.voice.next_number - 1)
+        elif parent_id is None or not msg_type.endswith("_reply"):
+            return
+        elif msg_type != "execute_reply":
+            if message.parent is not None:
+                self.requests.replied(parent_id)
+                self.activity.reply(parent_id, now)
+        else:
+            self.requests.replied(parent_id)
+            self.activity.reply(parent_id, now)
+            if self.open_input is not None and self.open_input.parent_id == parent_id:
+                self.open_input = None
+            if self.queue.on_reply(parent_id, now) and self._has_failed(message):
+                self.drop_pending("an execution before it failed")
+
+    def _has_failed(self, reply: KernelMessage) -> bool:
+        """Whether the reply to the active execution says that what waits behind it is not to run."""
+        try:
+            outcome = _read_outcome(reply.content)
+        except UNREADABLE:
+            return False
+        return outcome.status == "error" and self.queue.active is not None and stops_on_error(self.queue.active)
+
+    def look_again(self, now: float) -> ClientMessage | None:
+        """Conclude that what was replied to a while ago is over; return the execution that is to be sent next, if any.
+
+        The next execution does not wait any longer. Whoever listens does, and so does the status, as long as the kernel
+        still publishes something: then it is only behind, and its idle comes.
+        """
+        active_id, due = self.queue.active_id, self.queue.look_at
+        released = None
+        if active_id is not None and due is not None and now >= due:
+            self._late[active_id] = now
+            released = self.queue.expire(now)
+        if now < self._published + GRACE:
+            self.activity.postpone(now)
+            self._late = dict.fromkeys(self._late, now)
+            return released
+        for msg_id in list(self._late):
+            self._tell_over(msg_id)
+        if self.activity.expire(now):
+            self._follow(None, now)
+        return released
 
     def learn_kernel_info(self, message: KernelMessage) -> dict[str, Any]:
         """Keep a ``kernel_info_reply`` and its prompts, and return its content as an object."""
-        try:
-            info = json.loads(message.content)
-        except (ValueError, RecursionError):
-            # Too deep for us. It is the kernel's description of itself, and no reason not to work with it.
-            info = None
+        # Where it is too deep for us: it is the kernel's description of itself, and no reason not to work with it.
+        info = _read(message.content)
+        self.is_introduced = True
         self.kernel_info = info if isinstance(info, dict) else {}
         language = self.kernel_info.get("language_info")
         positron = language.get("positron") if isinstance(language, dict) else None
@@ -267,16 +457,34 @@ class Conversation:
 
     # What clients say
 
-    def tell(self, message: ClientMessage) -> ClientMessage | None:
+    def tell(self, message: ClientMessage, now: float) -> ClientMessage | None:
         """Decide on a client's message: return it if it is to be sent now, or None if it waits in the queue."""
-        if message.msg_type == CLEARS_ALL:
-            self.drop_pending("the kernel was asked to shut down")
-            self.queue.clear()
-        elif message.msg_type == CLEARS_PENDING:
-            self.drop_pending("the session was interrupted")
-        elif message.msg_type == "input_reply":
+        self.requests.add(message)
+        if message.msg_type == "input_reply":
             self.open_input = None
-        elif message.is_execution and not self.queue.submit(message.msg_id, message):
+        elif message.is_execution and not self.queue.submit(message.msg_id, message, now):
             self.say("executionQueued", message.msg_id)
             return None
+        else:
+            self.clear_for(message.msg_type)
         return message
+
+    def clear_for(self, msg_type: str) -> None:
+        """Drop what a request of this type ends: the executions that wait, and the kernel's open question."""
+        if why := CLEARS_PENDING.get(msg_type):
+            self.open_input = None
+            self.drop_pending(why)
+
+    def sent(self, message: ClientMessage, timestamp: int) -> None:
+        """Note that a message went to the kernel, at so many milliseconds since the epoch."""
+        if message.is_execution:
+            self._latest = message.msg_id
+        self.history.begin(message, timestamp)
+
+
+def _read(document: bytes) -> Any:
+    """Return what a document says; None for one that is too deep to be read."""
+    try:
+        return decode(document)
+    except EnvelopeError:
+        return None

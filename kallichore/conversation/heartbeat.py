@@ -5,6 +5,9 @@ next. So a healthy kernel is asked every two seconds or so, a silent one every s
 
 A machine that slept wakes up with every deadline long past, and the kernel, which slept as well, had no chance. So a
 deadline that is looked at much too late does not count; it is set anew.
+
+A kernel with one thread answers no heartbeat while code runs, and is as well as can be. So silence counts only from
+when the kernel is at rest, unless its process is stopped. One whose heartbeat was never answered has none.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ class HeartbeatMonitor:
     pause: float
     is_silent: bool = attrs.field(default=False, init=False)
     """Whether the kernel counts as silent now."""
+    was_answered: bool = attrs.field(default=False, init=False)
+    """Whether the kernel ever answered."""
     _next_at: float = attrs.field(default=float("-inf"), init=False)
     _deadline: float | None = attrs.field(default=None, init=False)
 
@@ -39,25 +44,41 @@ class HeartbeatMonitor:
         """Note that a heartbeat was sent."""
         self._deadline = now + self.limit
 
-    def answered(self, now: float) -> bool:
-        """Note an answer; True if it ends a silence."""
-        if self._deadline is not None:
-            self._deadline = None
-            self._next_at = now + self.pause
-        was_silent, self.is_silent = self.is_silent, False
-        return was_silent
+    def answered(self, now: float) -> None:
+        """Note an answer, which ends any silence."""
+        self.was_answered = True
+        self._end_beat(now)
+        self.is_silent = False
 
-    def expired(self, now: float) -> bool:
-        """Look at the deadline; True if a silence begins with it. A heartbeat that is over is followed by the next."""
-        if self._deadline is None or now < self._deadline:
-            return False
+    def is_overdue(self, now: float) -> bool:
+        """Whether the deadline has come: time to `judge`."""
+        return self._deadline is not None and now >= self._deadline
+
+    def judge(self, now: float, *, at_rest_since: float | None, is_stopped: bool) -> bool:
+        """Decide what an unanswered heartbeat says; True if a silence begins. The next heartbeat follows in any case.
+
+        Args:
+            now: The time.
+            at_rest_since: Since when the kernel runs nothing; None while it does.
+            is_stopped: Whether its process is stopped, which explains its silence whatever it runs.
+        """
+        assert self._deadline is not None
         if now > self._deadline + TOO_LATE:
             self._deadline = now + self.limit
             return False
-        self._deadline = None
-        self._next_at = now + self.pause
-        begins, self.is_silent = not self.is_silent, True
-        return begins
+        is_excused = at_rest_since is None or not self.was_answered
+        if not is_stopped and at_rest_since is not None and now < at_rest_since + self.limit:
+            # It has been able to answer for less long than it may take.
+            self._deadline = at_rest_since + self.limit
+            return False
+        self._end_beat(now)
+        was_silent, self.is_silent = self.is_silent, is_stopped or not is_excused
+        return self.is_silent and not was_silent
+
+    def _end_beat(self, now: float) -> None:
+        if self._deadline is not None:
+            self._deadline = None
+            self._next_at = now + self.pause
 
     def next_action_at(self) -> float:
         """Return when to look again: to send, or at the deadline."""

@@ -89,7 +89,6 @@ class SessionStatus:
 
     idle_since: float | None = attrs.field(alias="created")
     """Since when the kernel is idle or gone; None while it starts, runs or is offline."""
-    busy_since: float | None = attrs.field(default=None, init=False)
     current: Status = attrs.field(default=Status.UNINITIALIZED, init=False)
     reason: str | None = attrs.field(default=None, init=False)
     _covered: Status = attrs.field(default=Status.IDLE, init=False)
@@ -112,17 +111,8 @@ class SessionStatus:
             self._covered = before
         self.current, self.reason = after, reason
         self.idle_since = now if after in (Status.IDLE, Status.READY, Status.EXITED) else None
-        self.busy_since = now if after is Status.BUSY else None
         return StatusChange(before, after, reason)
 
     def idle_seconds(self, now: float) -> int:
         """Return whole seconds since the kernel became idle or exited, or the session was created; else 0."""
         return 0 if self.idle_since is None else int(now - self.idle_since)
-
-    def busy_time(self, now: float) -> float:
-        """Return the seconds since the kernel became busy; 0 if it is not."""
-        return 0.0 if self.busy_since is None else now - self.busy_since
-
-    def busy_seconds(self, now: float) -> int:
-        """Return `busy_time` in whole seconds."""
-        return int(self.busy_time(now))

@@ -33,7 +33,7 @@ from kallichore.kernel.inheritance import this_systems_inheritance
 from kallichore.kernel.launch_plan import Surroundings, find_program
 from kallichore.kernel.leftovers import clear_leftovers, hold_lock
 from kallichore.kernel.watchdog import open_watchdog
-from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList, Status
+from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList
 from kallichore.server.counters import Counters, take_counters
 from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
@@ -173,7 +173,8 @@ class Server:
         """Return how the server is."""
         now = trio.current_time()
         statuses = [session.conversation.status for session in self._sessions.values()]
-        busy = [status.busy_since for status in statuses if status.busy_since is not None]
+        running = (session.conversation.busy_since for session in self._sessions.values())
+        busy = [since for since in running if since is not None]
         idle = [status.idle_since for status in statuses if status.idle_since is not None]
         uptime = int(now - self._began)
         idle_seconds = uptime if not statuses else int(now - max(idle)) if idle and not busy else 0
@@ -281,8 +282,7 @@ class Server:
             if psutil.pid_exists(self._client_pid):
                 return True
             self._client_pid = None
-        active = (Status.BUSY, Status.STARTING)
-        return any(len(session.audience) > 0 or session.status in active for session in self._sessions.values())
+        return any(session.is_in_use for session in self._sessions.values())
 
 
 @asynccontextmanager

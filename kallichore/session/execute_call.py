@@ -74,13 +74,13 @@ class ReplyCollector:
     def finish(self, reply: dict[str, Any]) -> ExecuteReply:
         """Return the answer, given the content of the ``execute_reply``."""
         self._end_stream()
-        failed = reply.get("status") == "error"
+        status = reply.get("status")
         return ExecuteReply(
-            status="error" if failed else "ok",
+            status="ok" if status == "ok" else "error",
             execution_count=_count_of(reply) or self._count,
             output=tuple(self._output),
             data=self._data,
-            **(_error_members(reply) if failed else {}),
+            **({} if status == "ok" else _error_members(reply) if status == "error" else _unfinished(status)),
         )
 
 
@@ -96,6 +96,12 @@ def _error_members(content: dict[str, Any]) -> dict[str, Any]:
         "error_message": str(content.get("evalue", "")),
         "error_traceback": tuple(map(str, content.get("traceback") or ())),
     }
+
+
+def _unfinished(status: Any) -> dict[str, Any]:
+    """Say in an error's words that the code did not run to its end: ``aborted``, bash_kernel's ``abort``, or nothing."""
+    text = f"The kernel replied with the status {status!r}: the code did not run to its end"
+    return {"error_name": "ExecutionAborted", "error_message": text, "error_traceback": ()}
 
 
 def _count_of(content: dict[str, Any]) -> int:

@@ -6,7 +6,6 @@ it is heard here as well, in the order of its arrival.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
+from kallichore.conversation.conversation import ExecutionOver, Heard, ProcessOutput
 from kallichore.errors import KallichoreError, KernelDiedError
 from kallichore.session.facilities import new_msg_id
 from kallichore.wire.client_messages import make
-from kallichore.wire.envelope import KernelMessage
+from kallichore.wire.envelope import EnvelopeError, KernelMessage, decode, encode
 
 if TYPE_CHECKING:
     from kallichore.session.supervisor import Session
@@ -27,11 +27,16 @@ WAITING_BYTES = 1 << 28
 """Bytes of messages that wait for a program that does not read on. What comes beyond is dropped, and counted."""
 
 
+SETTLING_TURNS = 3
+"""Turns of the event loop in which what is in a pipe is seen, read and handed on."""
+
+
 @attrs.define(eq=False)
 class Execution:
     """One running execution: iterate over it for its messages, decoded, each a dict as clients get it.
 
-    The iteration ends when the kernel has replied and is idle again.
+    The iteration ends when the kernel has replied and is idle again. What its process and children print past the
+    kernel's messages is among them, as messages of type ``stream``.
 
     Attributes:
         msg_id: The request's id, the parent of all its messages.
@@ -43,27 +48,40 @@ class Execution:
     msg_id: str
     reply: dict[str, Any] | None = attrs.field(default=None, init=False)
     dropped: int = attrs.field(default=0, init=False)
-    _idle: bool = attrs.field(default=False, init=False)
+    _over: bool = attrs.field(default=False, init=False)
+    _is_settled: bool = attrs.field(default=False, init=False)
     _ended: KallichoreError | None = attrs.field(default=None, init=False)
     _waiting: deque[bytes] = attrs.field(factory=deque, init=False)
     _waiting_bytes: int = attrs.field(default=0, init=False)
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
-    def hear(self, message: KernelMessage | KallichoreError) -> None:
-        """Take in a message of the kernel, or why no more will come."""
-        if isinstance(message, KallichoreError):
-            self._ended = message
-        else:
-            if message.header.msg_type == "execute_reply":
-                self.reply = json.loads(message.content)
-            elif message.header.msg_type == "status" and b'"idle"' in message.content:
-                self._idle = True
-            if self._waiting_bytes > WAITING_BYTES:
-                self.dropped += 1
-            else:
-                self._waiting.append(message.payload)
-                self._waiting_bytes += len(message.payload)
+    def hear(self, heard: Heard) -> None:
+        """Take in what the kernel says, or why no more will come."""
+        match heard:
+            case KernelMessage():
+                if heard.header.msg_type == "execute_reply":
+                    self.reply = _object(heard.content)
+                self._keep(heard.payload)
+            case ProcessOutput():
+                self._keep(self._as_stream(heard))
+            case ExecutionOver():
+                self._over = True
+            case _:
+                self._ended = heard
         self._parked.unpark_all()
+
+    def _keep(self, payload: bytes) -> None:
+        if self._waiting_bytes > WAITING_BYTES:
+            self.dropped += 1
+        else:
+            self._waiting.append(payload)
+            self._waiting_bytes += len(payload)
+
+    def _as_stream(self, output: ProcessOutput) -> bytes:
+        """Return what the kernel's process printed as if the kernel had: in a terminal there is no difference."""
+        message = make("stream", new_msg_id(), {"name": output.stream, "text": output.text}, "iopub")
+        parent = {"msg_id": self.msg_id, "msg_type": "execute_request"}
+        return encode({"kind": "jupyter", **message.as_body(), "parent_header": parent})
 
     def answer_input(self, value: str) -> None:
         """Answer the kernel's ``input_request``."""
@@ -81,15 +99,33 @@ class Execution:
         """
         await trio.lowlevel.checkpoint()
         while not self._waiting:
-            if self.reply is not None and self._idle:
-                raise StopAsyncIteration
+            if self.reply is not None and self._over:
+                if self._is_settled:
+                    raise StopAsyncIteration
+                await self._settle()
+                continue
             if self._ended is not None:
                 raise self._ended
             await self._parked.park()
         payload = self._waiting.popleft()
         self._waiting_bytes -= len(payload)
-        message: dict[str, Any] = json.loads(payload)
+        message: dict[str, Any] = decode(payload)
         return message
+
+    async def _settle(self) -> None:
+        """Let those who read the process's output have their turn: what it printed before it replied is here by now."""
+        for _ in range(SETTLING_TURNS):
+            await trio.lowlevel.checkpoint()
+        self._is_settled = True
+
+
+def _object(document: bytes) -> dict[str, Any]:
+    """Return the object that a document is; empty where it is none."""
+    try:
+        value = decode(document)
+    except EnvelopeError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 @asynccontextmanager
@@ -120,4 +156,4 @@ async def open_execution(session: Session, code: str, **content: Any) -> AsyncIt
         yield execution
     finally:
         del conversation.listeners[message.msg_id]
-        conversation.queue.withdraw(message.msg_id)
+        conversation.withdraw(message.msg_id)

@@ -24,10 +24,10 @@ from typing import Any
 import attrs
 import trio
 
-from kallichore.conversation.conversation import CLEARS_ALL, Conversation
+from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.exit_report import LAST_WORDS, Circumstances, make_exit_report
 from kallichore.conversation.flood import PAUSE, FloodGauge
-from kallichore.conversation.heartbeat import HeartbeatMonitor
+from kallichore.conversation.patience import StartPatience
 from kallichore.conversation.status import StatusEvent
 from kallichore.errors import StartupError, StartupReason, innermost
 from kallichore.kernel.ending import Ending
@@ -36,9 +36,12 @@ from kallichore.kernel.leftovers import record_kernel
 from kallichore.kernel.output import LineSplitter, StartupRecord
 from kallichore.kernel.process import KernelProcess, require_descriptors
 from kallichore.kernel.spawn import spawn
+from kallichore.kernel.stopped import is_stopped
 from kallichore.kernel.working_directory import read_working_directory
 from kallichore.models.bodies import ConnectionInfo
+from kallichore.session.alarm import Alarm
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
+from kallichore.session.heart import Heart
 from kallichore.session.pending import Pending
 from kallichore.wire.channels import FROM_KERNEL, Channel
 from kallichore.wire.client_messages import ClientMessage, Sender, make, to_kernel
@@ -51,7 +54,12 @@ logger = logging.getLogger(__name__)
 NOT_CONNECTED = 130
 """The exit code that the API reports for a kernel whose sockets could not be reached."""
 
-HEARTBEAT_PAYLOAD = b"kallichore-heartbeat"
+SHUTDOWN = "shutdown_request"
+"""What a client asks a kernel to end with."""
+
+ASK_AGAIN = 1.0
+"""Seconds after which a kernel that did not answer kernel_info is asked again, as by jupyter_client: some miss what
+comes before they are ready."""
 
 IOPUB_PATIENCE = 0.5
 """Seconds that a kernel which answered kernel_info is given to be heard on iopub too, before it is asked again: a
@@ -72,6 +80,7 @@ class KernelLife:
         sender: Who the kernel is told our messages come from.
         connection_timeout: Seconds for the handshake, the connections and the first heartbeat; negative for no limit.
         outbox: Clients' messages for a kernel that is not ready yet; the session's.
+        on_ready: Called when the kernel has answered.
     """
 
     facilities: Facilities
@@ -79,6 +88,7 @@ class KernelLife:
     sender: Sender
     connection_timeout: float
     outbox: deque[ClientMessage]
+    on_ready: Callable[[], None]
     started: Pending[dict[str, Any]] = attrs.field(factory=Pending)
     process: KernelProcess | None = None
     channels: KernelChannels | None = None
@@ -96,7 +106,10 @@ class KernelLife:
     _plan: LaunchPlan | None = attrs.field(default=None)
     _last_words: deque[str] = attrs.field(factory=lambda: deque(maxlen=LAST_WORDS))
     _kernel_info: Pending[KernelMessage] = attrs.field(factory=Pending)
-    _heartbeat_answered: trio.Event = attrs.field(factory=trio.Event)
+    _patience: StartPatience | None = attrs.field(default=None)
+    """While the kernel has not said who it is: for how long it may go on so."""
+    _alarm: Alarm = attrs.field(factory=Alarm)
+    """Rings when something is over that the kernel did not say the end of."""
     _iopub_heard: trio.Event = attrs.field(factory=trio.Event)
 
     @property
@@ -124,17 +137,17 @@ class KernelLife:
             self.outbox.append(message)
             return
         assert self.channels is not None
-        if message.msg_type == CLEARS_ALL:
-            self.requested_by = self.requested_by or CLEARS_ALL
+        if message.msg_type == SHUTDOWN:
+            self.requested_by = self.requested_by or SHUTDOWN
         self.channels.send(message.channel, to_kernel(message, self.sender, utc_date()))
         # The kernel works already meanwhile.
-        self.conversation.history.begin(message, time.time_ns() // 1_000_000)
+        self.conversation.sent(message, time.time_ns() // 1_000_000)
 
     def request(self, msg_type: str, content: dict[str, Any], channel: str) -> str:
         """Send a message of the server's own to a connected kernel, past the outbox; return its ``msg_id``."""
         assert self.channels is not None
         message = make(msg_type, new_msg_id(), content, channel)
-        self.conversation.tell(message)
+        self.conversation.clear_for(msg_type)
         self.channels.send(channel, to_kernel(message, self.sender, utc_date()))
         return message.msg_id
 
@@ -146,18 +159,15 @@ class KernelLife:
         """Take in what the kernel said on ``channel``; what is not a message is counted, logged and dropped."""
         assert self.channels is not None
         now = trio.current_time()
-        conversation = self.conversation
+        conversation, is_output = self.conversation, channel is Channel.IOPUB
         read, hear = self.channels.readers[channel].read, conversation.hear
-        conversation.begin_batch(urgent=channel is not Channel.IOPUB)
+        conversation.begin_hearing(now, is_output=is_output)
         try:
             for frames in batch:
                 try:
                     message = read(frames)
                 except (FramesError, EnvelopeError) as error:
-                    self.dropped += 1
-                    logger.warning(
-                        "Dropped a message of the kernel on %s (%d so far): %s", channel, self.dropped, error
-                    )
+                    self._drop(channel, error, now)
                     continue
                 following = hear(message, now, self.read_directory)
                 if following is None:
@@ -167,9 +177,16 @@ class KernelLife:
                 else:
                     self.send(following)
         finally:
-            conversation.end_batch()
-        if channel is Channel.IOPUB:
+            conversation.voice.end_batch()
+        if is_output:
             self._iopub_heard.set()
+        self._alarm.set(conversation.look_at)
+
+    def _drop(self, channel: Channel, error: Exception, now: float) -> None:
+        self.dropped += 1
+        logger.warning("Dropped a message of the kernel on %s (%d so far): %s", channel, self.dropped, error)
+        if self._patience is not None:
+            self._patience.refuse(f"on {channel}: {error}", now)
 
     # Tasks
 
@@ -221,40 +238,70 @@ class KernelLife:
     ) -> None:
         with trio.move_on_after(_limit(self.connection_timeout)) as within:
             await channels.wait_connected()
-            when_connected()
-            for channel in FROM_KERNEL:
-                nursery.start_soon(self._pump, channels, channel)
-            nursery.start_soon(self._beat, channels)
-            await self._heartbeat_answered.wait()
         if within.cancelled_caught:
-            what = "its heartbeat" if channels.all_connected else "its sockets " + ", ".join(channels.unconnected)
-            raise _could_not_connect(
-                "KS-7", f"The kernel did not answer on {what} within {self.connection_timeout:g} seconds"
-            )
+            missing = ", ".join(channels.unconnected)
+            text = f"The kernel did not answer on its sockets {missing} within {self.connection_timeout:g} seconds"
+            raise _could_not_connect("KS-7", text)
+        when_connected()
+        self._patience = StartPatience(_limit(self.connection_timeout), trio.current_time())
+        for channel in FROM_KERNEL:
+            nursery.start_soon(self._pump, channels, channel)
+        heart = Heart(
+            change_status=self.conversation.change_status,
+            at_rest_since=self._at_rest_since,
+            is_stopped=lambda: self.pid is not None and is_stopped(self.pid),
+            patience=lambda: self._patience,
+            on_silence=self._end_if_it_hangs,
+        )
+        nursery.start_soon(heart.beat, channels.sockets[Channel.HEARTBEAT], self.facilities.config)
+        nursery.start_soon(self._alarm.run, self._look_again)
 
     async def _become_ready(self) -> None:
         reply = await self._ask_kernel_info()
+        self._patience = None
         info = self.conversation.learn_kernel_info(reply)
         # Where the kernel's own idle was not seen, nothing else would end `starting` (and Positron waits for an idle).
         self.conversation.change_status(StatusEvent.START_SUCCEEDED, "kernel_info_request", trio.current_time())
+        self.on_ready()
         self.started.set(info)
         while self.outbox:
             self.send(self.outbox.popleft())
 
     async def _ask_kernel_info(self) -> KernelMessage:
-        """Return the kernel's answer to a kernel_info_request, once it was heard on iopub too."""
-        reply: KernelMessage | None = None
+        """Return the kernel's answer to a kernel_info_request, once it was heard on iopub too.
+
+        Raises:
+            StartupError: ``KS-7``, it does not answer, or not so that it could be understood.
+        """
         for _ in range(IOPUB_ATTEMPTS):
-            self._kernel_info = Pending()
-            self.conversation.expect_kernel_info(self.request("kernel_info_request", {}, "shell"))
-            reply = await self._kernel_info.wait()
+            reply = await self._ask_until_answered()
             with trio.move_on_after(IOPUB_PATIENCE):
                 await self._iopub_heard.wait()
             if self._iopub_heard.is_set():
                 return reply
         logger.warning("The kernel answers on shell, but says nothing on iopub")
-        assert reply is not None
         return reply
+
+    async def _ask_until_answered(self) -> KernelMessage:
+        assert self._patience is not None
+        self._kernel_info = Pending()
+        while True:
+            self.conversation.expect_kernel_info(self.request("kernel_info_request", {}, "shell"))
+            ask_again_at = trio.current_time() + ASK_AGAIN
+            while (now := trio.current_time()) < ask_again_at:
+                if now >= self._patience.ends_at:
+                    raise StartupError(
+                        "KS-7", self._patience.complaint(), exit_code=NOT_CONNECTED, reason=StartupReason.SILENT
+                    )
+                with trio.move_on_at(min(ask_again_at, self._patience.ends_at)):
+                    return await self._kernel_info.wait()
+
+    def _look_again(self) -> None:
+        """See to what the kernel replied to, and did not say the end of."""
+        following = self.conversation.look_again(trio.current_time())
+        if following is not None:
+            self.send(following)
+        self._alarm.set(self.conversation.look_at)
 
     async def _pump(self, channels: KernelChannels, channel: Channel) -> None:
         socket, gauge = channels.sockets[channel], FloodGauge()
@@ -265,43 +312,18 @@ class KernelLife:
             if gauge.is_flood and socket.is_drained:
                 await trio.sleep(PAUSE)
 
-    async def _beat(self, channels: KernelChannels) -> None:
-        """Send heartbeats and tell the session when they stay unanswered, and when they are answered again."""
-        config = self.facilities.config
-        monitor = HeartbeatMonitor(config.heartbeat_limit, config.heartbeat_pause)
-        socket = channels.sockets[Channel.HEARTBEAT]
-        silent_since: float | None = None
-        while True:
-            if monitor.is_due(trio.current_time()):
-                socket.send([b"", HEARTBEAT_PAYLOAD])
-                monitor.sent(trio.current_time())
-            with trio.move_on_at(monitor.next_action_at()):
-                await socket.receive_batch()
-                self._heartbeat_answered.set()
-                silent_since = None
-                if monitor.answered(trio.current_time()):
-                    self.conversation.change_status(
-                        StatusEvent.HEARTBEAT_BACK, "the kernel answers its heartbeat again", trio.current_time()
-                    )
-            now = trio.current_time()
-            if monitor.expired(now):
-                silent_since = now
-                if self._heartbeat_answered.is_set():
-                    text = f"the kernel did not answer its heartbeat for {config.heartbeat_limit:g} seconds"
-                    self.conversation.change_status(StatusEvent.HEARTBEAT_LOST, text, now)
-            if silent_since is not None and now - silent_since > _limit(self.connection_timeout):
-                self._kernel_info_is_lost()
-            if monitor.is_silent and self.requested_by == CLEARS_ALL and not self.stop_asked.is_set():
-                # ipykernel at times: its threads wait for each other at the end, and it would hang there for ever.
-                logger.warning(
-                    "[session %s] The kernel was asked to shut down and hangs; ending it", self.sender.session
-                )
-                self.ask_to_stop()
+    def _at_rest_since(self) -> float | None:
+        # What was asked to shut down is to end, whatever it runs.
+        return float("-inf") if self.requested_by == SHUTDOWN else self.conversation.activity.at_rest_since
 
-    def _kernel_info_is_lost(self) -> None:
-        if not self.started.is_settled:
-            text = f"The kernel fell silent before it told who it is, for more than {self.connection_timeout:g} seconds"
-            self._kernel_info.fail(StartupError("KS-7", text, exit_code=NOT_CONNECTED, reason=StartupReason.SILENT))
+    def _end_if_it_hangs(self) -> None:
+        """End a silent kernel that a client asked to shut down.
+
+        ipykernel at times: its threads wait for each other at the end, and it would hang there for ever.
+        """
+        if self.requested_by == SHUTDOWN and not self.stop_asked.is_set():
+            logger.warning("[session %s] The kernel was asked to shut down and hangs; ending it", self.sender.session)
+            self.ask_to_stop()
 
     async def drain(self) -> None:
         """Take in what a kernel that has ended said last, for at most the configured time."""
@@ -331,7 +353,7 @@ class KernelLife:
             if name == "stderr":
                 self._last_words.append(line)
             if self.started.is_settled or self.record.add(line):
-                self.conversation.say_output(name, line)
+                self.conversation.hear_output(name, line)
 
     async def _stop_when_asked(self, process: KernelProcess) -> None:
         await self.stop_asked.wait()

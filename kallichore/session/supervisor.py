@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, MutableSequence, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,13 @@ from typing import Any
 
 import attrs
 import trio
+import trio_util
 
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.journal import Journal
 from kallichore.conversation.status import SessionStatus, StatusEvent
+from kallichore.conversation.supervision import Event, Phase, Refusal, move
+from kallichore.conversation.voice import Voice
 from kallichore.errors import (
     AdoptionError,
     ConfigurationError,
@@ -38,7 +41,6 @@ from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_han
 from kallichore.models.bodies import (
     ActiveSession,
     ConnectionInfo,
-    ExecutionQueue as ExecutionQueueBody,
     InterruptMode,
     NewSession,
     ResourceUsage,
@@ -47,6 +49,7 @@ from kallichore.models.bodies import (
     VarAction,
 )
 from kallichore.session.clients import Audience, ClientSlot, Wish
+from kallichore.session.description import describe
 from kallichore.session.executions import Execution, open_execution
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.life import KernelLife
@@ -55,26 +58,22 @@ from kallichore.session.meeting import Meet, MeetingPlace
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.pending import Pending
 from kallichore.wire.channels import TO_KERNEL
-from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, kernel_message, make, parse
+from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, kernel_message, parse
 from kallichore.wire.signing import Signer
 
 logger = logging.getLogger(__name__)
 
 OUTBOX_MESSAGES = 10_000
-"""Clients' messages kept for a kernel that is still starting. A client that sends more before its kernel is there has
-its oldest dropped, with a log line: nobody types that fast, so it is a loop gone wild."""
+"""Clients' messages kept for a kernel that is still starting. A client that sends more before its kernel is there is
+refused, with an answer and a log line: nobody types that fast, so it is a loop gone wild."""
 
 SAMPLING_INTEREST = 60.0
 """Seconds for which a session's resource usage is sampled after somebody asked for it without being connected."""
 
-RECENT_ENTRIES = 3
-"""Entries of the history that a session's description has; the whole of it has an operation of its own."""
+RunLife = Callable[[], Coroutine[Any, Any, None]]
 
 LEAST_JOURNAL = 1 << 16
 """Bytes of memory that a journal has at least."""
-
-Job = Callable[[], Any]
-
 
 @attrs.define(eq=False)
 class Session:
@@ -102,17 +101,19 @@ class Session:
     closed: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the session is over, deleted or with its server."""
     _actions: Sequence[VarAction] = attrs.field(init=False)
+    _phase: trio_util.AsyncValue[Phase] = attrs.field(factory=lambda: trio_util.AsyncValue(Phase.RESTING), init=False)
     _life: KernelLife | None = attrs.field(default=None, init=False)
-    _job: Job | None = attrs.field(default=None, init=False)
-    _job_given: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _restart: Pending[dict[str, Any]] | None = attrs.field(default=None, init=False)
-    _closing: bool = attrs.field(default=False, init=False)
-    _outbox: deque[ClientMessage] = attrs.field(factory=lambda: deque(maxlen=OUTBOX_MESSAGES), init=False)
+    """The kernel that is there, or is on its way."""
+    _next: KernelLife | None = attrs.field(default=None, init=False)
+    """The one that follows, during a restart."""
+    _run: RunLife | None = attrs.field(default=None, init=False)
+    """Runs the life that is to begin."""
+    _life_given: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _outbox: deque[ClientMessage] = attrs.field(factory=deque, init=False)
     _meeting: MeetingPlace = attrs.field(init=False)
     _inheritance: Inheritance | None = attrs.field(default=None, init=False)
     _overflow: OverflowFile = attrs.field(init=False)
     _asked_for_usage: float = attrs.field(default=-SAMPLING_INTEREST, init=False)
-    _settled: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self.facilities.config
@@ -128,11 +129,15 @@ class Session:
             max(0, _given(self.request.journal_keep, config.journal_keep)),
         )
         self.created = datetime.now(UTC)
-        status = SessionStatus(created=trio.current_time())
         self.audience = Audience(journal)
-        self.conversation = Conversation(self.request, journal, status, self.audience.wake)
+        self.conversation = Conversation(
+            self.request,
+            Voice(journal, self.audience.wake),
+            SessionStatus(created=trio.current_time()),
+            lambda msg_type: self._sender.stamp({"msg_id": new_msg_id(), "msg_type": msg_type}, utc_date()),
+            self.on_activity,
+        )
         self.conversation.log_output = lambda stream, line: self.log.append(stream, line, utc_date())
-        self._settled.set()
 
     def __repr__(self) -> str:
         queue = self.conversation.queue
@@ -159,18 +164,35 @@ class Session:
         return None if self._life is None else self._life.pid
 
     @property
+    def _phase_now(self) -> Phase:
+        phase: Phase = self._phase.value
+        return phase
+
+    @property
     def is_running(self) -> bool:
         """Whether there is, or is about to be, a kernel."""
-        return (
-            self.status not in (Status.UNINITIALIZED, Status.EXITED)
-            or self._life is not None
-            or self._restart is not None
-        )
+        return self._phase_now.has_kernel
 
     @property
     def is_changing(self) -> bool:
         """Whether a restart is under way."""
-        return self._restart is not None
+        return self._phase_now is Phase.RESTARTING
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether somebody is here, or something runs, waits, or is under way."""
+        conversation = self.conversation
+        return (
+            len(self.audience) > 0
+            or self._phase.value in (Phase.STARTING, Phase.RESTARTING)
+            or conversation.busy_since is not None
+            or conversation.queue.active is not None
+            or len(conversation.queue) > 0
+        )
+
+    @property
+    def _sender(self) -> Sender:
+        return Sender(self.session_id, self.request.username, self.request.protocol_version or "5.3")
 
     @property
     def wants_samples(self) -> bool:
@@ -180,41 +202,8 @@ class Session:
 
     def describe(self) -> ActiveSession:
         """Return the session as the API shows it; this counts as asking for its resource usage."""
-        now = trio.current_time()
-        self._asked_for_usage = now
-        request, conversation = self.request, self.conversation
-        queue = conversation.queue
-        return ActiveSession(
-            session_id=request.session_id,
-            argv=request.argv,
-            process_id=self.process_id,
-            username=request.username,
-            display_name=request.display_name,
-            language=request.language,
-            interrupt_mode=request.interrupt_mode,
-            initial_env=self.initial_env,
-            connected=len(self.audience) > 0,
-            started=self.created,
-            session_mode=request.session_mode,
-            working_directory=conversation.working_directory,
-            notebook_uri=request.notebook_uri,
-            input_prompt=conversation.input_prompt,
-            continuation_prompt=conversation.continuation_prompt,
-            execution_queue=ExecutionQueueBody(
-                active=None if queue.active is None else queue.active.as_body(),
-                length=len(queue),
-                pending=tuple(message.as_body() for message in queue.pending),
-            ),
-            status=self.status,
-            kernel_info=conversation.kernel_info,
-            resource_usage=conversation.resource_usage,
-            idle_seconds=conversation.status.idle_seconds(now),
-            busy_seconds=conversation.status.busy_seconds(now),
-            socket_path=self.audience.socket_path,
-            history=conversation.history.entries(RECENT_ENTRIES),
-            last_exit=conversation.last_exit,
-            memory_warning=conversation.memory_warning,
-        )
+        now = self._asked_for_usage = trio.current_time()
+        return describe(self, now)
 
     # Its clients
 
@@ -250,29 +239,32 @@ class Session:
     def send(self, message: ClientMessage) -> None:
         """Send a message to the kernel as a client would: now, or when its turn comes.
 
-        While no kernel is there nor on its way, the message is dropped with a log line, as its answer could never come.
+        A request for which there is no kernel, and none on its way, is answered with an error.
         """
-        named = (self.session_id, message.msg_type)
-        if self.status is Status.EXITED and self._restart is None and self._life is None:
-            logger.warning("[session %s] Dropped %s: the kernel has exited", *named)
-            return
+        named, conversation = (self.session_id, message.msg_type), self.conversation
         if message.channel not in TO_KERNEL:
             logger.warning("[session %s] Dropped %s: kernels take nothing on %s", *named, message.channel)
-            return
-        if self._restart is not None and message.channel == "shell":
+        elif self.is_changing and (message.channel == "shell" or self.status is Status.EXITED):
             # For the kernel to come: this one is asked to end.
-            if len(self.conversation.held) < OUTBOX_MESSAGES:
-                self.conversation.held.append(message)
+            conversation.requests.add(message)
+            self._keep(conversation.held, message)
+        elif self.status is Status.EXITED:
+            logger.warning("[session %s] Refused %s: the kernel has exited", *named)
+            conversation.refuse(message, "KernelExited", "The kernel has exited; start or restart it first")
+        elif (following := conversation.tell(message, trio.current_time())) is None:
             return
-        following = self.conversation.tell(message)
-        if following is None:
-            return
-        if self._life is None:
-            self._outbox.append(following)
+        elif self._life is None:
+            self._keep(self._outbox, following)
         else:
             self._life.send(following)
-        if len(self._outbox) == OUTBOX_MESSAGES:
-            logger.warning("[session %s] Too many messages wait for the kernel; the oldest are dropped", named[0])
+
+    def _keep(self, waiting: MutableSequence[ClientMessage], message: ClientMessage) -> None:
+        """Keep a message for a kernel that is not there yet."""
+        if len(waiting) >= OUTBOX_MESSAGES:
+            logger.warning("[session %s] Too many messages wait for the kernel; refused one", self.session_id)
+            self.conversation.refuse(message, "TooManyRequests", f"{OUTBOX_MESSAGES} requests wait for the kernel")
+        else:
+            waiting.append(message)
 
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
@@ -301,10 +293,10 @@ class Session:
         Raises:
             StartupError: It runs already (``KS-2``) or could not be started; the process is gone then.
         """
-        if self.is_running:
-            text = f"Session {self.session_id} has a kernel already ({self.status.value}); restart it instead"
-            raise StartupError("KS-2", text)
-        return await self._begin(self._make_life()).wait()
+        starting = self._allow(Event.START)
+        self._require_argv()
+        self._phase.value = starting
+        return await self._launch(self._make_life()).wait()
 
     async def wait_ready(self) -> None:
         """Wait until a start or restart that is under way is done. Cancelling changes nothing.
@@ -312,38 +304,64 @@ class Session:
         Raises:
             StartupError: It came to nothing.
         """
-        if self._restart is not None:
-            await self._restart.wait()
-        elif self._life is not None:
-            await self._life.started.wait()
+        life = self._next or self._life
+        if life is not None:
+            await life.started.wait()
 
-    def _begin(self, life: KernelLife) -> Pending[dict[str, Any]]:
+    def _require_argv(self) -> None:
         if not self.request.argv:
             raise StartupError(
                 "KS-5",
                 f"Session {self.session_id} has no argv to start; it can only adopt a kernel",
                 reason=StartupReason.NO_ARGV,
             )
-        if self._closing:
-            raise StartupError("KS-16", "The server is shutting down")
-        self._set_life(life)
-        self._change(StatusEvent.START_REQUESTED, "start requested")
-        self._give_job(lambda: self._run_launched(life))
-        return life.started
+
+    def _allow(self, event: Event) -> Phase:
+        """Return the phase that an event leads to.
+
+        Raises:
+            StartupError: It is refused in this phase.
+        """
+        phase = move(self._phase.value, event)
+        if isinstance(phase, Refusal):
+            raise StartupError(phase.value, self._refusal(phase))
+        return phase
+
+    def _move(self, event: Event) -> None:
+        """Go on to the phase that an event leads to, which is never refused."""
+        phase = move(self._phase.value, event)
+        assert isinstance(phase, Phase)
+        self._phase.value = phase
+
+    def _refusal(self, refusal: Refusal) -> str:
+        match refusal:
+            case Refusal.HAS_KERNEL:
+                return f"Session {self.session_id} has a kernel already ({self.status.value}); restart it instead"
+            case Refusal.CHANGING:
+                return f"Session {self.session_id} is starting or restarting already"
+            case Refusal.ENDING:
+                return "The server is shutting down"
 
     def _make_life(self) -> KernelLife:
+        return KernelLife(
+            self.facilities,
+            self.conversation,
+            self._sender,
+            self.request.connection_timeout,
+            self._outbox,
+            lambda: self._move(Event.READY),
+        )
+
+    def _launch(self, life: KernelLife) -> Pending[dict[str, Any]]:
+        """Have the supervisor run a life that launches a kernel."""
+        self._give(life, lambda: self._run_launched(life))
+        self._change(StatusEvent.START_REQUESTED, "start requested")
+        return life.started
+
+    def _give(self, life: KernelLife, run: RunLife) -> None:
         self.conversation.begin_life()
-        request = self.request
-        sender = Sender(self.session_id, request.username, request.protocol_version or "5.3")
-        return KernelLife(self.facilities, self.conversation, sender, request.connection_timeout, self._outbox)
-
-    def _set_life(self, life: KernelLife) -> None:
-        self._life = life
-        self._settled = trio.Event()
-
-    def _give_job(self, job: Job) -> None:
-        self._job = job
-        self._job_given.set()
+        self._life, self._run = life, run
+        self._life_given.set()
 
     def _change(self, event: StatusEvent, reason: str) -> None:
         self.conversation.change_status(event, reason, trio.current_time())
@@ -395,18 +413,15 @@ class Session:
         Raises:
             AdoptionError: There is a kernel already (``KS-2``), or this one could not be reached (``KS-6``, ``KS-7``).
         """
-        if self.is_running:
-            raise AdoptionError("KS-2", f"Session {self.session_id} has a kernel already ({self.status.value})")
         try:
-            if self._closing:
-                raise StartupError("KS-16", "The server is shutting down")
+            starting = self._allow(Event.START)
             _check_connection(info)
+            self._phase.value = starting
             self._meeting.info = info
             life = self._make_life()
-            self._set_life(life)
+            self._give(life, lambda: life.run_adopted(info, self._meeting.release_ports))
             # Clients are not told: an adopted kernel does not start, it is there.
             self.conversation.status.apply(StatusEvent.ADOPTION_REQUESTED, None, trio.current_time())
-            self._give_job(lambda: life.run_adopted(info, self._meeting.release_ports))
             return await life.started.wait()
         except StartupError as error:
             raise AdoptionError(error.code, error.message, error.details) from error
@@ -425,11 +440,11 @@ class Session:
         if self.request.interrupt_mode is InterruptMode.MESSAGE:
             if not life.is_relaying:
                 raise InterruptError(f"The kernel of session {self.session_id} is still starting")
-            self.send(make("interrupt_request", new_msg_id(), {}, "control"))
+            life.request("interrupt_request", {}, "control")
             return
         if life.process is None:
             raise InterruptError(f"Session {self.session_id} has no process to signal")
-        self.conversation.drop_pending("the session was interrupted")
+        self.conversation.clear_for("interrupt_request")
         try:
             if self._inheritance is not None:
                 self._inheritance.interrupt()
@@ -450,7 +465,6 @@ class Session:
         if self.status is Status.EXITED and self._life is None:
             raise SessionNotRunningError(f"The kernel of session {self.session_id} has exited already")
         self.conversation.drop_pending("the kernel was killed")
-        self.conversation.queue.clear()
         process = None if self._life is None else self._life.process
         if self._life is None or process is None:
             raise NoProcessError(f"Session {self.session_id} has no process of this server: never started, or adopted")
@@ -472,38 +486,20 @@ class Session:
         Raises:
             StartupError: A restart is under way (``KS-13``), or the new kernel could not be started.
         """
-        if self._restart is not None or self._job is not None:
-            # A job that the supervisor has not taken up yet is a start or an adoption of this very moment.
-            raise StartupError("KS-13", f"Session {self.session_id} is starting or restarting already")
-        if not self.request.argv and self._life is None:
-            raise StartupError(
-                "KS-5",
-                f"Session {self.session_id} has no argv to start; it can only adopt a kernel",
-                reason=StartupReason.NO_ARGV,
-            )
+        has_kernel = self.is_running
+        phase = self._allow(Event.RESTART)
+        if not has_kernel:
+            self._require_argv()
+        self._phase.value = phase
         self._take_options(options or RestartSession())
+        life = self._make_life()
         if self._life is None:
-            await self._begin(self._make_life()).wait()
-            return
-        self._restart = restart = Pending[dict[str, Any]]()
-        self._give_job(lambda: self._start_again(restart))
-        self._life.requested_by = "restart"
-        self._life.ask_to_stop(restarting=True)
-        await restart.wait()
-
-    async def _start_again(self, started: Pending[dict[str, Any]]) -> None:
-        """The second half of a restart, in the supervisor's task: the old life is over."""
-        self._restart = None
-        try:
-            life = self._make_life()
-            life.started = started
-            self._begin(life)
-            held, self.conversation.held = self.conversation.held, []
-            for message in held:
-                self.send(message)
-        except StartupError as error:
-            self._settled.set()
-            started.fail(error)
+            self._launch(life)
+        else:
+            self._next = life
+            self._life.requested_by = "restart"
+            self._life.ask_to_stop(restarting=True)
+        await life.started.wait()
 
     def _take_options(self, options: RestartSession) -> None:
         if options.env:
@@ -524,44 +520,55 @@ class Session:
 
     def begin_stop(self, *, hurry: bool = False) -> None:
         """Begin to end the kernel, for good: no restart follows. Idempotent."""
-        self._closing = True
-        if self._restart is not None:
-            self._restart.fail(StartupError("KS-16", "The server is shutting down"))
-            self._restart = None
-            self._job = None
+        self._move(Event.STOP)
+        self._give_up_next(StartupError("KS-16", self._refusal(Refusal.ENDING)))
         if self._life is not None:
             self._life.requested_by = self._life.requested_by or ("delete" if self.deleted.is_set() else "shutdown")
             self._life.ask_to_stop(hurry=hurry)
 
     async def wait_ended(self) -> None:
         """Wait until no kernel of this session runs."""
-        await self._settled.wait()
+        await self._phase.wait_value(lambda phase: not phase.has_kernel)
 
     # Its supervisor's part
 
-    async def _next_job(self) -> Job:
-        while self._job is None:
-            self._job_given = trio.Event()
-            await self._job_given.wait()
-        job, self._job = self._job, None
-        return job
+    async def _next_life(self) -> tuple[KernelLife, RunLife]:
+        while self._run is None:
+            self._life_given = trio.Event()
+            await self._life_given.wait()
+        run, self._run = self._run, None
+        assert self._life is not None
+        return self._life, run
 
-    def _end_life(self, life: KernelLife | None) -> None:
-        """What is left to do when a kernel is gone and the next is not there yet."""
-        if self._life is life:
-            self._life = None
-        if self._restart is None and self._life is None:
-            # What clients sent meanwhile was for the kernel that is gone; nobody is there to answer it.
-            self._outbox.clear()
-            self.conversation.held.clear()
-            self._settled.set()
+    def _end_life(self) -> None:
+        """A kernel is gone: go on to the next, where one was asked for."""
+        self._life = None
+        # What waited for it was answered when it ended.
+        self._outbox.clear()
+        self._move(Event.GONE)
+        if self._next is None:
+            return
+        try:
+            self._require_argv()
+        except StartupError as error:
+            self._move(Event.GONE)
+            self._give_up_next(error)
+            return
+        life, self._next = self._next, None
+        self._launch(life)
+        for message in self.conversation.take_held():
+            self.send(message)
 
-    async def _break_off(self, error: Exception) -> None:
+    def _give_up_next(self, error: StartupError) -> None:
+        """Let nothing follow the kernel that is there, or was."""
+        if self._next is not None:
+            self._next.started.fail(error)
+            self._next = None
+            self.conversation.abort(self.conversation.take_held(), error.message)
+
+    async def _break_off(self, life: KernelLife, error: Exception) -> None:
         """Turn a failure of ours into the end of this session's kernel, so that no other session notices."""
         logger.exception("[session %s] Looking after the kernel failed", self.session_id, exc_info=error)
-        life = self._life
-        if life is None:
-            return
         text = f"The supervisor failed to look after the kernel: {innermost(error)}"
         if life.process is None:
             self._change(StatusEvent.EXITED, text)
@@ -583,7 +590,7 @@ class Session:
         if self._life is not None:
             self._life.started.fail(StartupError("KS-16", "The server is shutting down"))
             self._change(StatusEvent.EXITED, "the server is shutting down")
-            self._end_life(self._life)
+            self._end_life()
         self._meeting.release_ports()
         if self._inheritance is not None:
             self._inheritance.close()
@@ -614,8 +621,7 @@ async def supervise_session(session: Session) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when, session.deleted, nursery.cancel_scope)
             while True:
-                job = await session._next_job()
-                await _run_shielded(session, job)
+                await _run_shielded(session, *(await session._next_life()))
     finally:
         session.close()
 
@@ -625,23 +631,22 @@ async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _run_shielded(session: Session, job: Job) -> None:
+async def _run_shielded(session: Session, life: KernelLife, run: RunLife) -> None:
     """Run one life to its end. Cancelled, it asks the kernel to stop and still waits for the end, which has a bound."""
-    life = session._life
     done = trio.Event()
 
-    async def run() -> None:
+    async def run_to_its_end() -> None:
         with trio.CancelScope(shield=True):
             try:
-                await job()
+                await run()
             except Exception as error:
-                await session._break_off(error)
+                await session._break_off(life, error)
             finally:
-                session._end_life(life)
+                session._end_life()
                 done.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
+        nursery.start_soon(run_to_its_end)
         try:
             await done.wait()
         finally:

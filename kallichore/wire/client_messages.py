@@ -62,9 +62,14 @@ class ClientMessage(msgspec.Struct, frozen=True):
         }
 
     @property
+    def is_beside(self) -> bool:
+        """Whether the kernel serves this beside its main shell: on control, or in a subshell (JEP 91)."""
+        return self.channel == "control" or self.header.get("subshell_id") is not None
+
+    @property
     def is_execution(self) -> bool:
-        """Whether this is an ``execute_request`` with code: what the execution queue is about."""
-        if self.msg_type != "execute_request":
+        """Whether this is an ``execute_request`` with code for the main shell: what the execution queue is about."""
+        if self.msg_type != "execute_request" or self.is_beside:
             return False
         try:
             msgspec.json.decode(self.content, type=_Execution)

@@ -1,0 +1,113 @@
+"""What a kernel is at work on, by its own word: the requests of its main shell that it has begun and not ended.
+
+Each request has a ``busy`` and an ``idle`` of its own (messaging spec, "Kernel status"). Those of control and of
+subshells (JEP 91) are served beside the main shell and say nothing about it, so they are left out here: a session is
+idle when nothing of its main shell runs.
+
+Not every kernel says all of it, or says whose it is:
+
+- Only an execution can have other requests inside it, from code that serves comm messages while it waits. Anything else
+  is over when the next request begins, and what began inside a request is over with it.
+- What was replied to is over `GRACE` later, or at the next idle that names a request which is not open.
+- Statuses without a parent are counted, so that one in the middle of an execution does not end it.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+GRACE = 0.5
+"""Seconds after its reply at which a request whose idle did not come counts as over. Kernels send both together; some
+send no idle, or one that names another request."""
+
+EXECUTION = "execute_request"
+
+_NAMELESS = ""
+"""The id of what a kernel does without saying what it is, while it executes nothing."""
+
+
+@attrs.define
+class Activity:
+    """The open requests of one kernel's main shell; times are seconds of the caller's clock."""
+
+    since: float | None = attrs.field(default=None, init=False)
+    """Since when there is any; None while there is none."""
+    at_rest_since: float | None = attrs.field(default=float("-inf"), init=False)
+    """Since when there is none; None while there is any."""
+    _open: dict[str, str] = attrs.field(factory=dict, init=False)
+    """What has begun, by ``msg_id``, with its type, in the order of its beginning."""
+    _depth: dict[str, int] = attrs.field(factory=dict, init=False)
+    """Of what began without a name, how many times it did."""
+    _replied: dict[str, float] = attrs.field(factory=dict, init=False)
+    """Of the open requests those that were replied to, and when."""
+
+    def __contains__(self, msg_id: str) -> bool:
+        """Whether a request has begun and not ended."""
+        return msg_id in self._open
+
+    @property
+    def look_at(self) -> float | None:
+        """When something will be over without an idle; None if nothing will."""
+        return min(self._replied.values()) + GRACE if self._replied else None
+
+    def clear(self) -> None:
+        """Forget everything: the kernel is another one."""
+        for known in (self._open, self._depth, self._replied):
+            known.clear()
+        self.since, self.at_rest_since = None, float("-inf")
+
+    def begin(self, msg_id: str, msg_type: str, now: float) -> None:
+        """Note the ``busy`` of a request."""
+        for other in [known for known, kind in self._open.items() if kind != EXECUTION and known != msg_id]:
+            self._close([other], now)
+        self._open[msg_id] = msg_type
+        if self.since is None:
+            self.since, self.at_rest_since = now, None
+
+    def begin_nameless(self, active: str | None, now: float) -> None:
+        """Note a ``busy`` without a parent; ``active`` is the execution that the kernel has, if it has one."""
+        msg_id = _NAMELESS if active is None else active
+        self._depth[msg_id] = self._depth.get(msg_id, 0) + 1
+        self.begin(msg_id, "" if active is None else EXECUTION, now)
+
+    def end(self, msg_id: str, now: float) -> None:
+        """Note the ``idle`` of a request."""
+        if msg_id in self._open:
+            began = list(self._open)
+            self._close(began[began.index(msg_id) :], now)
+        else:
+            # It may be meant for what was replied to: some kernels name the wrong one.
+            self._close(list(self._replied), now)
+
+    def end_nameless(self, active: str | None, now: float) -> bool:
+        """Note an ``idle`` without a parent; True if that is the end of the execution that the kernel has."""
+        msg_id = _NAMELESS if active is None or (active not in self._open and _NAMELESS in self._open) else active
+        depth = self._depth.get(msg_id, 0) - 1
+        if depth > 0:
+            self._depth[msg_id] = depth
+            return False
+        self.end(msg_id, now)
+        return msg_id == active
+
+    def reply(self, msg_id: str, now: float) -> None:
+        """Note the reply to a request: its idle is due."""
+        if msg_id in self._open:
+            self._replied[msg_id] = now
+
+    def expire(self, now: float) -> bool:
+        """Close what was replied to `GRACE` ago; True if anything was."""
+        due = [msg_id for msg_id, replied in self._replied.items() if now >= replied + GRACE]
+        self._close(due, now)
+        return bool(due)
+
+    def postpone(self, now: float) -> None:
+        """Let what was replied to stay open for another `GRACE`: its output still comes, and so its idle may."""
+        self._replied = dict.fromkeys(self._replied, now)
+
+    def _close(self, msg_ids: list[str], now: float) -> None:
+        for msg_id in msg_ids:
+            del self._open[msg_id]
+            self._depth.pop(msg_id, None)
+            self._replied.pop(msg_id, None)
+        if not self._open and self.since is not None:
+            self.since, self.at_rest_since = None, now
