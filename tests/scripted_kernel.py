@@ -19,6 +19,13 @@ Behaviours at the start:
 ``ignore-shutdown``         answer a shutdown_request and go on
 ``hang-at-end``             answer a shutdown_request, fall silent and stay
 ``ignore-sigterm``          ignore SIGTERM
+``misses-info=N``           do not see the first N requests for kernel_info
+``parent=SHAPE``            parent headers are ``empty``, an ``id`` alone, or have null for a ``null-type``
+``msg-id=number``           header ids are numbers
+``signature=KIND``          signatures are ``upper`` case, made with a ``wrong`` key, or ``empty``
+``no-metadata``             the metadata's frame is empty
+``no-heart``                answer no heartbeat
+``heart-rests``             answer heartbeats only while no code runs, as kernels with one thread
 ``never-register``          do not register (JEP 66)
 ``bad-registration``        register with a wrong signature first
 ==========================  ==========================================================================================
@@ -28,6 +35,7 @@ Code is one command a line; the words are in `COMMANDS` below.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -65,6 +73,8 @@ class Kernel:
         self.count = 0
         self.interrupted = False
         self.hangs = False
+        self.at_work = threading.Lock()
+        self.first: dict[str, Any] = {}
         self.parent: dict[str, Any] = {}
         self.request: list[bytes] = []
         signal.signal(signal.SIGINT, self.on_sigint)
@@ -79,9 +89,20 @@ class Kernel:
     def sign(self, parts: list[bytes]) -> bytes:
         return hmac.new(self.key, b"".join(parts), hashlib.sha256).hexdigest().encode()
 
+    def signature(self, parts: list[bytes]) -> bytes:
+        """Return what is sent for a signature."""
+        match self.behaviours.get("signature"):
+            case "upper":
+                return self.sign(parts).upper()
+            case "wrong":
+                return self.sign([*parts, b"wrong"])
+            case "empty":
+                return b""
+        return self.sign(parts)
+
     def header(self, msg_type: str) -> dict[str, Any]:
         return {
-            "msg_id": uuid.uuid4().hex,
+            "msg_id": 7 if "msg-id" in self.behaviours else uuid.uuid4().hex,
             "msg_type": msg_type,
             "session": "scripted",
             "username": "kernel",
@@ -90,11 +111,24 @@ class Kernel:
         }
 
     def parts(self, msg_type: str, content: Any, parent: dict[str, Any] | None = None) -> list[bytes]:
-        documents = (self.header(msg_type), self.parent if parent is None else parent, {}, content)
+        metadata = b"" if "no-metadata" in self.behaviours else b"{}"
+        parent = self.shaped(self.parent if parent is None else parent)
+        documents = (self.header(msg_type), parent, metadata, content)
         return [document if isinstance(document, bytes) else json.dumps(document).encode() for document in documents]
 
+    def shaped(self, parent: dict[str, Any]) -> dict[str, Any]:
+        """Return a parent header as this kernel sends it."""
+        match self.behaviours.get("parent"):
+            case "empty":
+                return {}
+            case "id":
+                return {"msg_id": parent.get("msg_id")}
+            case "null-type":
+                return {**parent, "msg_type": None}
+        return parent
+
     def frames(self, parts: list[bytes], buffers: list[bytes] | None = None) -> list[bytes]:
-        return [DELIMITER, self.sign(parts), *parts, *(buffers or [])]
+        return [DELIMITER, self.signature(parts), *parts, *(buffers or [])]
 
     def publish(
         self, msg_type: str, content: Any, *, parent: dict[str, Any] | None = None, buffers: Any = None
@@ -160,6 +194,8 @@ class Kernel:
                 frames = self.hb.recv_multipart()
                 if self.hangs:
                     return
+                with self.at_work if "heart-rests" in self.behaviours else contextlib.nullcontext():
+                    pass
                 self.hb.send_multipart(frames)
             except zmq.ZMQError:
                 return
@@ -177,7 +213,8 @@ class Kernel:
         if "deaf" in behaviours:
             while True:
                 time.sleep(3600)
-        threading.Thread(target=self.beat, daemon=True).start()
+        if "no-heart" not in behaviours:
+            threading.Thread(target=self.beat, daemon=True).start()
         self.poller = zmq.Poller()
         self.poller.register(self.shell, zmq.POLLIN)
         self.poller.register(self.control, zmq.POLLIN)
@@ -208,6 +245,8 @@ class Kernel:
             self.publish("status", {"execution_state": "idle"})
         elif header["msg_type"] == "shutdown_request":
             self.shut_down(self.control)
+        else:
+            self.on_other(header["msg_type"], self.control)
         self.parent, self.request, self.content = state
 
     def shut_down(self, socket: Any) -> None:
@@ -231,12 +270,20 @@ class Kernel:
         elif msg_type == "shutdown_request":
             self.shut_down(socket)
         else:
-            self.publish("status", {"execution_state": "busy"})
-            self.reply(msg_type.replace("_request", "_reply"), {"status": "ok"})
-            self.publish("status", {"execution_state": "idle"})
+            self.on_other(msg_type, socket)
+
+    def on_other(self, msg_type: str, socket: Any) -> None:
+        self.publish("status", {"execution_state": "busy"})
+        if msg_type.endswith("_request"):
+            self.reply(msg_type.replace("_request", "_reply"), {"status": "ok"}, socket=socket)
+        self.publish("status", {"execution_state": "idle"})
 
     def on_kernel_info(self) -> None:
         behaviours = self.behaviours
+        self.first = self.first or self.parent
+        if int(behaviours.get("misses-info", 0)):
+            behaviours["misses-info"] = str(int(behaviours["misses-info"]) - 1)
+            return
         if "exit-before-info" in behaviours:
             os._exit(int(behaviours["exit-before-info"]))
         if "silent-shell" in behaviours:
@@ -270,18 +317,22 @@ class Kernel:
         self.count += 1
         self.interrupted = False
         self.skip: set[str] = set()
-        self.publish("status", {"execution_state": "busy"})
+        self.outcome = ""
+        if "no-status" not in self.content["code"].split("\n"):
+            self.publish("status", {"execution_state": "busy"})
         self.publish("execute_input", {"code": self.content["code"], "execution_count": self.count})
         reply: dict[str, Any] = {"status": "ok", "execution_count": self.count}
         try:
-            for line in self.content["code"].splitlines():
-                word, _, rest = line.partition(" ")
-                COMMANDS[word](self, rest)
+            with self.at_work:
+                for line in self.content["code"].splitlines():
+                    word, _, rest = line.partition(" ")
+                    COMMANDS[word](self, rest)
         except (Interrupted, ScriptError) as error:
             name = "KeyboardInterrupt" if isinstance(error, Interrupted) else "ScriptError"
             failure = {"ename": name, "evalue": str(error), "traceback": [f"{name}: {error}"]}
             self.publish("error", failure)
             reply = {"status": "error", "execution_count": self.count, **failure}
+        reply["status"] = self.outcome or reply["status"]
         idle = lambda: self.publish("status", {"execution_state": "idle"})  # noqa: E731
         if "idle-first" in self.skip:
             idle()
@@ -289,7 +340,9 @@ class Kernel:
             self.reply("execute_reply", reply)
         if "twice" in self.skip:
             self.reply("execute_reply", reply)
-        if not {"idle", "idle-first"} & self.skip:
+        if "idle-of-first" in self.skip:
+            self.publish("status", {"execution_state": "idle"}, parent=self.first)
+        elif not {"idle", "idle-first"} & self.skip:
             idle()
 
     def wait(self, seconds: float) -> None:
@@ -302,6 +355,13 @@ class Kernel:
                 self.on_control()
         if self.interrupted:
             raise Interrupted("interrupted")
+
+    def nested(self, msg_type: str) -> None:
+        """Serve another request inside this one, as code that waits for comm messages does."""
+        outer, self.parent = self.parent, self.header(msg_type)
+        for state in ("busy", "idle"):
+            self.publish("status", {"execution_state": state})
+        self.parent = outer
 
     # Commands
 
@@ -422,6 +482,10 @@ COMMANDS: dict[str, Any] = {
     "no-reply": lambda kernel, text: kernel.skip.add("reply"),
     "no-idle": lambda kernel, text: kernel.skip.add("idle"),
     "idle-first": lambda kernel, text: kernel.skip.add("idle-first"),
+    "idle-of-first": lambda kernel, text: kernel.skip.add("idle-of-first"),
+    "no-status": lambda kernel, text: kernel.skip.add("idle"),
+    "outcome": lambda kernel, text: setattr(kernel, "outcome", text),
+    "comm": lambda kernel, text: kernel.nested("comm_msg"),
     "duplicate-reply": lambda kernel, text: kernel.skip.add("twice"),
     "orphan-reply": lambda kernel, text: kernel.reply("execute_reply", {"status": "ok"}, parent={}),
     "bad": Kernel.do_bad,

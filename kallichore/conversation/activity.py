@@ -39,7 +39,9 @@ class Activity:
     _depth: dict[str, int] = attrs.field(factory=dict, init=False)
     """Of what began without a name, how many times it did."""
     _replied: dict[str, float] = attrs.field(factory=dict, init=False)
-    """Of the open requests those that were replied to, and when."""
+    """What was replied to and did not end, and when. A reply may come before the busy, over another socket."""
+    _latest: str | None = attrs.field(default=None, init=False)
+    """What ended last: its reply may come behind its idle."""
 
     def __contains__(self, msg_id: str) -> bool:
         """Whether a request has begun and not ended."""
@@ -48,13 +50,14 @@ class Activity:
     @property
     def look_at(self) -> float | None:
         """When something will be over without an idle; None if nothing will."""
-        return min(self._replied.values()) + GRACE if self._replied else None
+        # They are in the order of their time.
+        return next(iter(self._replied.values())) + GRACE if self._replied else None
 
     def clear(self) -> None:
         """Forget everything: the kernel is another one."""
         for known in (self._open, self._depth, self._replied):
             known.clear()
-        self.since, self.at_rest_since = None, float("-inf")
+        self.since, self.at_rest_since, self._latest = None, float("-inf"), None
 
     def begin(self, msg_id: str, msg_type: str, now: float) -> None:
         """Note the ``busy`` of a request."""
@@ -72,6 +75,7 @@ class Activity:
 
     def end(self, msg_id: str, now: float) -> None:
         """Note the ``idle`` of a request."""
+        self._latest = msg_id
         if msg_id in self._open:
             began = list(self._open)
             self._close(began[began.index(msg_id) :], now)
@@ -90,9 +94,9 @@ class Activity:
         return msg_id == active
 
     def reply(self, msg_id: str, now: float) -> None:
-        """Note the reply to a request: its idle is due."""
-        if msg_id in self._open:
-            self._replied[msg_id] = now
+        """Note the reply to a request: its idle is due, unless it has come already."""
+        if msg_id != self._latest:
+            self._replied.setdefault(msg_id, now)
 
     def expire(self, now: float) -> bool:
         """Close what was replied to `GRACE` ago; True if anything was."""
@@ -106,7 +110,7 @@ class Activity:
 
     def _close(self, msg_ids: list[str], now: float) -> None:
         for msg_id in msg_ids:
-            del self._open[msg_id]
+            self._open.pop(msg_id, None)
             self._depth.pop(msg_id, None)
             self._replied.pop(msg_id, None)
         if not self._open and self.since is not None:

@@ -323,7 +323,7 @@ class Conversation:
         if self.listeners and parent_id in self.listeners:
             self.listeners[parent_id](message)
         if message.channel != "iopub":
-            self._hear_answer(message, parent_id, now)
+            released = self._hear_answer(message, parent_id, now)
         return released
 
     def _is_for_the_server(self, message: KernelMessage, parent_id: str | None) -> bool:
@@ -370,7 +370,8 @@ class Conversation:
         if reason == EXECUTION or over == active_id:
             self.move_to(read_directory())
         self._tell_over(over)
-        return self.queue.on_idle(over, now)
+        self.queue.on_idle(over, now)
+        return self.queue.proceed(now)
 
     def _is_beside(self, parent: Header) -> bool:
         """Whether the kernel serves this beside its main shell, whoever asked for it."""
@@ -392,24 +393,28 @@ class Conversation:
         if listener := self.listeners.get(msg_id):
             listener(ExecutionOver())
 
-    def _hear_answer(self, message: KernelMessage, parent_id: str | None, now: float) -> None:
+    def _hear_answer(self, message: KernelMessage, parent_id: str | None, now: float) -> ClientMessage | None:
         """Take in what came on another channel than iopub: replies and questions."""
         msg_type = message.header.msg_type
         if msg_type == "input_request":
             self.open_input = OpenInput(message.payload, parent_id, self.voice.next_number - 1)
-        elif parent_id is None or not msg_type.endswith("_reply"):
-            return
-        elif msg_type != "execute_reply":
-            if message.parent is not None:
-                self.requests.replied(parent_id)
-                self.activity.reply(parent_id, now)
-        else:
-            self.requests.replied(parent_id)
-            self.activity.reply(parent_id, now)
-            if self.open_input is not None and self.open_input.parent_id == parent_id:
-                self.open_input = None
-            if self.queue.on_reply(parent_id, now) and self._has_failed(message):
-                self.drop_pending("an execution before it failed")
+        elif parent_id is not None and msg_type == "execute_reply":
+            return self._hear_execute_reply(message, parent_id, now)
+        elif message.parent is not None and msg_type.endswith("_reply"):
+            self.requests.replied(message.parent.msg_id)
+            self.activity.reply(message.parent.msg_id, now)
+        return None
+
+    def _hear_execute_reply(self, reply: KernelMessage, parent_id: str, now: float) -> ClientMessage | None:
+        self.requests.replied(parent_id)
+        self.activity.reply(parent_id, now)
+        if self.open_input is not None and self.open_input.parent_id == parent_id:
+            self.open_input = None
+        if not self.queue.on_reply(parent_id, now):
+            return None
+        if self._has_failed(reply):
+            self.drop_pending("an execution before it failed")
+        return self.queue.proceed(now)
 
     def _has_failed(self, reply: KernelMessage) -> bool:
         """Whether the reply to the active execution says that what waits behind it is not to run."""
@@ -419,7 +424,7 @@ class Conversation:
             return False
         return outcome.status == "error" and self.queue.active is not None and stops_on_error(self.queue.active)
 
-    def look_again(self, now: float) -> ClientMessage | None:
+    def look_again(self, now: float, read_directory: Callable[[], str | None]) -> ClientMessage | None:
         """Conclude that what was replied to a while ago is over; return the execution that is to be sent next, if any.
 
         The next execution does not wait any longer. Whoever listens does, and so does the status, as long as the kernel
@@ -429,12 +434,13 @@ class Conversation:
         released = None
         if active_id is not None and due is not None and now >= due:
             self._late[active_id] = now
-            released = self.queue.expire(now)
+            released = self.queue.proceed(now)
         if now < self._published + GRACE:
             self.activity.postpone(now)
             self._late = dict.fromkeys(self._late, now)
             return released
         for msg_id in list(self._late):
+            self.move_to(read_directory())
             self._tell_over(msg_id)
         if self.activity.expire(now):
             self._follow(None, now)

@@ -1,9 +1,10 @@
 """What a kernel runs, and what waits behind it: one execution at a time. [pure]
 
-The next execution is released by the end of the active one, and its sign is the kernel's ``idle``. An idle releases
-if it is the active request's own, or if the ``execute_reply`` has come already, whoever's it is. Where no idle follows
-the reply, time releases: the kernel has said that it is done. Nothing else does: the idle of another request says
-nothing about the execution, and would send a second one to a kernel that still runs the first.
+The next execution is released by the end of the active one, which has two signs: its ``execute_reply``, which also
+says whether the next is to run at all, and the kernel's ``idle``. They come over two sockets, in either order. An idle
+counts if it is the active request's own, or if the reply has come already, whoever's it is. Where one of the two comes
+alone, time releases. The idle of another request says nothing about the execution, and would send a second one to a
+kernel that still runs the first.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ class ExecutionQueue(Generic[M]):
     active_since: float | None = attrs.field(default=None, init=False)
     """Since when the kernel has the active execution, in seconds of the caller's clock."""
     _active: tuple[str, M] | None = attrs.field(default=None, init=False)
-    _replied: float | None = attrs.field(default=None, init=False)
-    """When the reply to it came."""
+    _replied: bool = attrs.field(default=False, init=False)
+    _idled: bool = attrs.field(default=False, init=False)
+    _half_over: float | None = attrs.field(default=None, init=False)
+    """When the first of the two signs of its end came."""
     _pending: deque[tuple[str, M]] = attrs.field(factory=deque, init=False)
 
     def __len__(self) -> int:
@@ -50,8 +53,8 @@ class ExecutionQueue(Generic[M]):
 
     @property
     def look_at(self) -> float | None:
-        """When to call `expire`; None if nothing will be due."""
-        return None if self._replied is None else self._replied + GRACE
+        """When to call `proceed` again at the latest; None if nothing will be due."""
+        return None if self._half_over is None else self._half_over + GRACE
 
     def submit(self, msg_id: str, message: M, now: float) -> bool:
         """Add an execution; True if it is to be sent now, False if it waits."""
@@ -61,24 +64,29 @@ class ExecutionQueue(Generic[M]):
         self._activate((msg_id, message), now)
         return True
 
-    def on_idle(self, parent_id: str, now: float) -> M | None:
-        """Take in an idle of the kernel's main shell; return the execution that it releases, to be sent now."""
-        if self._active is None or (parent_id != self._active[0] and self._replied is None):
-            return None
-        return self._release(now)
+    def on_idle(self, parent_id: str, now: float) -> None:
+        """Take in an idle of the kernel's main shell."""
+        if self._active is not None and (parent_id == self._active[0] or self._replied):
+            self._idled = True
+            self._note_sign(now)
 
     def on_reply(self, parent_id: str, now: float) -> bool:
-        """Take in an ``execute_reply``; True if it is the active execution's: from now on any idle releases."""
+        """Take in an ``execute_reply``; True if it is the active execution's."""
         if self._active is None or parent_id != self._active[0]:
             return False
-        if self._replied is None:
-            self._replied = now
+        self._replied = True
+        self._note_sign(now)
         return True
 
-    def expire(self, now: float) -> M | None:
-        """Return the execution that is released because no idle followed the active one's reply, to be sent now."""
-        due = self.look_at
-        return None if due is None or now < due else self._release(now)
+    def _note_sign(self, now: float) -> None:
+        if self._half_over is None:
+            self._half_over = now
+
+    def proceed(self, now: float) -> M | None:
+        """Return the execution that is released by now, to be sent to the kernel; None if there is none."""
+        if self._half_over is None or not (self._replied and self._idled or now >= self._half_over + GRACE):
+            return None
+        return self._release(now)
 
     def _release(self, now: float) -> M | None:
         self._activate(self._pending.popleft() if self._pending else None, now)
@@ -106,4 +114,5 @@ class ExecutionQueue(Generic[M]):
     def _activate(self, item: tuple[str, M] | None, now: float) -> None:
         self._active = item
         self.active_since = None if item is None else now
-        self._replied = None
+        self._replied = self._idled = False
+        self._half_over = None

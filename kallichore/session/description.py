@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kallichore.models.bodies import ActiveSession, ExecutionQueue
+from kallichore.models.bodies import ActiveSession, ExecutionQueue, Status
 
 if TYPE_CHECKING:
     from kallichore.session.supervisor import Session
@@ -42,7 +42,7 @@ def describe(session: Session, now: float) -> ActiveSession:
         kernel_info=conversation.kernel_info,
         resource_usage=conversation.resource_usage,
         idle_seconds=0 if busy_since is not None else conversation.status.idle_seconds(now),
-        busy_seconds=0 if busy_since is None else int(now - busy_since),
+        busy_seconds=0 if busy_since is None or session.status is Status.OFFLINE else int(now - busy_since),
         socket_path=session.audience.socket_path,
         history=conversation.history.entries(RECENT_ENTRIES),
         last_exit=conversation.last_exit,

@@ -298,7 +298,7 @@ class KernelLife:
 
     def _look_again(self) -> None:
         """See to what the kernel replied to, and did not say the end of."""
-        following = self.conversation.look_again(trio.current_time())
+        following = self.conversation.look_again(trio.current_time(), self.read_directory)
         if following is not None:
             self.send(following)
         self._alarm.set(self.conversation.look_at)

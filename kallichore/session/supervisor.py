@@ -488,6 +488,9 @@ class Session:
         """
         has_kernel = self.is_running
         phase = self._allow(Event.RESTART)
+        if self._run is not None:
+            # A start or an adoption of this very moment, which nobody's impatience can be about.
+            raise StartupError(Refusal.CHANGING.value, self._refusal(Refusal.CHANGING))
         if not has_kernel:
             self._require_argv()
         self._phase.value = phase
