@@ -61,8 +61,8 @@ class Activity:
 
     def begin(self, msg_id: str, msg_type: str, now: float) -> None:
         """Note the ``busy`` of a request."""
-        for other in [known for known, kind in self._open.items() if kind != EXECUTION and known != msg_id]:
-            self._close([other], now)
+        if self._open:
+            self._close([known for known, kind in self._open.items() if kind != EXECUTION and known != msg_id], now)
         self._open[msg_id] = msg_type
         if self.since is None:
             self.since, self.at_rest_since = now, None

@@ -129,14 +129,16 @@ class Conversation:
     """What clients sent during a restart, for the kernel to come."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     """Who in this process wants to hear about an execution, by its ``msg_id``."""
+    look_at: float | None = attrs.field(default=None, init=False)
+    """When to call `look_again` at the latest: something may be over that the kernel did not say the end of."""
     open_input: OpenInput | None = attrs.field(default=None, init=False)
     """The question of the kernel that nobody has answered yet."""
     is_introduced: bool = attrs.field(default=False, init=False)
     """Whether the kernel has said who it is."""
     _latest: str | None = attrs.field(default=None, init=False)
     """The execution that the kernel had last."""
-    _late: dict[str, float] = attrs.field(factory=dict, init=False)
-    """Executions that were replied to and whose idle is missing, and when that was last looked at."""
+    _late: dict[str, None] = attrs.field(factory=dict, init=False)
+    """Executions that were replied to and whose idle is missing, though the next has been released."""
     _published: float = attrs.field(default=float("-inf"), init=False)
     """When the kernel last said something on iopub."""
     _silent_requests: set[str] = attrs.field(factory=set, init=False)
@@ -162,14 +164,6 @@ class Conversation:
             return None
         times = [since for since in (self.activity.since, self.queue.active_since) if since is not None]
         return min(times, default=None)
-
-    @property
-    def look_at(self) -> float | None:
-        """When to call `look_again`, as something is over that the kernel did not say the end of; None for never."""
-        late = min(self._late.values()) + GRACE if self._late else None
-        return min(
-            (time for time in (self.queue.look_at, self.activity.look_at, late) if time is not None), default=None
-        )
 
     def running(self, now: float) -> RunningRequest | None:
         """Return what the kernel is executing."""
@@ -281,6 +275,7 @@ class Conversation:
         """Forget what was true of the kernel before."""
         self._silent_requests.clear()
         self._late.clear()
+        self.look_at = None
         self.activity.clear()
         self.open_input = None
         self.is_introduced = False
@@ -371,6 +366,7 @@ class Conversation:
             self.move_to(read_directory())
         self._tell_over(over)
         self.queue.on_idle(over, now)
+        self._expect_more(now)
         return self.queue.proceed(now)
 
     def _is_beside(self, parent: Header) -> bool:
@@ -390,7 +386,7 @@ class Conversation:
 
     def _tell_over(self, msg_id: str) -> None:
         self._late.pop(msg_id, None)
-        if listener := self.listeners.get(msg_id):
+        if self.listeners and (listener := self.listeners.get(msg_id)):
             listener(ExecutionOver())
 
     def _hear_answer(self, message: KernelMessage, parent_id: str | None, now: float) -> ClientMessage | None:
@@ -403,11 +399,13 @@ class Conversation:
         elif message.parent is not None and msg_type.endswith("_reply"):
             self.requests.replied(message.parent.msg_id)
             self.activity.reply(message.parent.msg_id, now)
+            self._expect_more(now)
         return None
 
     def _hear_execute_reply(self, reply: KernelMessage, parent_id: str, now: float) -> ClientMessage | None:
         self.requests.replied(parent_id)
         self.activity.reply(parent_id, now)
+        self._expect_more(now)
         if self.open_input is not None and self.open_input.parent_id == parent_id:
             self.open_input = None
         if not self.queue.on_reply(parent_id, now):
@@ -433,18 +431,24 @@ class Conversation:
         active_id, due = self.queue.active_id, self.queue.look_at
         released = None
         if active_id is not None and due is not None and now >= due:
-            self._late[active_id] = now
+            self._late[active_id] = None
             released = self.queue.proceed(now)
         if now < self._published + GRACE:
             self.activity.postpone(now)
-            self._late = dict.fromkeys(self._late, now)
-            return released
-        for msg_id in list(self._late):
-            self.move_to(read_directory())
-            self._tell_over(msg_id)
-        if self.activity.expire(now):
-            self._follow(None, now)
+        else:
+            for msg_id in list(self._late):
+                self.move_to(read_directory())
+                self._tell_over(msg_id)
+            if self.activity.expire(now):
+                self._follow(None, now)
+        later = (self.queue.look_at, self.activity.look_at, now + GRACE if self._late else None)
+        self.look_at = min((at for at in later if at is not None), default=None)
         return released
+
+    def _expect_more(self, now: float) -> None:
+        """Note that one of the signs of an end has come, and the other is due."""
+        if self.look_at is None:
+            self.look_at = now + GRACE
 
     def learn_kernel_info(self, message: KernelMessage) -> dict[str, Any]:
         """Keep a ``kernel_info_reply`` and its prompts, and return its content as an object."""
@@ -483,7 +487,7 @@ class Conversation:
 
     def sent(self, message: ClientMessage, timestamp: int) -> None:
         """Note that a message went to the kernel, at so many milliseconds since the epoch."""
-        if message.is_execution:
+        if message.msg_id == self.queue.active_id:
             self._latest = message.msg_id
         self.history.begin(message, timestamp)
 
