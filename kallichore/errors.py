@@ -213,6 +213,7 @@ class StartupReason(StrEnum):
     KILLED = "killed"
     NOT_CONNECTED = "not_connected"
     SILENT = "silent"
+    NOT_UNDERSTOOD = "not_understood"
     NOT_REGISTERED = "not_registered"
     GIVEN_UP = "given_up"
     SHUTTING_DOWN = "shutting_down"
@@ -233,6 +234,7 @@ HINTS = {
     StartupReason.EXITED: "What it printed says why; often a module is missing in the kernel's environment.",
     StartupReason.KILLED: "SIGKILL from outside is most often for memory; SIGSEGV is a fault of native code.",
     StartupReason.NOT_CONNECTED: "Does argv pass {connection_file} on? A slow one needs a longer connection_timeout.",
+    StartupReason.NOT_UNDERSTOOD: "Does the kernel sign with the key of its connection file, and send four JSON parts?",
     StartupReason.SILENT: "It may hang in its startup files: start it with fewer of them.",
     StartupReason.NOT_REGISTERED: "Does the kernel know JEP 66? If not, give a protocol_version below 5.5.",
     StartupReason.GIVEN_UP: "Start it again.",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import attrs
 
+from kallichore.errors import StartupReason
+
 
 @attrs.define
 class StartPatience:
@@ -46,11 +48,13 @@ class StartPatience:
         begins = [since for since in (self._silent_since, self._refused_since) if since is not None]
         return min(begins, default=float("inf")) + self.limit
 
-    def complaint(self) -> str:
-        """Return what is to be said when it is over."""
+    def complaint(self) -> tuple[str, StartupReason]:
+        """Return what is to be said when it is over, in words and in one word."""
         within = f"within {self.limit:g} seconds"
         if self._refused_since is not None:
-            return f"The kernel did not answer kernel_info_request {within}: what it sent was dropped, {self._refused}"
+            text = f"The kernel did not answer kernel_info_request {within}: what it sent was dropped, {self._refused}"
+            return text, StartupReason.NOT_UNDERSTOOD
         if self._never_alive:
-            return f"The kernel did not answer on its heartbeat, nor kernel_info_request, {within}"
-        return f"The kernel fell silent before it told who it is, for more than {self.limit:g} seconds"
+            return f"The kernel did not answer on its heartbeat, nor kernel_info_request, {within}", StartupReason.SILENT
+        text = f"The kernel fell silent before it told who it is, for more than {self.limit:g} seconds"
+        return text, StartupReason.SILENT

@@ -290,9 +290,8 @@ class KernelLife:
             ask_again_at = trio.current_time() + ASK_AGAIN
             while (now := trio.current_time()) < ask_again_at:
                 if now >= self._patience.ends_at:
-                    raise StartupError(
-                        "KS-7", self._patience.complaint(), exit_code=NOT_CONNECTED, reason=StartupReason.SILENT
-                    )
+                    text, reason = self._patience.complaint()
+                    raise StartupError("KS-7", text, exit_code=NOT_CONNECTED, reason=reason)
                 with trio.move_on_at(min(ask_again_at, self._patience.ends_at)):
                     return await self._kernel_info.wait()
 
