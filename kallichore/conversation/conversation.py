@@ -139,6 +139,8 @@ class Conversation:
     """The execution that the kernel had last."""
     _late: dict[str, None] = attrs.field(factory=dict, init=False)
     """Executions that were replied to and whose idle is missing, though the next has been released."""
+    _interrupted: str | None = attrs.field(default=None, init=False)
+    """The execution that was interrupted last."""
     _published: float = attrs.field(default=float("-inf"), init=False)
     """When the kernel last said something on iopub."""
     _silent_requests: set[str] = attrs.field(factory=set, init=False)
@@ -420,7 +422,11 @@ class Conversation:
             outcome = _read_outcome(reply.content)
         except UNREADABLE:
             return False
-        return outcome.status == "error" and self.queue.active is not None and stops_on_error(self.queue.active)
+        active = self.queue.active
+        if outcome.status != "error" or active is None or active.msg_id == self._interrupted:
+            # What waited when it was interrupted is gone already; what came since was sent in spite of it.
+            return False
+        return stops_on_error(active)
 
     def look_again(self, now: float, read_directory: Callable[[], str | None]) -> ClientMessage | None:
         """Conclude that what was replied to a while ago is over; return the execution that is to be sent next, if any.
@@ -483,6 +489,7 @@ class Conversation:
         """Drop what a request of this type ends: the executions that wait, and the kernel's open question."""
         if why := CLEARS_PENDING.get(msg_type):
             self.open_input = None
+            self._interrupted = self.queue.active_id
             self.drop_pending(why)
 
     def sent(self, message: ClientMessage, timestamp: int) -> None:

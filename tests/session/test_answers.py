@@ -113,6 +113,18 @@ async def test_whatever_ends_the_running_execution_those_that_wait_are_aborted(a
     assert sorted(waited[0].split()) == ["error", "idle"]
 
 
+async def test_what_is_sent_after_an_interrupt_runs() -> None:
+    """It was sent in spite of it, even if the interrupted code has not ended yet."""
+    async with open_client() as client, open_started(client, body()) as channel:
+        first = await channel.send(make_execute_request("sleep 60"))
+        await receive_until(channel, is_type("execute_input", first))
+        await channel.send(make_message("interrupt_request", {}, "control"))
+        second = await channel.send(make_execute_request("print second"))
+        told = await receive_until(channel, are_done([first, second]))
+
+    assert [sorted(words.split()) for words in outcomes(told, [first, second])] == [["error", "idle"], ["idle", "ok"]]
+
+
 async def test_requests_that_the_kernel_has_when_it_dies_are_answered_before_its_end_is_told() -> None:
     """What it was at work on is an error that says why; what it never began is aborted; a shutdown has happened."""
     async with open_client() as client, open_started(client, body()) as channel:
