@@ -206,7 +206,7 @@ class Session:
                 pending=tuple(message.as_body() for message in queue.pending),
             ),
             status=self.status,
-            kernel_info=conversation.kernel_info,
+            kernel_info=_with_language(conversation.kernel_info),
             resource_usage=conversation.resource_usage,
             idle_seconds=conversation.status.idle_seconds(now),
             busy_seconds=conversation.status.busy_seconds(now),
@@ -372,7 +372,7 @@ class Session:
         return self._meeting.open_handshake(life.sender, self.request.connection_timeout, on_registered)
 
     def _plan(self, path: Path) -> LaunchPlan:
-        return make_launch_plan(
+        plan = make_launch_plan(
             self.request,
             actions=self._actions,
             connection_file=str(path),
@@ -380,6 +380,8 @@ class Session:
             surroundings=self.facilities.surroundings,
             inherited={} if self._inheritance is None else self._inheritance.environment,
         )
+        self.conversation.move_to(plan.moved_to)
+        return plan
 
     # Connection information and adoption
 
@@ -517,7 +519,9 @@ class Session:
                 self.conversation.working_directory = str(directory)
                 return
             logger.warning(
-                "[session %s] %s is no directory; keeping the kernel's own", self.session_id, options.working_directory
+                "[session %s] %s is no directory that can be entered; keeping the kernel's own",
+                self.session_id,
+                options.working_directory,
             )
         if self._life is not None:
             self.conversation.move_to(self._life.read_directory())
@@ -591,6 +595,14 @@ class Session:
         self.log.close()
         self.closed.set()
         self.audience.leave("The session was deleted" if self.deleted.is_set() else "The server is ending")
+
+
+def _with_language(info: dict[str, Any]) -> dict[str, Any]:
+    """Return what a kernel said of itself with a ``language_info`` in any case: clients that come back while it still
+    starts look into that without asking whether it is there.
+    """
+    language = info.get("language_info")
+    return {**info, "language_info": language if isinstance(language, dict) else {}}
 
 
 def _given(value: int | None, default: int) -> int:
