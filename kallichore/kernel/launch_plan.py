@@ -157,7 +157,6 @@ def _choose_directory(
     return None, None
 
 
-
 def _find_script(script: str, working_directory: str, surroundings: Surroundings) -> str:
     """Return what the shell is to source."""
     script = surroundings.expand(script)
@@ -191,9 +190,7 @@ def missing_program(request: NewSession, surroundings: Surroundings, current_dir
     return None if _find(program, environment, surroundings, directory) else program
 
 
-def _find(
-    program: str, environment: Mapping[str, str], surroundings: Surroundings, directory: str
-) -> str | None:
+def _find(program: str, environment: Mapping[str, str], surroundings: Surroundings, directory: str) -> str | None:
     return find_program(
         program,
         search_path=environment.get("PATH", DEFAULT_PATH),
