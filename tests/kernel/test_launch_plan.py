@@ -144,24 +144,24 @@ def test_plan_can_be_logged_without_its_environment() -> None:
         ("none", "ignored", None, None, ["takes no argument"]),
         ("shell", None, "--login", None, []),
         ("shell", "ignored", "--login", None, ["takes no argument"]),
-        ("command", "module load R", "-i", "command", []),
+        ("command", "module load R", "--login -i", "command", []),
         ("command", None, "--login", None, ["has no argument"]),
-        ("script", "/setup.sh", "-i", "script", []),
+        ("script", "/setup.sh", "--login -i", "script", []),
         ("script", "", "--login", None, ["has no argument"]),
     ],
 )
 def test_mode_and_argument_decide_how_the_shell_is_started(
     mode: str, argument: str | None, flag: str | None, stage: str | None, warnings: list[str]
 ) -> None:
-    """A command or a script wants an interactive shell, all else a login shell; what does not fit is a warning."""
+    """A command or a script wants a login shell that is interactive, all else a login shell; what does not fit is a warning."""
     found = plan(startup_environment=mode, startup_environment_arg=argument)
 
     if flag is None:
         assert ("kernel", "/run/k.json") == found.argv
         assert found.shell is None
     else:
-        assert ("/bin/bash", flag, "-c") == found.argv[:3]
-        assert found.argv[3].endswith("exec kernel /run/k.json")
+        assert ("/bin/bash", *flag.split(), "-c") == found.argv[:-1]
+        assert found.argv[-1].endswith("exec kernel /run/k.json")
         assert found.shell == "/bin/bash"
     assert (stage, argument if stage else None) == (found.stage, found.stage_argument)
     assert len(warnings) == len(found.warnings)
@@ -182,14 +182,16 @@ def test_mode_and_argument_decide_how_the_shell_is_started(
     ],
 )
 def test_flags_fit_the_shell(name: str, login_flag: str) -> None:
-    """The shell's base name tells how it is made a login shell; every shell is made interactive in the same way."""
+    """The shell's base name tells how it is made a login shell; every shell is made interactive in the same way, on top
+    of that.
+    """
     path = f"/opt/{name}"
     on = machine({"SHELL": path}, {path})
     login = plan(on=on, startup_environment="shell")
     interactive = plan(on=on, startup_environment="command", startup_environment_arg="true")
 
     assert (path, login_flag) == login.argv[:2]
-    assert (path, "-i") == interactive.argv[:2]
+    assert (path, login_flag, "-i", "-c") == interactive.argv[:4]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_script_is_sourced_from_where_it_is(script: str, working_directory: str,
     """An absolute path counts as it is, one with ``~`` from home, another from the session's directory."""
     found = plan(working_directory=working_directory, startup_environment="script", startup_environment_arg=script)
 
-    assert f"{{ . {sourced}\n}}" in found.argv[3]
+    assert f"{{ . {sourced}\n}}" in found.argv[-1]
     assert sourced == found.stage_argument
 
 
