@@ -89,6 +89,8 @@ class Conversation:
     """What clients sent during a restart, for the kernel to come."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     """Who in this process wants the messages with a certain parent."""
+    output_listeners: list[Callable[[str, str], None]] = attrs.field(factory=list)
+    """Who in this process wants what the kernel's process prints: stream and line."""
     open_input: OpenInput | None = attrs.field(default=None, init=False)
     """The question of the kernel that nobody has answered yet."""
     _silent_requests: set[str] = attrs.field(factory=set, init=False)
@@ -139,9 +141,11 @@ class Conversation:
         return kernel_message("sessionState", value)
 
     def say_output(self, stream: str, line: str) -> None:
-        """Tell clients, and the session's log, a line that the kernel's process printed."""
+        """Tell clients, the session's log and who listens in this process a line that the kernel's process printed."""
         self.say("output", [stream, line])
         self.log_output(stream, line)
+        for hear in self.output_listeners:
+            hear(stream, line)
 
     def change_status(self, event: StatusEvent, reason: str | None, now: float) -> None:
         """Apply a status event and tell clients if it changed anything; leaving for ``exited`` clears the queue."""

@@ -2,9 +2,10 @@
 
 A login shell gives a kernel the environment that a terminal would have; a command or a script before it (``conda
 activate``, ``module load``) gives it another, and runs as if it were typed into a new terminal: in a login shell that
-is interactive, since ``conda`` and the like are functions that either kind of startup file may define. Each wrapper ends in ``exec``, so that the process that we watch and
-signal is the kernel and not a shell in front of it. For command and script two marker lines tell how far the shell
-got.
+is interactive, since ``conda`` and the like are functions that either kind of startup file may define.
+
+Each wrapper ends in ``exec``, so that the process that we watch and signal is the kernel and not a shell in front of
+it. For command and script two marker lines tell how far the shell got.
 
 The quoting is right for every argument in each family of shells: POSIX (sh, bash, dash, zsh, ksh and unknown ones), csh
 and tcsh, and fish. The user's command is passed on word for word, on lines of its own, so that it may end in a comment

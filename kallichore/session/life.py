@@ -61,6 +61,9 @@ IOPUB_ATTEMPTS = 3
 
 READ_SIZE = 1 << 16
 
+PARTIAL_PATIENCE = 0.1
+"""Seconds that the beginning of a line waits for the rest: a person is to see a progress bar, or a prompt, in time."""
+
 
 @attrs.define(eq=False)
 class KernelLife:
@@ -320,8 +323,17 @@ class KernelLife:
         try:
             async with stream:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    while data := await stream.receive_some(READ_SIZE):
-                        self._tell_output(name, splitter.feed(bytes(data)))
+                    while True:
+                        # Before the start is over nobody reads along, and its record is made of lines.
+                        is_waiting = splitter.is_within_line and self.started.is_settled
+                        with trio.move_on_after(PARTIAL_PATIENCE if is_waiting else float("inf")) as patience:
+                            data = await stream.receive_some(READ_SIZE)
+                        if patience.cancelled_caught:
+                            self._tell_output(name, splitter.take_partial())
+                        elif not data:
+                            break
+                        else:
+                            self._tell_output(name, splitter.feed(bytes(data)))
         finally:
             self._tell_output(name, splitter.finish())
             ended.set()

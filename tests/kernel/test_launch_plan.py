@@ -153,7 +153,9 @@ def test_plan_can_be_logged_without_its_environment() -> None:
 def test_mode_and_argument_decide_how_the_shell_is_started(
     mode: str, argument: str | None, flag: str | None, stage: str | None, warnings: list[str]
 ) -> None:
-    """A command or a script wants a login shell that is interactive, all else a login shell; what does not fit is a warning."""
+    """A command or a script wants a login shell that is interactive, all else a login shell; what does not fit is a
+    warning.
+    """
     found = plan(startup_environment=mode, startup_environment_arg=argument)
 
     if flag is None:
