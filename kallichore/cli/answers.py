@@ -1,8 +1,8 @@
 """A person's answers to a kernel's questions: lines of standard input, read when they are wanted.
 
-Nobody waits for standard input in a way that cannot be given up: when a question is interrupted the read is left behind
-in its thread, and the line that it brings is the next question's. It reads the descriptor itself. A thread that waits in
-``sys.stdin`` holds its lock, and the interpreter could not end.
+No wait for standard input is for ever: when a question is interrupted, the read is left behind in its thread, and the
+line that it brings is the next question's. The descriptor itself is read. A thread that waits in ``sys.stdin`` holds
+its lock, and the interpreter could not end.
 """
 
 from __future__ import annotations
@@ -45,14 +45,17 @@ class Answers:
 
         Cancelling gives the question up, and leaves the terminal as it was.
         """
-        sys.stdout.write(str(question.get("prompt", "")))
-        sys.stdout.flush()
+        prompt = str(question.get("prompt", ""))
         if not question.get("password"):
+            _show(prompt)
             line = await self.next_line()
         elif sys.platform == "win32" and os.isatty(self.descriptor):
+            _show(prompt)
             return await trio.to_thread.run_sync(getpass.getpass, "", abandon_on_cancel=True)
         else:
+            # Nobody may see the prompt, and type, before the terminal is silent.
             with _hidden(self.descriptor):
+                _show(prompt)
                 line = await self.next_line()
         return END_OF_INPUT if line is None else line
 
@@ -95,6 +98,11 @@ class Answers:
         self._read.set()
 
 
+def _show(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 @contextmanager
 def _hidden(descriptor: int) -> Iterator[None]:
     """Have a terminal not show what is typed, while a block runs; nothing changes where there is none."""
@@ -110,17 +118,17 @@ def _hidden(descriptor: int) -> Iterator[None]:
     try:
         yield
         # The Enter was not shown either.
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+        _show("\n")
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def standard_input() -> Answers:
-    """Return the answers that come from standard input; none where that is closed."""
-    if sys.stdin is None:
+    """Return the answers that come from standard input; none where that is closed, or is nothing to read from."""
+    try:
+        return Answers(sys.stdin.fileno(), sys.stdin.encoding)
+    except (AttributeError, OSError, ValueError):
         return Answers(-1)
-    return Answers(sys.stdin.fileno(), sys.stdin.encoding)
 
 
 Reply = Callable[[str], Awaitable[None]]
@@ -128,14 +136,14 @@ Reply = Callable[[str], Awaitable[None]]
 
 @attrs.define(eq=False)
 class Questions:
-    """A kernel's questions, each asked in a task of its own, so that the kernel is heard meanwhile. One is open at most.
+    """A kernel's questions, each asked in a task of its own, so that the kernel is heard meanwhile; one at a time.
 
     Made by `open_questions`.
     """
 
     _nursery: trio.Nursery
     _reply: Reply
-    _answers: Answers = attrs.field(factory=standard_input)
+    _answers: Answers
     _open: trio.CancelScope | None = attrs.field(default=None, init=False)
 
     def ask(self, content: dict[str, Any]) -> None:
@@ -156,8 +164,7 @@ class Questions:
             self._open.cancel()
             self._open = None
             # What comes next begins a line of its own.
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            _show("\n")
 
 
 @asynccontextmanager
@@ -168,5 +175,5 @@ async def open_questions(reply: Reply) -> AsyncIterator[Questions]:
         reply: Sends an answer to the kernel.
     """
     async with trio.open_nursery() as nursery:
-        yield Questions(nursery, reply)
+        yield Questions(nursery, reply, standard_input())
         nursery.cancel_scope.cancel()
