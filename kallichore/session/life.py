@@ -352,11 +352,12 @@ class KernelLife:
             self.request("shutdown_request", {"restart": self.restarting}, "control")
             with trio.move_on_after(config.shutdown_grace):
                 await self.hurry.wait()
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):
             process.send_signal_to_group(signal.SIGTERM)
             with trio.move_on_after(config.terminate_grace):
                 await self.hurry.wait()
-            process.kill()
+        # Behind sudo it is another user's: then it is said that it stays, rather than waited for.
+        process.kill_or_give_up()
 
     async def run_launched(
         self,
@@ -411,9 +412,10 @@ class KernelLife:
         was_asked = self.stop_asked.is_set()
         error = None if self.started.is_settled else self._startup_error(plan, ending)
         text = self._report(ending)
-        if not was_asked and (ending.code != 0 or error is not None):
+        if ending.survivors is not None or (not was_asked and (ending.code != 0 or error is not None)):
             self.conversation.say_output("stderr", f"[kallichore] {text}\n")
-        logger.info("[session %s] %s", self.sender.session, text)
+        level = logging.INFO if ending.survivors is None else logging.ERROR
+        logger.log(level, "[session %s] %s", self.sender.session, text)
         self.process = None
         self.conversation.change_status(StatusEvent.EXITED, text, trio.current_time())
         self.conversation.say("exited", ending.code)

@@ -459,6 +459,12 @@ class Session:
         try:
             process.kill()
             self._life.requested_by = "kill"
+        except PermissionError as error:
+            self._life.requested_by = "kill"
+            text = f"Could not end all of the kernel of session {self.session_id}. {error.strerror}"
+            raise ProcessNotFoundError(
+                text, "The signal could not be sent: these processes are another user's"
+            ) from error
         except OSError as error:
             text = f"Could not kill process {process.pid} of session {self.session_id}"
             raise ProcessNotFoundError(text, f"The signal could not be sent: {error}") from error
@@ -570,8 +576,7 @@ class Session:
         if life.process is None:
             self._change(StatusEvent.EXITED, text)
         else:
-            with suppress(ProcessLookupError):
-                life.process.kill()
+            life.process.kill_or_give_up()
             ending = await life.process.wait()
             self.facilities.watchdog.release(life.process.pid)
             life.process = None
