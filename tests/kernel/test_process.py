@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -352,8 +352,8 @@ async def test_last_descriptors_are_not_for_kernels() -> None:
 
 
 @pytest.fixture
-def not_permitted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Forbid to signal any group, as where a kernel is another user's; yield what is still permitted: the real one."""
+def not_permitted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Forbid to signal any group, as where a kernel is another user's; return what kills one nevertheless."""
     permitted = os.killpg
 
     def refuse(group: int, number: int) -> None:
@@ -363,7 +363,7 @@ def not_permitted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], N
     monkeypatch.setattr(
         "kallichore.kernel.process.describe_survivors", lambda group: f"Not permitted to end process {group} (sudo)"
     )
-    yield lambda group: permitted(group, signal.SIGKILL)
+    return lambda group: permitted(group, signal.SIGKILL)
 
 
 async def test_kernel_that_may_not_be_signalled_is_named_and_given_up(
@@ -387,7 +387,7 @@ async def test_kernel_that_may_not_be_signalled_is_named_and_given_up(
 
 
 async def test_session_ends_though_its_kernel_may_not_be_signalled(not_permitted: Callable[[int], None]) -> None:
-    """Kill says which process stays; the end of the server waits no longer than for any kernel, and the report tells."""
+    """Kill says which process stays; a stop waits no longer than for any other kernel, and the report tells."""
     config = ServerConfig(token=None, shutdown_grace=0.2, terminate_grace=0.2, drain_grace=0.2)
     async with open_server(config) as server:
         session = server.create_session(scripted("s", "ignore-shutdown"))
