@@ -39,7 +39,6 @@ from kallichore.transport.connection_file import (
 )
 from kallichore.transport.front_door import Attach, FrontDoor
 from kallichore.transport.request_head import RequestHead, channels_session, decode_segment
-from kallichore.transport.runtime_directory import candidate_directories
 from kallichore.transport.unix_socket import open_unix_listener
 
 FAREWELL = 1.0
@@ -142,7 +141,7 @@ async def _run_server(
 ) -> None:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_server(config))
-        listeners, address = await _open_listeners(config, stack)
+        listeners, address = await _open_listeners(config, server.facilities.runtime_directory, stack)
         if address.socket_path is not None and config.unix_socket is None:
             # A name that is this server's alone. A path that was chosen may be another server's when this one is gone.
             server.facilities.watchdog.guard_file(Path(address.socket_path))
@@ -169,7 +168,7 @@ async def _close_when_asked(running: RunningServer, accepting: trio.CancelScope,
 
 
 async def _open_listeners(
-    config: ServerConfig, stack: AsyncExitStack
+    config: ServerConfig, runtime_directory: Path, stack: AsyncExitStack
 ) -> tuple[list[trio.abc.Listener[Any]], ServerAddress]:
     if config.transport == "tcp":
         try:
@@ -184,7 +183,7 @@ async def _open_listeners(
         port = listeners[0].socket.getsockname()[1]
         return list(listeners), ServerAddress(transport="tcp", port=port, base_path=f"http://127.0.0.1:{port}")
     if config.transport == "socket":
-        path = config.unix_socket or _socket_path(config)
+        path = config.unix_socket or _socket_path(config, runtime_directory)
         owners = await stack.enter_async_context(open_unix_listener(path))
         return [owners], ServerAddress(transport="socket", socket_path=str(path))
     from kallichore.transport.named_pipe import open_pipe_listener
@@ -194,10 +193,12 @@ async def _open_listeners(
     return [pipe], ServerAddress(transport="named-pipe", named_pipe=name)
 
 
-def _socket_path(config: ServerConfig) -> Path:
-    """Return a short path of this server's own for its main socket."""
+def _socket_path(config: ServerConfig, runtime_directory: Path) -> Path:
+    """Return a short path of this server's own for its main socket: where it was asked for, else where the server's
+    directory could be made.
+    """
     name = f"kc-{os.getpid()}-{secrets.token_hex(2)}.sock"
-    return candidate_directories(config)[0] / name
+    return (config.socket_directory or runtime_directory.parent) / name
 
 
 def _open_front_door(server: Server, config: ServerConfig, connections: trio.Nursery) -> FrontDoor:

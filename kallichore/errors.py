@@ -205,6 +205,7 @@ class StartupReason(StrEnum):
     NOT_FOUND = "not_found"
     NOT_EXECUTABLE = "not_executable"
     BAD_INTERPRETER = "bad_interpreter"
+    NO_DIRECTORY = "no_directory"
     BAD_ARGUMENT = "bad_argument"
     NO_RESOURCES = "no_resources"
     SCRIPT_MISSING = "script_missing"
@@ -227,6 +228,7 @@ HINTS = {
     StartupReason.NOT_FOUND: "Is the kernel's environment still where argv says? See `kcclient kernels`.",
     StartupReason.NOT_EXECUTABLE: "Name a program, not a directory, and give it execute permission.",
     StartupReason.BAD_INTERPRETER: "The program is there, but not what its first line names: reinstall it.",
+    StartupReason.NO_DIRECTORY: "The working directory is gone, or may not be entered; restart in another one.",
     StartupReason.BAD_ARGUMENT: "Look for zero bytes in argv and env, and for variables without a proper name.",
     StartupReason.NO_RESOURCES: "The machine has no processes, descriptors, memory or disk space left for this user.",
     StartupReason.SCRIPT_MISSING: "Check the path of the startup script.",

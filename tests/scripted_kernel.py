@@ -371,9 +371,9 @@ class Kernel:
     def do_result(self, text: str) -> None:
         self.publish("execute_result", {"execution_count": self.count, "data": {"text/plain": text}, "metadata": {}})
 
-    def do_input(self, prompt: str) -> None:
+    def do_input(self, prompt: str, *, password: bool = False) -> None:
         identities = self.request[: self.request.index(DELIMITER)]
-        parts = self.parts("input_request", {"prompt": prompt, "password": False})
+        parts = self.parts("input_request", {"prompt": prompt, "password": password})
         self.stdin.send_multipart([*identities, *self.frames(parts)])
         answer = self.stdin.recv_multipart()
         self.stream(json.loads(answer[answer.index(DELIMITER) + 5])["value"] + "\n")
@@ -461,6 +461,7 @@ COMMANDS: dict[str, Any] = {
     "sleep": lambda kernel, text: kernel.wait(float(text)),
     "after": Kernel.do_after,
     "input": Kernel.do_input,
+    "secret": lambda kernel, text: kernel.do_input(text, password=True),
     "stdout": lambda kernel, text: os.write(1, text.encode() + b"\n"),
     "stderr": lambda kernel, text: os.write(2, text.encode() + b"\n"),
     "raw": Kernel.do_raw,

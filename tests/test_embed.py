@@ -10,9 +10,9 @@ import trio
 
 import kallichore
 from kallichore.client.api_client import ApiClient
-from kallichore.errors import ConfigurationError, KernelDiedError
+from kallichore.errors import ConfigurationError, KernelDiedError, innermost
 from kallichore.models.bodies import NewSession
-from kernels import REAL_TIME, address_of, ipykernel_argv, scripted
+from kernels import REAL_TIME, address_of, body, ipykernel_argv, scripted
 
 
 async def test_run_hands_out_a_server_that_listens(private_place: Path) -> None:
@@ -52,6 +52,52 @@ async def test_two_servers_fit_in_one_process() -> None:
         assert one.address != two.address
         assert one.token != two.token
         assert (await ApiClient(address_of(two)).call("GET", "/sessions"))["total"] == 0
+
+
+@pytest.mark.parametrize("name", ["with space", "café", "x" * 60, "missing", "file"])
+async def test_sockets_go_where_clients_can_reach_them(
+    name: str, private_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the runtime directory will not do, main socket and sessions' sockets go to the temporary directory."""
+    (private_place / "file").write_text("")
+    if name not in ("missing", "file"):
+        (private_place / name).mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(private_place / name))
+    async with kallichore.serve(kallichore.ServerConfig(transport="socket")) as server:
+        client = ApiClient(address_of(server))
+        await client.call("PUT", "/sessions", body())
+        channels = await client.call("GET", "/sessions/s/channels")
+
+    assert server.address.socket_path is not None
+    assert Path(server.address.socket_path).parent == private_place
+    assert Path(channels).parent.parent == private_place
+
+
+async def test_chosen_directory_has_the_main_socket_only_where_its_name_is_odd(private_place: Path) -> None:
+    """The main socket goes where it was asked for; clients put the paths of sessions' sockets into addresses."""
+    config = kallichore.ServerConfig(transport="socket", socket_directory=private_place / "with space")
+    async with kallichore.serve(config) as server:
+        client = ApiClient(address_of(server))
+        await client.call("PUT", "/sessions", body())
+        channels = await client.call("GET", "/sessions/s/channels")
+
+    assert server.address.socket_path is not None
+    assert Path(server.address.socket_path).parent == private_place / "with space"
+    assert Path(channels).parent.parent == private_place
+
+
+async def test_chosen_directory_that_will_not_do_is_named(private_place: Path) -> None:
+    """One that is too long, or is no directory, ends the start with its name and what is wrong with it."""
+    (private_place / "file").write_text("")
+    for name, reason in (("x" * 90, "at most work; choose a shorter one"), ("file", "File exists")):
+        config = kallichore.ServerConfig(transport="socket", socket_directory=private_place / name)
+        with pytest.raises(ExceptionGroup) as info:
+            async with kallichore.serve(config):
+                pass
+        message = str(innermost(info.value))
+
+        assert name in message
+        assert reason in message
 
 
 async def test_code_runs_without_http() -> None:

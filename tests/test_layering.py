@@ -43,6 +43,7 @@ PURE_MODULES = {
     "kallichore.kernel.output",
     "kallichore.kernel.shell_wrapper",
     "kallichore.transport.auth",
+    "kallichore.transport.places",
 }
 """Modules that must stay pure: losing the mark is a change of design."""
 

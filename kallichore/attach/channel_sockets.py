@@ -27,13 +27,11 @@ from kallichore.session.clients import Attendance, Wish
 from kallichore.session.supervisor import Session
 from kallichore.transport.auth import is_authorized
 from kallichore.transport.named_pipe import PipeSystem, open_pipe_listener
+from kallichore.transport.places import LONGEST_SOCKET_PATH
 from kallichore.transport.request_head import LONGEST_HEAD, RequestHead, parse_head
 from kallichore.transport.unix_socket import open_unix_listener
 
 logger = logging.getLogger(__name__)
-
-LONGEST_PATH = 103
-"""Bytes of a socket's path at most: what macOS allows, one less than Linux's 107 would with its ending zero."""
 
 READ_SIZE = 1 << 16
 
@@ -73,7 +71,7 @@ async def open_unix_socket(directory: Path, session_id: str) -> AsyncIterator[tu
         ChannelSocketError: It could not be made.
     """
     path = directory / f"{safe_name(session_id)}.sock"
-    if len(os.fsencode(path)) > LONGEST_PATH:
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         text = f"The channel socket's path {path} is too long; choose a shorter --socket-dir"
         raise ChannelSocketError(text, "socket_path_too_long")
     async with open_unix_listener(path) as listener:

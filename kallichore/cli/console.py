@@ -18,8 +18,9 @@ from prompt_toolkit import ANSI, PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.patch_stdout import patch_stdout
 
 from kallichore.cli.dialogue import Dialogue
 from kallichore.errors import KernelDiedError
@@ -36,6 +37,15 @@ def history_file() -> Path:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file.touch(mode=0o600)
     return file
+
+
+def _open_history() -> History:
+    """Return what keeps the lines that were typed; only while we run where the home directory is closed, or full."""
+    try:
+        return FileHistory(str(history_file()))
+    except (OSError, RuntimeError) as error:
+        print(f"The history is not kept: {error}", file=sys.stderr)
+        return InMemoryHistory()
 
 
 class _KernelCompleter(Completer):
@@ -85,7 +95,7 @@ class Console:
         self._dialogue = dialogue
         self._count = 1
         self._session: PromptSession[str] = PromptSession(
-            history=FileHistory(str(history_file())),
+            history=_open_history(),
             completer=_KernelCompleter(dialogue),
             complete_while_typing=False,
             multiline=True,
@@ -95,7 +105,9 @@ class Console:
 
     def _read(self) -> str:
         prompt = ANSI(f"\x1b[32mIn [{self._count}]: \x1b[0m")
-        return self._session.prompt(prompt, handle_sigint=False)
+        # What programs print meanwhile goes above the line that is typed.
+        with patch_stdout(raw=True):
+            return self._session.prompt(prompt, handle_sigint=False)
 
     async def run(self) -> int:
         """Read and run until Ctrl-D, ``exit``, or the kernel's own wish; return the exit code."""

@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import trio
 
+from kallichore.cli.answers import END_OF_INPUT
 from kallichore.cli.run_code import check_kernel
 from kallichore.cli.show import Printer, plain_text
 from kallichore.client.address import Address
@@ -50,14 +51,18 @@ class Dialogue:
 
     async def hear(self) -> None:
         """Hand out what the session says, until its channels are closed."""
-        reason = ""
+        reason, began = "", 0
         try:
             while True:
                 message = await self._channel.receive()
                 if message["kind"] == "kernel":
+                    began = message["sessionState"]["seq"] if "sessionState" in message else began
                     reason = message["status"]["reason"] if "status" in message else reason
-                    if "exited" in message:
+                    # What was before we came is over.
+                    if "exited" in message and message["seq"] > began:
                         self._end_all(f"The kernel ended: {reason}")
+                    elif "output" in message and message["seq"] > began:
+                        self.printer.show_output(*message["output"])
                     continue
                 inbox = self._inboxes.get((message["parent_header"] or {}).get("msg_id", ""))
                 if inbox is not None:
@@ -155,10 +160,12 @@ class Dialogue:
     async def _answer(self, ask: Ask, content: dict[str, Any]) -> None:
         try:
             value = await ask(content)
-        except (KeyboardInterrupt, EOFError):
+        except KeyboardInterrupt:
             await self._interrupt()
-        else:
-            await self._channel.send(make_message("input_reply", {"value": value, "status": "ok"}, "stdin"))
+            return
+        except EOFError:
+            value = END_OF_INPUT
+        await self._channel.send(make_message("input_reply", {"value": value, "status": "ok"}, "stdin"))
 
     async def _interrupt(self) -> None:
         await self._client.call("POST", session_path(self.session_id, "interrupt"))
@@ -178,7 +185,7 @@ async def open_dialogue(address: Address, session_id: str, printer: Printer) -> 
         ApiError: The server refused.
         OSError: Nobody listens there.
     """
-    async with open_channel(address, session_id) as channel, trio.open_nursery() as nursery:
+    async with open_channel(address, session_id, since=0) as channel, trio.open_nursery() as nursery:
         dialogue = Dialogue(session_id, printer, ApiClient(address), channel)
         nursery.start_soon(dialogue.hear)
         yield dialogue

@@ -5,6 +5,7 @@ Exit codes: 0 when all went well, 1 when the code raised an error or the server 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -104,9 +105,32 @@ async def first_session(client: ApiClient, session_id: str | None) -> str:
     return str(sessions[0]["session_id"])
 
 
+def read_code(code: str) -> str:
+    """Return code that was given as an argument, or comes from standard input for ``-``.
+
+    Code is UTF-8, whatever the locale takes it for; what is none is replaced.
+    """
+    data = sys.stdin.buffer.read() if code == "-" else os.fsencode(code)
+    return data.decode("utf-8", "replace")
+
+
+def session_members(timeout: int) -> dict[str, Any]:
+    """Return what a new session has besides its kernel: it starts here, and may take ``timeout`` seconds, 0 for any."""
+    try:
+        directory = os.getcwd()
+    except OSError as error:
+        click.echo(f"The current directory is gone or closed ({error.strerror}); the kernel starts elsewhere", err=True)
+        directory = os.path.expanduser("~")
+    return {"working_directory": directory, "connection_timeout": timeout or -1}
+
+
 pass_target = click.make_pass_decorator(Target)
 session_option = click.option("-s", "--session-id", help="The session; the server's first if left out.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+timeout_option = click.option(
+    "--timeout", type=click.IntRange(0), default=30, show_default=True, metavar="SECONDS",
+    help="How long the kernel may take to start and answer; 0 for no limit, as long as its process lives.",
+)  # fmt: skip
 kernel_option = click.option("-k", "--kernel", default="python3", show_default=True, help="An installed kernel.")
 
 
@@ -126,6 +150,10 @@ kernel_option = click.option("-k", "--kernel", default="python3", show_default=T
 @click.pass_context
 def main(context: click.Context, url: str | None, connection_file: Path | None, token: str | None) -> None:
     """Run code in supervised Jupyter kernels, and look after the sessions of a server."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A letter that the terminal lacks is no reason to lose all that follows.
+            stream.reconfigure(errors="replace")
     typed = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     if {"url", "connection_file"} <= typed:
         raise click.UsageError("--url and --connection-file are two ways to name the server; give one of them")
@@ -139,23 +167,23 @@ def main(context: click.Context, url: str | None, connection_file: Path | None, 
 
 @main.command("exec")
 @kernel_option
+@timeout_option
 @click.argument("code")
 @pass_target
-def exec_(target: Target, kernel: str, code: str) -> None:
+def exec_(target: Target, kernel: str, timeout: int, code: str) -> None:
     """Run CODE in a new kernel and leave nothing behind; '-' reads it from standard input.
 
     The kernel is supervised by a private server inside this command, unless a running server is named.
     """
     from kallichore.cli.run_code import run_here, run_there
 
-    if code == "-":
-        code = sys.stdin.read()
+    text = read_code(code)
 
     async def act() -> int:
-        spec = find_kernelspec(kernel)
+        spec, members = find_kernelspec(kernel), session_members(timeout)
         if target.is_named:
-            return await run_there(target.address(), spec, code, os.getcwd())
-        return await run_here(spec, code, os.getcwd())
+            return await run_there(target.address(), spec, text, members)
+        return await run_here(spec, text, members)
 
     run_to_exit(act)
 
@@ -263,13 +291,13 @@ def idle_timeout_hours(target: Target, hours: int) -> None:
     run_to_exit(act)
 
 
-async def _create(client: ApiClient, kernel: str, session_id: str | None) -> str:
+async def _create(client: ApiClient, kernel: str, session_id: str | None, timeout: int) -> str:
     """Create a session for an installed kernel and return its id."""
     from kallichore.models.converter import unstructure
 
     spec = find_kernelspec(kernel)
     new_id = session_id or f"{spec.name}-{secrets.token_hex(4)}"
-    await client.call("PUT", "/sessions", unstructure(spec.new_session(new_id, working_directory=os.getcwd())))
+    await client.call("PUT", "/sessions", unstructure(spec.new_session(new_id, **session_members(timeout))))
     return new_id
 
 
@@ -282,24 +310,26 @@ def _tell_id(session_id: str, as_json: bool) -> None:
 
 @main.command()
 @kernel_option
+@timeout_option
 @click.option("-s", "--session-id", help="The new session's id; a random one if left out.")
 @json_option
 @pass_target
-def create(target: Target, kernel: str, session_id: str | None, as_json: bool) -> None:
+def create(target: Target, kernel: str, timeout: int, session_id: str | None, as_json: bool) -> None:
     """Create a session without starting its kernel."""
 
     async def act() -> None:
-        _tell_id(await _create(target.client(), kernel, session_id), as_json)
+        _tell_id(await _create(target.client(), kernel, session_id, timeout), as_json)
 
     run_to_exit(act)
 
 
 @main.command()
 @kernel_option
+@timeout_option
 @click.option("-s", "--session-id", help="The session's id; a random one if left out.")
 @json_option
 @pass_target
-def start(target: Target, kernel: str, session_id: str | None, as_json: bool) -> None:
+def start(target: Target, kernel: str, timeout: int, session_id: str | None, as_json: bool) -> None:
     """Create a session, unless there is one of this id, and start its kernel."""
 
     async def act() -> None:
@@ -308,7 +338,7 @@ def start(target: Target, kernel: str, session_id: str | None, as_json: bool) ->
         if session_id in [session["session_id"] for session in sessions]:
             chosen = str(session_id)
         else:
-            chosen = await _create(client, kernel, session_id)
+            chosen = await _create(client, kernel, session_id, timeout)
         with _progress(f"Starting {chosen}", quiet=as_json):
             await client.call("POST", session_path(chosen, "start"))
         _tell_id(chosen, as_json)
@@ -349,7 +379,7 @@ def execute(target: Target, session_id: str | None, code: str, wait: bool) -> No
     from kallichore.cli import run_code
     from kallichore.client.channel_client import make_execute_request, send_and_leave
 
-    text = sys.stdin.read() if code == "-" else code
+    text = read_code(code)
 
     async def act() -> int:
         address = target.address()
@@ -360,8 +390,9 @@ def execute(target: Target, session_id: str | None, code: str, wait: bool) -> No
             await send_and_leave(address, name, make_execute_request(text, allow_stdin=False))
             return 0
         printer = Printer()
-        async with open_channel(address, name) as channel:
+        async with open_channel(address, name, since=0) as channel:
             await run_code.execute(channel, text, printer, lambda: run_code.has_exited(client, name))
+            await run_code.show_late_output(channel, printer)
         return int(printer.failed)
 
     run_to_exit(act)
@@ -370,15 +401,20 @@ def execute(target: Target, session_id: str | None, code: str, wait: bool) -> No
 @main.command()
 @click.option("-s", "--session-id", help="A session of the server; without it, its first, or a new one with -k.")
 @click.option("-k", "--kernel", help="An installed kernel for a new session, which ends with the console.")
+@timeout_option
 @pass_target
-def console(target: Target, session_id: str | None, kernel: str | None) -> None:
+def console(target: Target, session_id: str | None, kernel: str | None, timeout: int) -> None:
     """Work with a kernel in the terminal: a session's of a server, else one of this command's own.
 
     Where standard input is no terminal, what comes from it is run.
     """
     from kallichore.cli.console_session import run_console
 
-    run_to_exit(lambda: run_console(target.address() if target.is_named else None, session_id, kernel))
+    def run() -> Awaitable[int]:
+        address = target.address() if target.is_named else None
+        return run_console(address, session_id, kernel, session_members(timeout))
+
+    run_to_exit(run)
 
 
 @main.command("connect")

@@ -52,9 +52,7 @@ class Printer:
         content = message["content"]
         match message["header"]["msg_type"]:
             case "stream":
-                out = sys.stderr if content["name"] == "stderr" else sys.stdout
-                out.write(content["text"])
-                out.flush()
+                self.show_output(content["name"], content["text"])
             case "execute_result" | "display_data" | "update_display_data":
                 self._show_bundle(content["data"])
             case "clear_output" if sys.stdout.isatty():
@@ -73,6 +71,12 @@ class Printer:
         # A reply may overtake the output, and the error among it; only where that has none does the reply's count.
         if self._owed is not None and self._is_idle:
             self._show_error(self._owed)
+
+    def show_output(self, stream: str, text: str) -> None:
+        """Print what the kernel's process, or a program that it runs, printed by itself."""
+        out = sys.stderr if stream == "stderr" else sys.stdout
+        out.write(text)
+        out.flush()
 
     def _show_bundle(self, bundle: dict[str, Any]) -> None:
         for kind, suffix in _IMAGES.items():

@@ -126,8 +126,10 @@ def _headers(address: Address) -> list[tuple[bytes, bytes]]:
 
 
 @asynccontextmanager
-async def open_channel(address: Address, session_id: str) -> AsyncIterator[ChannelClient]:
+async def open_channel(address: Address, session_id: str, *, since: int | None = None) -> AsyncIterator[ChannelClient]:
     """Connect to a session's channels; a client that is connected already is displaced. Closed on leaving.
+
+    With ``since``, messages have numbers, those beyond that one come, and before them a ``sessionState``.
 
     What the block raises comes out in a group, as from any nursery; so does a `ChannelClosedError` where the server
     never answers the upgrade.
@@ -137,6 +139,7 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
         OSError: Nobody listens there.
     """
     address, resource = await _find_channels(address, session_id)
+    resource += "" if since is None else f"?since={since}"
     stream = await open_stream(address)
     try:
         async with trio.open_nursery() as nursery:

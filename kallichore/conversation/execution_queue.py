@@ -84,7 +84,7 @@ class ExecutionQueue(Generic[M]):
 
     def proceed(self, now: float) -> M | None:
         """Return the execution that is released by now, to be sent to the kernel; None if there is none."""
-        if self._half_over is None or not (self._replied and self._idled or now >= self._half_over + GRACE):
+        if self._half_over is None or not ((self._replied and self._idled) or now >= self._half_over + GRACE):
             return None
         return self._release(now)
 

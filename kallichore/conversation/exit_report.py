@@ -80,6 +80,8 @@ def _in_words(known: Circumstances, cause: ExitCause) -> str:
     sentences = [f"Kernel process {known.ending.pid} {known.ending.describe()}"]
     if known.requested_by is not None:
         sentences[0] += f" on request ({known.requested_by})"
+    if known.ending.survivors is not None:
+        sentences.append(known.ending.survivors)
     if cause is ExitCause.KILLED_FROM_OUTSIDE:
         sentences.append("The signal came from outside this server; most often that is for memory")
     if known.running is not None and known.requested_by is None:

@@ -19,6 +19,7 @@ class Ending:
         out_of_memory: Whether the machine killed a process for memory meanwhile, and this was none of our own kills.
         killed_by_us: Whether `KernelProcess.kill` was called.
         peak_memory_bytes: The most memory that the process had; None where the system does not tell.
+        survivors: What is left of it because this server may not signal it, in words; None if nothing is.
     """
 
     pid: int
@@ -27,9 +28,12 @@ class Ending:
     out_of_memory: bool = False
     killed_by_us: bool = attrs.field(default=False, eq=False)
     peak_memory_bytes: int | None = attrs.field(default=None, eq=False)
+    survivors: str | None = None
 
     def describe(self) -> str:
         """Return how it ended, as the end of a sentence."""
+        if self.signal is None and self.code == ENDED_BY_SIGNAL:
+            return "was given up, as this server may not end it"
         if self.signal is None:
             return f"exited with code {self.code}"
         reason = ": the machine, or its control group, ran out of memory" if self.out_of_memory else ""

@@ -1,15 +1,24 @@
 """The kernels that are installed on this machine, where Jupyter looks for them.
 
-The places are jupyter_core's; the files are kernel.json as the Jupyter docs have it ("Kernel specs"). Reading them
-here spares kcclient all of jupyter_client.
+The places are jupyter_core's; the files are kernel.json as the Jupyter docs have it ("Kernel specs"), and what stands
+in them is filled in as jupyter_client does. Reading them here spares kcclient all of jupyter_client.
+
+A place that may not be entered (another user's home, a snap's) is passed over: one closed directory must not take away
+the kernels of all others.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
+import os
+import re
+import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import attrs
@@ -19,6 +28,15 @@ from kallichore.models.bodies import InterruptMode, NewSession, VarAction, VarAc
 
 logger = logging.getLogger(__name__)
 
+NATIVE_KERNEL = "python3"
+"""The name under which Jupyter offers the Python that it runs in, where no kernel of that name is installed."""
+
+LOCAL_PROVISIONER = "local-provisioner"
+"""jupyter_client's name for what we do: starting a kernel as a process of this machine."""
+
+_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What comes of a kernel.json that cannot be used."""
+
 
 @attrs.frozen
 class KernelSpec:
@@ -26,6 +44,8 @@ class KernelSpec:
 
     Its ``kernel_protocol_version`` is not among this: ipykernel says 5.5 there and does not register itself (JEP 66),
     so what it says is no ground to start it any other way than with a connection file.
+
+    ``env`` is as it is written; what it says of other variables is filled in where the kernel is to run.
     """
 
     name: str
@@ -36,15 +56,24 @@ class KernelSpec:
     env: dict[str, str] = attrs.field(factory=dict)
     interrupt_mode: InterruptMode = InterruptMode.SIGNAL
 
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables that it sets, with the values of ``base`` put for ``$NAME`` and ``${NAME}``.
+
+        As jupyter_client does it: ``$$`` is a dollar, an unknown name stays as it is, and one variable of a kernel.json
+        does not see another.
+        """
+        return {name: Template(value).safe_substitute(base) for name, value in self.env.items()}
+
     def new_session(self, session_id: str, **members: Any) -> NewSession:
         """Return a request for a session with this kernel; ``members`` are further members of `NewSession`."""
+        variables = self.environment(os.environ)
         request: dict[str, Any] = {
             "session_id": session_id,
             "argv": self.argv,
             "display_name": self.display_name,
             "language": self.language,
             "interrupt_mode": self.interrupt_mode,
-            "env": tuple(VarAction(VarActionType.REPLACE, name, value) for name, value in self.env.items()),
+            "env": tuple(VarAction(VarActionType.REPLACE, name, value) for name, value in variables.items()),
         }
         return NewSession(**{**request, **members})
 
@@ -63,13 +92,24 @@ def _our_python(argv: list[str], folder: Path) -> list[str]:
     return [sys.executable, *argv[1:]] if argv[0] in names and belongs_to_us else argv
 
 
+def _fill_in(word: str, values: Mapping[str, str]) -> str:
+    """Return a word of a command line with the values of its placeholders; unknown ones stay for others to fill in."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), word)
+
+
 def _read(folder: Path) -> KernelSpec:
-    document = json.loads((folder / "kernel.json").read_text(encoding="utf-8"))
-    argv = [str(word).replace("{resource_dir}", str(folder)) for word in document["argv"]]
+    return _from_document(json.loads((folder / "kernel.json").read_text(encoding="utf-8")), folder)
+
+
+def _from_document(document: dict[str, Any], folder: Path) -> KernelSpec:
+    values = {"resource_dir": str(folder), "prefix": sys.prefix}
+    argv = [_fill_in(str(word), values) for word in document["argv"]]
     if not argv or not isinstance(document["argv"], list):
         raise ValueError("argv must be a list of words")
+    name = folder.name.lower()
+    _refuse_provisioner(name, document)
     return KernelSpec(
-        name=folder.name.lower(),
+        name=name,
         argv=tuple(_our_python(argv, folder)),
         display_name=str(document.get("display_name", folder.name)),
         language=str(document.get("language", "")),
@@ -79,25 +119,75 @@ def _read(folder: Path) -> KernelSpec:
     )
 
 
+def _refuse_provisioner(name: str, document: dict[str, Any]) -> None:
+    """Refuse a kernel that is to be started elsewhere, in a container or on a cluster: here it would be another one."""
+    wanted = document.get("metadata", {}).get("kernel_provisioner") or {}
+    provisioner = wanted.get("provisioner_name") or LOCAL_PROVISIONER
+    if provisioner != LOCAL_PROVISIONER:
+        raise KernelNotFoundError(
+            f"Kernel {name!r} is to be started by the provisioner {provisioner!r}; "
+            "kernel provisioners are not supported, and starting it on this machine would not be the same"
+        )
+
+
+def _native_kernel() -> KernelSpec | None:
+    """Return ipykernel in this very Python, as Jupyter offers it; None if it is not installed."""
+    found = importlib.util.find_spec("ipykernel")
+    if found is None or not found.submodule_search_locations:
+        return None
+    return KernelSpec(
+        name=NATIVE_KERNEL,
+        argv=(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+        display_name=f"Python {sys.version_info.major} (ipykernel)",
+        language="python",
+        resource_dir=str(Path(found.submodule_search_locations[0]) / "resources"),
+    )
+
+
+def _folders_in(parent: Path) -> list[Path]:
+    """Return the folders of kernels in a place where Jupyter looks; none if it is not there, or closed."""
+    try:
+        folders = sorted(parent.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        logger.debug("Kernels in %s are passed over: %s", parent, error.strerror)
+        return []
+    return [folder for folder in folders if _has_kernel(folder)]
+
+
+def _has_kernel(folder: Path) -> bool:
+    try:
+        return stat.S_ISREG((folder / "kernel.json").stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        logger.debug("The kernel in %s is passed over: %s", folder, error.strerror)
+        return False
+
+
 def _kernel_folders() -> dict[str, Path]:
     """Return the folder of each kernel; where a name is installed twice, the first place wins."""
     found: dict[str, Path] = {}
     for parent in _folders():
-        if parent.is_dir():
-            for folder in sorted(parent.iterdir()):
-                if (folder / "kernel.json").is_file():
-                    found.setdefault(folder.name.lower(), folder)
+        for folder in _folders_in(parent):
+            found.setdefault(folder.name.lower(), folder)
     return found
 
 
 def list_kernelspecs() -> dict[str, KernelSpec]:
-    """Return the installed kernels by name; one whose kernel.json is broken is left out, with a log line."""
+    """Return the installed kernels by name; one that cannot be used is left out, with a log line."""
     specs: dict[str, KernelSpec] = {}
-    for name, folder in _kernel_folders().items():
+    folders = _kernel_folders()
+    for name, folder in folders.items():
         try:
             specs[name] = _read(folder)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except KernelNotFoundError as error:
+            logger.warning("%s", error)
+        except _BROKEN as error:
             logger.warning("%s is broken: %s", folder / "kernel.json", error)
+    if NATIVE_KERNEL not in folders and (native := _native_kernel()) is not None:
+        specs[NATIVE_KERNEL] = native
     return specs
 
 
@@ -105,15 +195,19 @@ def find_kernelspec(name: str) -> KernelSpec:
     """Return the installed kernel of this name; case does not matter.
 
     Raises:
-        KernelNotFoundError: There is none, or its kernel.json is broken; the message says what to do.
+        KernelNotFoundError: There is none, its kernel.json is broken, or it is to be started by a provisioner; the
+            message says what to do.
     """
     folders = _kernel_folders()
     folder = folders.get(name.lower())
     if folder is None:
-        installed = ", ".join(sorted(folders)) or "none"
+        native = _native_kernel()
+        if native is not None and name.lower() == NATIVE_KERNEL:
+            return native
+        installed = ", ".join(sorted({*folders, *([NATIVE_KERNEL] if native else [])})) or "none"
         hint = "python -m pip install ipykernel" if name.startswith("python") else "install it where Jupyter looks"
         raise KernelNotFoundError(f"There is no kernel {name!r}; installed: {installed}", f"To get it: {hint}")
     try:
         return _read(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _BROKEN as error:
         raise KernelNotFoundError(f"{folder / 'kernel.json'} is broken: {error!r}") from error

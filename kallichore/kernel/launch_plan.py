@@ -20,6 +20,9 @@ from kallichore.models.bodies import NewSession, StartupEnvironment, VarAction
 
 CONNECTION_FILE = "{connection_file}"
 
+DEFAULT_PATH = "/bin:/usr/bin"
+"""Where programs are looked for without a PATH, as `os.defpath` has it."""
+
 Check = Callable[[str], bool]
 
 
@@ -35,6 +38,8 @@ class LaunchPlan:
     stage: str | None = None
     stage_argument: str | None = None
     warnings: tuple[str, ...] = ()
+    moved_to: str | None = None
+    """The session's own directory, where the one that it had last cannot be entered any more."""
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +50,8 @@ class Surroundings:
         environment: What every kernel's environment starts from.
         home: The user's home directory, for ``~``.
         platform: As ``sys.platform``.
-        exists, is_file, is_directory: Whether a path is there, and what.
+        exists, is_file: Whether a path is there, and is a file.
+        is_directory: Whether a path is a directory that may be entered.
     """
 
     environment: Mapping[str, str]
@@ -75,7 +81,8 @@ def make_launch_plan(
         request: What the session was created with.
         actions: The environment actions in force.
         connection_file: Path of the connection or registration file.
-        working_directory: The session's directory now; one that is no directory gives way to the server's own.
+        working_directory: The session's directory now; one that cannot be entered gives way to the one that the
+            session was created with, and that to the server's own.
         surroundings: The machine.
         inherited: Variables that are added before the actions.
 
@@ -88,20 +95,18 @@ def make_launch_plan(
             f"Session {request.session_id} has no argv to start; it can only adopt a kernel",
             reason=StartupReason.NO_ARGV,
         )
-    on_windows = surroundings.platform == "win32"
-    environment = apply_actions({**surroundings.environment, **(inherited or {})}, actions, upper_case=on_windows)
+    environment = kernel_environment(actions, surroundings, inherited)
     argv = [argument.replace(CONNECTION_FILE, connection_file) for argument in request.argv]
-    directory: str | None = surroundings.expand(working_directory)
+    if surroundings.platform == "win32":
+        # Windows would look in the server's PATH.
+        argv[0] = _find(argv[0], environment, surroundings, working_directory) or argv[0]
     warnings: list[str] = []
-    if not surroundings.is_directory(str(directory)):
-        if working_directory:
-            warnings.append(f"{working_directory} is no directory; the kernel starts in the server's own")
-        directory = None
-    mode = StartupEnvironment.NONE if on_windows else request.startup_environment
+    directory, moved_to = _choose_directory((working_directory, request.working_directory), surroundings, warnings)
+    mode = _mode(request, surroundings)
     argument = request.startup_environment_arg
     if mode is StartupEnvironment.SCRIPT and argument:
-        argument = _find_script(argument, working_directory, surroundings)
-    elif mode is StartupEnvironment.NONE and argument and not on_windows:
+        argument = _find_script(argument, moved_to or working_directory, surroundings)
+    elif mode is StartupEnvironment.NONE and argument and surroundings.platform != "win32":
         warnings.append("A startup environment of mode none takes no argument; it is ignored")
     shell = choose_shell(surroundings.environment.get("SHELL"), surroundings.exists)
     library_path = environment.get("DYLD_LIBRARY_PATH") if surroundings.platform == "darwin" else None
@@ -117,7 +122,39 @@ def make_launch_plan(
         stage=wrapped.stage,
         stage_argument=argument if wrapped.stage else None,
         warnings=tuple(warnings),
+        moved_to=moved_to,
     )
+
+
+def kernel_environment(
+    actions: Iterable[VarAction], surroundings: Surroundings, inherited: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the variables that a kernel is started with, before any shell has changed them."""
+    base = {**surroundings.environment, **(inherited or {})}
+    return apply_actions(base, actions, upper_case=surroundings.platform == "win32")
+
+
+def _mode(request: NewSession, surroundings: Surroundings) -> StartupEnvironment:
+    return StartupEnvironment.NONE if surroundings.platform == "win32" else request.startup_environment
+
+
+def _choose_directory(
+    wanted: tuple[str, str], surroundings: Surroundings, warnings: list[str]
+) -> tuple[str | None, str | None]:
+    """Return where the kernel starts, None for the server's own directory; and that once more if it is another than
+    the first that was wanted. What cannot be entered is warned about.
+    """
+    first, own = wanted
+    for place in dict.fromkeys(wanted):
+        directory = surroundings.expand(place)
+        if surroundings.is_directory(directory):
+            if place == first:
+                return directory, None
+            warnings.append(f"{first} is no directory that can be entered; the kernel starts in {directory}")
+            return directory, directory
+    if first or own:
+        warnings.append(f"{first or own} is no directory that can be entered; the kernel starts in the server's own")
+    return None, None
 
 
 def _find_script(script: str, working_directory: str, surroundings: Surroundings) -> str:
@@ -133,13 +170,43 @@ def _find_script(script: str, working_directory: str, surroundings: Surroundings
     return path if posixpath.isabs(path) else f"./{script}"
 
 
+def missing_program(request: NewSession, surroundings: Surroundings, current_directory: str) -> str | None:
+    """Return the program of a session that cannot be started as it is nowhere; None if it is there, or may be.
+
+    A bare name is looked up where the kernel will: in the PATH that the session gets. Behind a shell only an absolute
+    path can be judged: the user's profile, or the startup command, may set PATH and change the directory.
+
+    Args:
+        request: What the session is created with.
+        surroundings: The machine.
+        current_directory: The server's own, for a session that has none.
+    """
+    program = request.argv[0]
+    shell = choose_shell(surroundings.environment.get("SHELL"), surroundings.exists)
+    if _mode(request, surroundings) is not StartupEnvironment.NONE and shell and not posixpath.isabs(program):
+        return None
+    environment = kernel_environment(request.env, surroundings)
+    directory = request.working_directory or current_directory
+    return None if _find(program, environment, surroundings, directory) else program
+
+
+def _find(program: str, environment: Mapping[str, str], surroundings: Surroundings, directory: str) -> str | None:
+    return find_program(
+        program,
+        search_path=environment.get("PATH", DEFAULT_PATH),
+        separator=";" if surroundings.platform == "win32" else ":",
+        is_file=surroundings.is_file,
+        directory=surroundings.expand(directory),
+    )
+
+
 def find_program(program: str, *, search_path: str, separator: str, is_file: Check, directory: str) -> str | None:
     """Return where a kernel's program is, or None.
 
     Args:
         program: An absolute path; a bare name, looked up in ``search_path``; or a path with a slash, relative to
             ``directory``. The execute permission is not looked at.
-        search_path: The server's ``PATH``.
+        search_path: The kernel's ``PATH``; what is relative or empty in it counts from ``directory``.
         separator: What separates its entries.
         is_file: Whether a path is a regular file.
         directory: The session's working directory.
@@ -150,12 +217,13 @@ def find_program(program: str, *, search_path: str, separator: str, is_file: Che
         path = posixpath.join(directory, program)
         return path if is_file(path) else None
     suffixes = ("", ".exe") if separator == ";" else ("",)
-    candidates = (
-        posixpath.join(entry, program + suffix)
-        for entry in search_path.split(separator)
-        if entry
-        for suffix in suffixes
-    )
+    entries = search_path.split(separator)
+    if separator == ";":
+        # Windows passes over what is empty, and its drives are nothing to join with.
+        entries = [entry for entry in entries if entry]
+    else:
+        entries = [posixpath.join(directory, entry) for entry in entries]
+    candidates = (posixpath.join(entry, program + suffix) for entry in entries for suffix in suffixes)
     return next((path for path in candidates if is_file(path)), None)
 
 

@@ -99,7 +99,7 @@ def watch_memory(pid: int, proc: Path = PROC, groups: Path = GROUPS) -> MemoryWa
 
 def _group_limits(pid: int, proc: Path, groups: Path) -> Iterator[tuple[MemoryLimit, _GroupUse]]:
     """Yield the limits of a process's control group and of those around it: each of them can be the first reached."""
-    is_unified = (groups / "cgroup.controllers").exists()
+    is_unified = os.path.exists(groups / "cgroup.controllers")
     root = groups if is_unified else groups / "memory"
     limit_name = "memory.max" if is_unified else "memory.limit_in_bytes"
     current_name = "memory.current" if is_unified else "memory.usage_in_bytes"

@@ -36,6 +36,15 @@ class LineSplitter:
         """Take in bytes; return the lines that are complete with them."""
         return self._split(self._decoder.decode(data))
 
+    @property
+    def is_within_line(self) -> bool:
+        """Whether the beginning of a line waits for the rest."""
+        return self._partial_size > 0
+
+    def take_partial(self) -> list[str]:
+        """Return the beginning of a line whose rest takes long, at most one piece; the rest will be another."""
+        return self._take_partial("")
+
     def finish(self) -> list[str]:
         """Return what is left at the end of the stream: at most one line, without an ending."""
         lines = self._split(self._decoder.decode(b"", final=True))

@@ -7,6 +7,7 @@ stands, the group's number cannot have become somebody else's.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -18,9 +19,11 @@ from typing import Any, Protocol
 
 import attrs
 import trio
+import trio_util
 
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.memory_limits import GROUPS, PROC
+from kallichore.kernel.survivors import describe_survivors
 
 
 class Job(Protocol):
@@ -88,6 +91,7 @@ class KernelProcess:
     _memory_kills: int = attrs.field(init=False)
     _inherited_peak: int = attrs.field(factory=_own_peak, init=False)
     _killed_by_us: bool = attrs.field(default=False, init=False)
+    _given_up: trio.Event = attrs.field(factory=trio.Event, init=False, repr=False)
     _waiting: trio.Lock = attrs.field(factory=trio.Lock, init=False, repr=False)
     ending: Ending | None = attrs.field(default=None, init=False)
     """How it ended, once it was reaped."""
@@ -133,25 +137,53 @@ class KernelProcess:
 
         Raises:
             ProcessLookupError: It has ended.
+            PermissionError: It is another user's, as behind ``sudo``; the text says which processes are left.
         """
         if sys.platform == "win32":
             if self._job is None or self.ending is not None:
                 raise ProcessLookupError(f"process {self.pid} has ended")
             self._job.kill()
         else:
-            self.send_signal_to_group(signal.SIGKILL)
+            refused = None
+            try:
+                self.send_signal_to_group(signal.SIGKILL)
+            except PermissionError as error:
+                refused = error
+            # Some of a group may be ended, sudo for one, while others stay, what it started for one.
+            self._killed_by_us = refused is None
+            survivors = describe_survivors(self.pid)
+            if survivors is not None or refused is not None:
+                raise PermissionError(errno.EPERM, survivors or f"Not permitted to end process {self.pid}") from refused
         self._killed_by_us = True
 
+    def kill_or_give_up(self) -> None:
+        """Kill the kernel and everything in its group; where it may not be signalled, wait for its end no longer."""
+        try:
+            self.kill()
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            if not self._killed_by_us:
+                self._given_up.set()
+
     async def wait(self) -> Ending:
-        """Wait for the end, kill what is left of the group, reap. Cancelling leaves the process as it is."""
+        """Wait for the end, kill what is left of the group, reap. Cancelling leaves the process as it is.
+
+        A process that was given up is not waited for: it goes on, and is reaped by nobody as long as we live.
+        """
         # One at a time: a second waiter that woke after the first has reaped would signal somebody else's group.
         async with self._waiting:
             if self.ending is None:
-                await self._wait_unreaped()
+                await trio_util.wait_any(self._wait_unreaped, self._given_up.wait)
+                if self._given_up.is_set():
+                    # Nobody can say when it ends, and nothing of it is ours to end.
+                    self.ending = Ending(self.pid, ENDED_BY_SIGNAL, survivors=describe_survivors(self.pid))
+                    return self.ending
                 if sys.platform != "win32":
                     with suppress(ProcessLookupError, PermissionError):
                         os.killpg(self.pid, signal.SIGKILL)
-                self.ending = await self._reap()
+                survivors = describe_survivors(self.pid)
+                self.ending = attrs.evolve(await self._reap(), survivors=survivors)
                 if self._job is not None:
                     self._job.close()
         return self.ending

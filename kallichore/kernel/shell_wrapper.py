@@ -1,9 +1,11 @@
 """The command line that starts a kernel inside a shell. [pure]
 
 A login shell gives a kernel the environment that a terminal would have; a command or a script before it (``conda
-activate``, ``module load``) gives it another. Each wrapper ends in ``exec``, so that the process that we watch and
-signal is the kernel and not a shell in front of it. For command and script two marker lines tell how far the shell
-got.
+activate``, ``module load``) gives it another, and runs as if it were typed into a new terminal: in a login shell that
+is interactive, since ``conda`` and the like are functions that either kind of startup file may define.
+
+Each wrapper ends in ``exec``, so that the process that we watch and signal is the kernel and not a shell in front of
+it. For command and script two marker lines tell how far the shell got.
 
 The quoting is right for every argument in each family of shells: POSIX (sh, bash, dash, zsh, ksh and unknown ones), csh
 and tcsh, and fish. The user's command is passed on word for word, on lines of its own, so that it may end in a comment
@@ -138,4 +140,4 @@ def wrap(
     else:
         command = dialect.source.format(path=quoted)
     script = dialect.stages.format(begin=BEGIN_MARKER, success=SUCCESS_MARKER, command=command, kernel=kernel)
-    return Wrapped((shell, "-i", "-c", script), shell, mode.value)
+    return Wrapped((shell, login, "-i", "-c", script), shell, mode.value)

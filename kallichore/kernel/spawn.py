@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
+import os
 
 from kallichore.errors import StartupError, StartupReason
 from kallichore.kernel.launch_plan import LaunchPlan
@@ -19,17 +19,26 @@ async def spawn(plan: LaunchPlan) -> KernelProcess:
     try:
         return await open_kernel_process(plan.argv, plan.environment, plan.working_directory)
     except OSError as error:
-        text = f"Could not start {plan.argv[0]}: {error.strerror or error}"
-        raise StartupError("KS-5", text, exit_code=error.errno, reason=_reason(plan.argv[0], error)) from error
+        raise _startup_error(plan, error) from error
     except ValueError as error:
         # A zero byte in an argument or a value, or a variable's name that is empty or has an "=" in it.
         text = f"Could not start {plan.argv[0]}: {error}"
         raise StartupError("KS-5", text, reason=StartupReason.BAD_ARGUMENT) from error
 
 
+def _startup_error(plan: LaunchPlan, error: OSError) -> StartupError:
+    why = error.strerror or str(error)
+    if plan.working_directory is not None and error.filename == plan.working_directory:
+        # It went, or was closed, since the plan was made.
+        text = f"Could not start {plan.argv[0]} in the directory {plan.working_directory}: {why}"
+        return StartupError("KS-5", text, exit_code=error.errno, reason=StartupReason.NO_DIRECTORY)
+    text = f"Could not start {plan.argv[0]}: {why}"
+    return StartupError("KS-5", text, exit_code=error.errno, reason=_reason(plan.argv[0], error))
+
+
 def _reason(program: str, error: OSError) -> StartupReason:
     match error.errno:
-        case errno.ENOENT if Path(program).exists():
+        case errno.ENOENT if os.path.exists(program):
             # It is there, so what it names in its first line is not.
             return StartupReason.BAD_INTERPRETER
         case errno.ENOENT | errno.ENOTDIR:

@@ -1,6 +1,6 @@
-"""Where a kernel's process is: its current directory, as the system tells it.
+"""Directories as kernels have them: where a kernel's process is, as the system tells it, and which can be entered.
 
-Not on Windows, where no process can be asked for another's directory without debugging it.
+Where a process is cannot be told on Windows, where nobody can be asked for that without debugging it.
 """
 
 from __future__ import annotations
@@ -8,19 +8,45 @@ from __future__ import annotations
 import os
 import sys
 
+DELETED = " (deleted)"
+"""What Linux puts behind the path of a directory that is gone (proc(5)); it may be the end of a name as well."""
+
+
+def can_enter(path: str) -> bool:
+    """Return whether ``path`` is a directory in which this user can start a process."""
+    return os.path.isdir(path) and os.access(path, os.X_OK)
+
 
 def read_working_directory(pid: int) -> str | None:
-    """Return the current directory of process ``pid``, or None where it cannot be told."""
+    """Return the current directory of process ``pid``; None where it cannot be told, or is there no more.
+
+    One that was deleted and made again is told: the path is right, though the process is not in what is there now.
+    """
     if sys.platform == "linux":
+        link = f"/proc/{pid}/cwd"
         try:
-            return os.readlink(f"/proc/{pid}/cwd")
+            path = os.readlink(link)
         except OSError:
             return None
+        if not path.endswith(DELETED) or _are_one(link, path):
+            return path
+        return _if_there(path.removesuffix(DELETED))
     if sys.platform == "darwin":
         import psutil
 
         try:
-            return psutil.Process(pid).cwd()
+            return _if_there(psutil.Process(pid).cwd())
         except psutil.Error:
             return None
     return None
+
+
+def _are_one(link: str, path: str) -> bool:
+    try:
+        return os.path.samefile(link, path)
+    except OSError:
+        return False
+
+
+def _if_there(path: str) -> str | None:
+    return path if os.path.isdir(path) else None

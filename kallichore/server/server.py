@@ -30,9 +30,10 @@ from kallichore.errors import (
     ValueRangeError,
 )
 from kallichore.kernel.inheritance import this_systems_inheritance
-from kallichore.kernel.launch_plan import Surroundings, find_program
+from kallichore.kernel.launch_plan import Surroundings, missing_program
 from kallichore.kernel.leftovers import clear_leftovers, hold_lock
 from kallichore.kernel.watchdog import open_watchdog
+from kallichore.kernel.working_directory import can_enter
 from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList
 from kallichore.server.counters import Counters, take_counters
 from kallichore.server.idle import IdleClock
@@ -115,19 +116,11 @@ class Server:
         return session
 
     def _check_program(self, request: NewSession) -> None:
-        program = request.argv[0]
-        surroundings = self.facilities.surroundings
-        found = find_program(
-            program,
-            search_path=surroundings.environment.get("PATH", os.defpath),
-            separator=os.pathsep,
-            is_file=surroundings.is_file,
-            directory=surroundings.expand(request.working_directory) or os.getcwd(),
-        )
-        if found is None:
+        missing = missing_program(request, self.facilities.surroundings, _current_directory())
+        if missing is not None:
             raise KernelNotFoundError(
-                f"The kernel's program {program!r} was not found; "
-                "give an absolute path, or a name that is in the server's PATH"
+                f"The kernel's program {missing!r} was not found; "
+                "give an absolute path, or a name that is in the PATH that the session gets"
             )
 
     def session(self, session_id: str) -> Session:
@@ -285,6 +278,14 @@ class Server:
         return any(session.is_in_use for session in self._sessions.values())
 
 
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        # It was deleted, or may not be read: what is relative to it is nowhere.
+        return os.curdir
+
+
 @asynccontextmanager
 async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Server]:
     """Open a server in this process, without listeners: for programs that need no HTTP.
@@ -315,7 +316,7 @@ async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Serve
                         platform=sys.platform,
                         exists=os.path.exists,
                         is_file=os.path.isfile,
-                        is_directory=os.path.isdir,
+                        is_directory=can_enter,
                     ),
                     open_inheritance=this_systems_inheritance(),
                     taken_ports=set(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kallichore.models.bodies import ActiveSession, ExecutionQueue, Status
 
@@ -39,7 +39,7 @@ def describe(session: Session, now: float) -> ActiveSession:
             pending=tuple(message.as_body() for message in queue.pending),
         ),
         status=session.status,
-        kernel_info=conversation.kernel_info,
+        kernel_info=_with_language(conversation.kernel_info),
         resource_usage=conversation.resource_usage,
         idle_seconds=0 if busy_since is not None else conversation.status.idle_seconds(now),
         busy_seconds=0 if busy_since is None or session.status is Status.OFFLINE else int(now - busy_since),
@@ -48,3 +48,11 @@ def describe(session: Session, now: float) -> ActiveSession:
         last_exit=conversation.last_exit,
         memory_warning=conversation.memory_warning,
     )
+
+
+def _with_language(info: dict[str, Any]) -> dict[str, Any]:
+    """Return what a kernel said of itself with a ``language_info`` in any case: clients that come back while it still
+    starts look into that without asking whether it is there.
+    """
+    language = info.get("language_info")
+    return {**info, "language_info": language if isinstance(language, dict) else {}}

@@ -17,6 +17,7 @@ import trio
 from kallichore.conversation.conversation import ExecutionOver, Heard, ProcessOutput
 from kallichore.errors import KallichoreError, KernelDiedError
 from kallichore.session.facilities import new_msg_id
+from kallichore.session.life import PARTIAL_PATIENCE
 from kallichore.wire.client_messages import make
 from kallichore.wire.envelope import EnvelopeError, KernelMessage, decode, encode
 
@@ -116,6 +117,8 @@ class Execution:
         """Let those who read the process's output have their turn: what it printed before it replied is here by now."""
         for _ in range(SETTLING_TURNS):
             await trio.lowlevel.checkpoint()
+        if self.session.has_partial_output:
+            await trio.sleep(PARTIAL_PATIENCE)
         self._is_settled = True
 
 

@@ -69,6 +69,9 @@ IOPUB_ATTEMPTS = 3
 
 READ_SIZE = 1 << 16
 
+PARTIAL_PATIENCE = 0.1
+"""Seconds that the beginning of a line waits for the rest: a person is to see a progress bar, or a prompt, in time."""
+
 
 @attrs.define(eq=False)
 class KernelLife:
@@ -110,12 +113,19 @@ class KernelLife:
     """While the kernel has not said who it is: for how long it may go on so."""
     _alarm: Alarm = attrs.field(factory=Alarm)
     """Rings when something is over that the kernel did not say the end of."""
+    _partial_lines: frozenset[str] = frozenset()
+    """The streams of which the beginning of a line waits for its rest."""
     _iopub_heard: trio.Event = attrs.field(factory=trio.Event)
 
     @property
     def pid(self) -> int | None:
         """The process id, while there is a process of ours."""
         return None if self.process is None else self.process.pid
+
+    @property
+    def has_partial_line(self) -> bool:
+        """Whether the process printed the beginning of a line, which is passed on within `PARTIAL_PATIENCE`."""
+        return bool(self._partial_lines)
 
     @property
     def is_relaying(self) -> bool:
@@ -341,8 +351,18 @@ class KernelLife:
         try:
             async with stream:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    while data := await stream.receive_some(READ_SIZE):
-                        self._tell_output(name, splitter.feed(bytes(data)))
+                    while True:
+                        # Before the start is over nobody reads along, and its record is made of lines.
+                        is_waiting = splitter.is_within_line and self.started.is_settled
+                        self._partial_lines = self._partial_lines | {name} if is_waiting else self._partial_lines - {name}
+                        with trio.move_on_after(PARTIAL_PATIENCE if is_waiting else float("inf")) as patience:
+                            data = await stream.receive_some(READ_SIZE)
+                        if patience.cancelled_caught:
+                            self._tell_output(name, splitter.take_partial())
+                        elif not data:
+                            break
+                        else:
+                            self._tell_output(name, splitter.feed(bytes(data)))
         finally:
             self._tell_output(name, splitter.finish())
             ended.set()
@@ -361,11 +381,12 @@ class KernelLife:
             self.request("shutdown_request", {"restart": self.restarting}, "control")
             with trio.move_on_after(config.shutdown_grace):
                 await self.hurry.wait()
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):
             process.send_signal_to_group(signal.SIGTERM)
             with trio.move_on_after(config.terminate_grace):
                 await self.hurry.wait()
-            process.kill()
+        # Behind sudo it is another user's: then it is said that it stays, rather than waited for.
+        process.kill_or_give_up()
 
     async def run_launched(
         self,
@@ -420,9 +441,10 @@ class KernelLife:
         was_asked = self.stop_asked.is_set()
         error = None if self.started.is_settled else self._startup_error(plan, ending)
         text = self._report(ending)
-        if not was_asked and (ending.code != 0 or error is not None):
+        if ending.survivors is not None or (not was_asked and (ending.code != 0 or error is not None)):
             self.conversation.say_output("stderr", f"[kallichore] {text}\n")
-        logger.info("[session %s] %s", self.sender.session, text)
+        level = logging.INFO if ending.survivors is None else logging.ERROR
+        logger.log(level, "[session %s] %s", self.sender.session, text)
         self.process = None
         self.conversation.change_status(StatusEvent.EXITED, text, trio.current_time())
         self.conversation.say("exited", ending.code)

@@ -169,6 +169,11 @@ class Session:
         return phase
 
     @property
+    def has_partial_output(self) -> bool:
+        """Whether the kernel's process printed the beginning of a line, which clients are yet to be told."""
+        return self._life is not None and self._life.has_partial_line
+
+    @property
     def is_running(self) -> bool:
         """Whether there is, or is about to be, a kernel."""
         return self._phase_now.has_kernel
@@ -390,7 +395,7 @@ class Session:
         return self._meeting.open_handshake(life.sender, self.request.connection_timeout, on_registered)
 
     def _plan(self, path: Path) -> LaunchPlan:
-        return make_launch_plan(
+        plan = make_launch_plan(
             self.request,
             actions=self._actions,
             connection_file=str(path),
@@ -398,6 +403,8 @@ class Session:
             surroundings=self.facilities.surroundings,
             inherited={} if self._inheritance is None else self._inheritance.environment,
         )
+        self.conversation.move_to(plan.moved_to)
+        return plan
 
     # Connection information and adoption
 
@@ -471,6 +478,12 @@ class Session:
         try:
             process.kill()
             self._life.requested_by = "kill"
+        except PermissionError as error:
+            self._life.requested_by = "kill"
+            text = f"Could not end all of the kernel of session {self.session_id}. {error.strerror}"
+            raise ProcessNotFoundError(
+                text, "The signal could not be sent: these processes are another user's"
+            ) from error
         except OSError as error:
             text = f"Could not kill process {process.pid} of session {self.session_id}"
             raise ProcessNotFoundError(text, f"The signal could not be sent: {error}") from error
@@ -516,7 +529,9 @@ class Session:
                 self.conversation.working_directory = str(directory)
                 return
             logger.warning(
-                "[session %s] %s is no directory; keeping the kernel's own", self.session_id, options.working_directory
+                "[session %s] %s is no directory that can be entered; keeping the kernel's own",
+                self.session_id,
+                options.working_directory,
             )
         if self._life is not None:
             self.conversation.move_to(self._life.read_directory())
@@ -576,8 +591,7 @@ class Session:
         if life.process is None:
             self._change(StatusEvent.EXITED, text)
         else:
-            with suppress(ProcessLookupError):
-                life.process.kill()
+            life.process.kill_or_give_up()
             ending = await life.process.wait()
             self.facilities.watchdog.release(life.process.pid)
             life.process = None

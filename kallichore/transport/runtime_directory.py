@@ -1,8 +1,9 @@
 """A directory for one server alone: kernels' connection files and channel sockets are in it, and it goes with the
 server.
 
-Sockets have short paths (104 bytes with the ending zero on macOS), so a directory that would make them too long gives
-way to the temporary directory, and that to /tmp.
+It is made in the first place that will do for sockets (`kallichore.transport.places`) and that can be written to: the
+configured one, the user's runtime directory, the temporary one, and in the end /tmp. Variables that name places outlive
+their truth: sudo, su and snaps leave behind what belongs to somebody else.
 """
 
 from __future__ import annotations
@@ -17,31 +18,26 @@ from pathlib import Path
 
 from kallichore.config import ServerConfig
 from kallichore.errors import ConfigurationError
+from kallichore.transport.places import why_unfit
 
 logger = logging.getLogger(__name__)
 
-LONGEST_SOCKET_PATH = 103
-"""Bytes of a Unix socket's path at most, on macOS; Linux has four more."""
-
-LONGEST_NAME = len("/kc-1234567-abcdefgh") + len("/") + 24 + len(".sock")
-"""Bytes that this module and its users put behind the chosen directory."""
-
 
 def candidate_directories(config: ServerConfig) -> list[Path]:
-    """Return where sockets may go, the best place first: as configured, the user's runtime directory, temporary ones.
-
-    A path with a colon is no candidate for what clients put into an address, and a relative one none at all.
-    """
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    fallbacks = [Path(runtime)] if os.path.isabs(runtime) else []
-    fallbacks += [Path(tempfile.gettempdir()), Path("/tmp")]  # noqa: S108  # what is made in it is private
-    if config.socket_directory is not None:
-        return [config.socket_directory, *fallbacks]
-    return [path for path in fallbacks if path.is_dir() and ":" not in str(path)]
+    """Return where sockets may go, best first: as configured, the user's runtime directory, temporary ones."""
+    configured = [] if config.socket_directory is None else [config.socket_directory]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    candidates = [*configured, *([Path(runtime)] if runtime else []), *_temporary_directories()]
+    return list(dict.fromkeys(candidates))
 
 
-def _fits(directory: Path) -> bool:
-    return len(os.fsencode(directory)) + LONGEST_NAME <= LONGEST_SOCKET_PATH
+def _temporary_directories() -> list[Path]:
+    last = [Path("/tmp")]  # noqa: S108  # what is made in it is private
+    try:
+        return [Path(tempfile.gettempdir()), *last]
+    except OSError:
+        # There is none that can be written to.
+        return last
 
 
 @contextmanager
@@ -53,20 +49,21 @@ def open_runtime_directory(config: ServerConfig) -> Iterator[Path]:
     """
     problems: list[str] = []
     for parent in candidate_directories(config):
-        if os.name != "nt" and not _fits(parent):
-            problems.append(f"{parent}: too long for sockets")
-            continue
-        try:
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            directory = Path(tempfile.mkdtemp(prefix=f"kc-{os.getpid()}-", dir=parent))
-        except OSError as error:
-            problems.append(f"{parent}: {error.strerror}")
-            continue
-        break
+        is_configured = parent == config.socket_directory
+        problem = why_unfit(str(parent), len(os.fsencode(parent)))
+        if problem is None:
+            try:
+                if is_configured:
+                    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                directory = Path(tempfile.mkdtemp(prefix=f"kc-{os.getpid()}-", dir=parent))
+                break
+            except OSError as error:
+                problem = str(error.strerror)
+        problems.append(f"{parent}: {problem}")
+        # What somebody asked for is missed; a variable that is left over is not.
+        logger.log(logging.WARNING if is_configured else logging.DEBUG, "Not used for sockets: %s", problems[-1])
     else:
         raise ConfigurationError("There is no place for the server's sockets; set --socket-dir", "\n".join(problems))
-    for problem in problems:
-        logger.warning("Not used for sockets: %s", problem)
     try:
         yield directory
     finally:

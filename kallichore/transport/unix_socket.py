@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from kallichore.errors import ConfigurationError
-from kallichore.transport.runtime_directory import LONGEST_SOCKET_PATH
+from kallichore.transport.places import LONGEST_SOCKET_PATH
 
 logger = logging.getLogger(__name__)
 

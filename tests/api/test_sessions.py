@@ -74,7 +74,7 @@ async def test_new_session_is_uninitialized_and_deletable() -> None:
         session = await client.call("GET", session_path("s"))
         assert session["status"] == "uninitialized"
         assert session["initial_env"] == {}
-        assert session["kernel_info"] == {}
+        assert session["kernel_info"] == {"language_info": {}}
         assert session["execution_queue"] == {"length": 0, "pending": []}
         assert "process_id" not in session
         assert await client.call("DELETE", session_path("s")) is None
@@ -309,6 +309,44 @@ async def test_working_directory_is_followed() -> None:
 
         assert [message["workingDirChanged"] for message in messages if "workingDirChanged" in message] == ["/usr"]
         assert (await client.call("GET", session_path("s")))["working_directory"] == "/usr"
+
+
+async def test_language_is_an_object_while_the_kernel_starts() -> None:
+    """A client that comes back meanwhile can look into language_info, before there is anything in it."""
+    async with open_client() as client, trio.open_nursery() as nursery:
+        await client.call("PUT", "/sessions", body("s", "silent-shell"))
+        nursery.start_soon(client.call, "POST", session_path("s", "start"))
+        starting = await wait_status(client, "s", "starting")
+        nursery.cancel_scope.cancel()
+
+    assert starting["kernel_info"] == {"language_info": {}}
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+async def test_deleted_directory_is_told_to_nobody(made_anew: bool, private_place: Path) -> None:
+    """A kernel in a directory that is gone has no place to tell; a restart goes to the session's own directory, or to
+    the one of that path where there is one again.
+    """
+    project, scratch = private_place / "project", private_place / "scratch"
+    project.mkdir()
+    scratch.mkdir()
+    request = body(working_directory=str(project))
+    async with open_client() as client, open_started(client, request) as channel:
+        told = await execute(channel, f"chdir {scratch}")
+        scratch.rmdir()
+        if made_anew:
+            scratch.mkdir()
+        told += await execute(channel, "print anything")
+        told += await execute(channel, "print more")
+        before = await client.call("GET", session_path("s"))
+        await client.call("POST", session_path("s", "restart"), {})
+        told += await execute(channel, "cwd")
+        after = await client.call("GET", session_path("s"))
+
+    expected = str(scratch if made_anew else project)
+    assert str(scratch) == before["working_directory"]
+    assert expected == after["working_directory"] == text_of(told).splitlines()[-1]
+    assert "(deleted)" not in json.dumps([told, before, after])
 
 
 async def test_input_request_reaches_the_client_and_its_answer_the_kernel() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,142 @@ def test_what_kernel_json_leaves_out_has_a_default(places: list[Path]) -> None:
     folder = install(places[0], "Mine", {"argv": ["k"]})
 
     assert find_kernelspec("mine") == KernelSpec("mine", ("k",), "Mine", "", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("word", "filled_in"),
+    [
+        ("{prefix}/bin/R", f"{sys.prefix}/bin/R"),
+        ("-f={connection_file}", "-f={connection_file}"),
+        ("{resource_dir}{prefix}", "{resource_dir}" + sys.prefix),
+        ("{Prefix} {} {0} {no such} {unknown}", "{Prefix} {} {0} {no such} {unknown}"),
+        ("${prefix}", "$" + sys.prefix),
+    ],
+)
+def test_placeholders_are_filled_in(places: list[Path], word: str, filled_in: str) -> None:
+    """This Python's prefix and the kernel's own folder, wherever they stand; what we do not know stays."""
+    folder = install(places[0], "mine", {**SPEC, "argv": ["{prefix}/bin/R", word]})
+
+    assert find_kernelspec("mine").argv == (f"{sys.prefix}/bin/R", filled_in.replace("{resource_dir}", str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("value", "filled_in"),
+    [
+        ("/my/bin:${PATH}", "/my/bin:/usr/bin"),
+        ("$PATH/x", "/usr/bin/x"),
+        ("${PATH}${PATH}", "/usr/bin/usr/bin"),
+        ("a$$b", "a$b"),
+        ("$${PATH}", "${PATH}"),
+        ("${NO_SUCH_ONE}/x", "${NO_SUCH_ONE}/x"),
+        ("100% {PATH} $ ${ $1", "100% {PATH} $ ${ $1"),
+        ("${TWICE}", "${PATH}"),
+        ("$OTHER", "$OTHER"),
+        ("", ""),
+    ],
+)
+def test_variables_in_the_environment_have_their_values(value: str, filled_in: str) -> None:
+    """As jupyter_client has it: once, unknown names stay, and variables of the same kernel.json are unknown."""
+    spec = KernelSpec("mine", ("k",), "", "", "/", {"OTHER": "1", "A": value})
+
+    assert spec.environment({"PATH": "/usr/bin", "TWICE": "${PATH}"}) == {"OTHER": "1", "A": filled_in}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{}, {"kernel_provisioner": None}, {"kernel_provisioner": {}}]
+    + [{"kernel_provisioner": {"provisioner_name": name}} for name in ("local-provisioner", "", None)],
+)
+def test_kernel_that_names_no_other_provisioner_is_ours(places: list[Path], metadata: dict[str, Any]) -> None:
+    """Without a provisioner, or with Jupyter's own local one, a kernel is a process of this machine."""
+    install(places[0], "mine", {**SPEC, "metadata": metadata})
+
+    assert find_kernelspec("mine").argv == tuple(SPEC["argv"])
+
+
+def test_kernel_of_a_provisioner_is_refused(places: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    """It would run somewhere else than it should: the error names kernel and provisioner, the list leaves it out."""
+    metadata = {"kernel_provisioner": {"provisioner_name": "docker-provisioner", "config": {"image": "r"}}}
+    install(places[0], "mine", {**SPEC, "metadata": metadata})
+    with caplog.at_level(logging.WARNING):
+        names = set(list_kernelspecs())
+
+    assert "mine" not in names
+    assert ["'mine' is to be started by the provisioner 'docker-provisioner'" in m for m in caplog.messages] == [True]
+    with pytest.raises(KernelNotFoundError, match="'mine' is to be started by the provisioner 'docker-provisioner'"):
+        find_kernelspec("mine")
+
+
+class Closed:
+    """Directories that may not be entered, also not by root: what the system says of them, without the system."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *closed: Path) -> None:
+        self._closed = closed
+        for name in ("scandir", "listdir", "stat"):
+            monkeypatch.setattr(os, name, self._guard(getattr(os, name)))
+
+    def _guard(self, call: Any) -> Any:
+        def guarded(path: Any = ".", *arguments: Any, **named: Any) -> Any:
+            place = Path(path) if isinstance(path, str | Path) else Path()
+            if any(folder in place.parents or (folder == place and call is not os.stat) for folder in self._closed):
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *arguments, **named)
+
+        return guarded
+
+
+@pytest.mark.parametrize("depth", ["place", "above", "kernel"])
+def test_closed_directory_costs_no_other_kernel(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, depth: str
+) -> None:
+    """What may not be entered is passed over, whether it is the kernel's, the place or above; debug tells which."""
+    folder = install(places[0], "shut")
+    install(places[1], "good")
+    closed = {"place": places[0], "above": places[0].parent, "kernel": folder}[depth]
+    Closed(monkeypatch, closed)
+    with caplog.at_level(logging.DEBUG, "kallichore"):
+        names = set(list_kernelspecs())
+        found = find_kernelspec("good")
+
+    assert names & {"shut", "good"} == {"good"}
+    assert found.name == "good"
+    named = folder if depth == "kernel" else places[0]
+    assert {(record.levelname, str(named) in record.getMessage()) for record in caplog.records} == {("DEBUG", True)}
+
+
+def test_ipykernel_without_a_kernelspec_is_offered(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Jupyter: this very Python, as python3."""
+    monkeypatch.setattr("kallichore.kernel.kernelspecs._folders", lambda: places)
+    listed = list_kernelspecs()
+    found = find_kernelspec("Python3")
+
+    assert listed == {"python3": found}
+    assert found.argv == (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}")
+    assert (found.language, Path(found.resource_dir).is_dir()) == ("python", True)
+
+
+def test_installed_python3_comes_before_the_native_one(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel of that name that is installed is meant, also if it is broken: that is told, not passed over."""
+    monkeypatch.setattr("kallichore.kernel.kernelspecs._folders", lambda: places)
+    install(places[0], "python3", {"argv": ["other"]})
+    first = find_kernelspec("python3")
+    (places[0] / "python3" / "kernel.json").write_text("{")
+
+    assert first.argv == ("other",)
+    assert list_kernelspecs() == {}
+    with pytest.raises(KernelNotFoundError, match="is broken"):
+        find_kernelspec("python3")
+
+
+def test_without_ipykernel_there_is_no_native_kernel(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then python3 is not there, and the error says how to get it."""
+    monkeypatch.setattr("kallichore.kernel.kernelspecs._folders", lambda: places)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+
+    assert list_kernelspecs() == {}
+    with pytest.raises(KernelNotFoundError, match="no kernel 'python3'; installed: none") as caught:
+        find_kernelspec("python3")
+    assert caught.value.details == "To get it: python -m pip install ipykernel"
 
 
 @pytest.mark.parametrize("name", ["mine", "MINE", "Mine"])
@@ -143,9 +281,10 @@ def test_other_programs_are_left_alone(places: list[Path], monkeypatch: pytest.M
     assert find_kernelspec("ours").argv == (program,)
 
 
-def test_spec_makes_a_request_for_a_session() -> None:
+def test_spec_makes_a_request_for_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request has what the kernel needs, its variables as actions, and what the caller adds or changes."""
-    spec = KernelSpec("mine", ("k", "-f"), "A kernel", "a", "/", {"A": "1"}, InterruptMode.MESSAGE)
+    monkeypatch.setenv("OURS", "1")
+    spec = KernelSpec("mine", ("k", "-f"), "A kernel", "a", "/", {"A": "$OURS"}, InterruptMode.MESSAGE)
 
     assert spec.new_session("one", username="me", display_name="Mine") == NewSession(
         session_id="one",

@@ -13,10 +13,11 @@ from kallichore.kernel.launch_plan import (
     Surroundings,
     find_program,
     make_launch_plan,
+    missing_program,
     safe_name,
     uses_handshake,
 )
-from kallichore.models.bodies import NewSession, VarAction, VarActionType
+from kallichore.models.bodies import NewSession, StartupEnvironment, VarAction, VarActionType
 
 REPLACE, APPEND, PREPEND = VarActionType.REPLACE, VarActionType.APPEND, VarActionType.PREPEND
 
@@ -143,24 +144,26 @@ def test_plan_can_be_logged_without_its_environment() -> None:
         ("none", "ignored", None, None, ["takes no argument"]),
         ("shell", None, "--login", None, []),
         ("shell", "ignored", "--login", None, ["takes no argument"]),
-        ("command", "module load R", "-i", "command", []),
+        ("command", "module load R", "--login -i", "command", []),
         ("command", None, "--login", None, ["has no argument"]),
-        ("script", "/setup.sh", "-i", "script", []),
+        ("script", "/setup.sh", "--login -i", "script", []),
         ("script", "", "--login", None, ["has no argument"]),
     ],
 )
 def test_mode_and_argument_decide_how_the_shell_is_started(
     mode: str, argument: str | None, flag: str | None, stage: str | None, warnings: list[str]
 ) -> None:
-    """A command or a script wants an interactive shell, all else a login shell; what does not fit is a warning."""
+    """A command or a script wants a login shell that is interactive, all else a login shell; what does not fit is a
+    warning.
+    """
     found = plan(startup_environment=mode, startup_environment_arg=argument)
 
     if flag is None:
         assert ("kernel", "/run/k.json") == found.argv
         assert found.shell is None
     else:
-        assert ("/bin/bash", flag, "-c") == found.argv[:3]
-        assert found.argv[3].endswith("exec kernel /run/k.json")
+        assert ("/bin/bash", *flag.split(), "-c") == found.argv[:-1]
+        assert found.argv[-1].endswith("exec kernel /run/k.json")
         assert found.shell == "/bin/bash"
     assert (stage, argument if stage else None) == (found.stage, found.stage_argument)
     assert len(warnings) == len(found.warnings)
@@ -181,14 +184,16 @@ def test_mode_and_argument_decide_how_the_shell_is_started(
     ],
 )
 def test_flags_fit_the_shell(name: str, login_flag: str) -> None:
-    """The shell's base name tells how it is made a login shell; every shell is made interactive in the same way."""
+    """The shell's base name tells how it is made a login shell; every shell is made interactive in the same way, on top
+    of that.
+    """
     path = f"/opt/{name}"
     on = machine({"SHELL": path}, {path})
     login = plan(on=on, startup_environment="shell")
     interactive = plan(on=on, startup_environment="command", startup_environment_arg="true")
 
     assert (path, login_flag) == login.argv[:2]
-    assert (path, "-i") == interactive.argv[:2]
+    assert (path, login_flag, "-i", "-c") == interactive.argv[:4]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +273,7 @@ def test_script_is_sourced_from_where_it_is(script: str, working_directory: str,
     """An absolute path counts as it is, one with ``~`` from home, another from the session's directory."""
     found = plan(working_directory=working_directory, startup_environment="script", startup_environment_arg=script)
 
-    assert f"{{ . {sourced}\n}}" in found.argv[3]
+    assert f"{{ . {sourced}\n}}" in found.argv[-1]
     assert sourced == found.stage_argument
 
 
@@ -314,6 +319,50 @@ def test_directory_that_is_none_gives_way_to_the_servers_own(
 
     assert planned == found.working_directory
     assert [working_directory] * warned == [warning.split()[0] for warning in found.warnings]
+    assert found.moved_to is None
+
+
+@pytest.mark.parametrize(
+    ("now", "created_with", "planned", "moved_to"),
+    [
+        ("/gone", "/tmp", "/tmp", "/tmp"),
+        ("/gone", "~/work", "/home/me/work", "/home/me/work"),
+        ("/gone", "", None, None),
+        ("/gone", "/gone", None, None),
+        ("/gone", "/gone/too", None, None),
+        ("/home/me", "/tmp", "/home/me", None),
+    ],
+)
+def test_directory_that_is_gone_gives_way_to_the_one_at_the_creation(
+    now: str, created_with: str, planned: str | None, moved_to: str | None
+) -> None:
+    """A restart where the kernel's last directory cannot be entered goes back to where the session began, if it can."""
+    found = make_launch_plan(
+        NewSession(session_id="s", argv=("kernel",), working_directory=created_with),
+        actions=(),
+        connection_file="f",
+        working_directory=now,
+        surroundings=machine(),
+    )
+
+    assert (planned, moved_to) == (found.working_directory, found.moved_to)
+    assert (["/gone"] if now == "/gone" else []) == [warning.split()[0] for warning in found.warnings]
+
+
+def test_script_is_looked_for_where_the_kernel_starts() -> None:
+    """A relative script counts from the session's own directory, where the last one is gone."""
+    request = NewSession(
+        session_id="s",
+        argv=("kernel",),
+        working_directory="/home/me/work",
+        startup_environment=StartupEnvironment.SCRIPT,
+        startup_environment_arg="setup.sh",
+    )
+    found = make_launch_plan(
+        request, actions=(), connection_file="f", working_directory="/gone", surroundings=machine()
+    )
+
+    assert "/home/me/work/setup.sh" == found.stage_argument
 
 
 def test_every_warning_is_in_the_plan() -> None:
@@ -339,13 +388,18 @@ def test_every_warning_is_in_the_plan() -> None:
         ("", None),
         ("./k", "/work/./k"),
         ("bin/k", "/work/bin/k"),
+        ("here", "/work/here"),
+        ("tool", "/work/tools/tool"),
     ],
 )
 def test_program_is_found_by_path_or_by_name(program: str, found: str | None) -> None:
-    """A bare name is looked up in PATH, first entry first; a path with a slash counts from the session's directory."""
+    """A bare name is looked up in PATH, first entry first; what is relative, or empty in PATH, counts from the
+    session's directory.
+    """
     files = {"/usr/bin/R", "/first/both", "/usr/bin/both", "/work/./k", "/work/bin/k", "/k", "R"}
+    files |= {"/work/here", "/work/tools/tool", "here", "tools/tool"}
     path = find_program(
-        program, search_path="/first::/usr/bin", separator=":", is_file=files.__contains__, directory="/work"
+        program, search_path="/first::/usr/bin:tools", separator=":", is_file=files.__contains__, directory="/work"
     )
 
     assert found == path
@@ -357,6 +411,53 @@ def test_suffix_can_be_left_out_on_windows() -> None:
     find = {"search_path": "C:/other;C:/R", "is_file": files.__contains__, "directory": "C:/"}
 
     assert find_program("R", separator=";", **find) == "C:/R/R.exe"  # type: ignore[arg-type]
+
+
+def test_program_is_named_with_its_place_on_windows() -> None:
+    """There the system would look in the server's PATH; the kernel's own decides."""
+    on = machine({"Path": "C:/server"}, {"C:/R/R.exe", "C:/server/R.exe"}, platform="win32")
+    found = plan(VarAction(PREPEND, "PATH", "C:/R;"), on=on, argv=("R", "x"))
+
+    assert ("C:/R/R.exe", "x") == found.argv
+
+
+@pytest.mark.parametrize(
+    ("program", "members", "missing"),
+    [
+        ("k", {}, "k"),
+        ("k", {"env": (VarAction(PREPEND, "PATH", "/opt:"),)}, None),
+        ("k", {"env": (VarAction(APPEND, "PATH", ":/opt"),)}, None),
+        ("k", {"env": (VarAction(REPLACE, "PATH", "/opt"),)}, None),
+        ("k", {"env": (VarAction(REPLACE, "PATH", "~/opt"),)}, "k"),
+        ("cat", {"env": (VarAction(REPLACE, "PATH", "/opt"),)}, "cat"),
+        ("cat", {}, None),
+        *(("k", {"startup_environment": mode}, None) for mode in ("shell", "command", "script")),
+        ("./k", {"startup_environment": "command", "startup_environment_arg": "cd /opt"}, None),
+        ("/no/such/k", {"startup_environment": "shell"}, "/no/such/k"),
+        ("/opt/k", {}, None),
+        ("./k", {"working_directory": "/opt"}, None),
+        ("./k", {"working_directory": "/tmp"}, "./k"),
+        ("k", {"env": (VarAction(REPLACE, "PATH", "."),), "working_directory": "/opt"}, None),
+        ("./here", {}, None),
+        ("", {}, ""),
+    ],
+)
+def test_program_is_looked_for_where_the_kernel_will_find_it(
+    program: str, members: dict[str, Any], missing: str | None
+) -> None:
+    """In the PATH that the session gets; behind a shell, which may set another, only an absolute path is judged."""
+    on = machine({"PATH": "/bin"}, {"/opt/k", "/opt/./k", "/bin/cat", "/bin/bash", "/server/./here"})
+    request = NewSession(**{"session_id": "s", "argv": (program, "-f"), **members})
+
+    assert missing == missing_program(request, on, "/server")
+
+
+@pytest.mark.parametrize(("platform", "files"), [("win32", {"/bin/bash"}), ("linux", {"/bin/cat"})])
+def test_program_is_looked_for_where_there_will_be_no_shell(platform: str, files: set[str]) -> None:
+    """A startup environment that does not come about, on Windows or without any shell, promises no other PATH."""
+    request = NewSession(session_id="s", argv=("k",), startup_environment=StartupEnvironment.SHELL)
+
+    assert "k" == missing_program(request, machine({"PATH": "/opt"}, files, platform), "/")
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,8 +15,12 @@ import trio
 import trio.testing
 
 from conftest import open_descriptors
+from kallichore.config import ServerConfig
+from kallichore.errors import ProcessNotFoundError
 from kallichore.kernel.ending import Ending
 from kallichore.kernel.process import SPARE_DESCRIPTORS, KernelProcess, count_memory_kills, open_kernel_process
+from kallichore.server import open_server
+from kernels import scripted
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals are POSIX")
 
@@ -343,3 +349,63 @@ async def test_last_descriptors_are_not_for_kernels() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
     assert (open_descriptors(), our_children()) == (opened, set())
+
+
+@pytest.fixture
+def not_permitted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Forbid to signal any group, as where a kernel is another user's; return what kills one nevertheless."""
+    permitted = os.killpg
+
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    monkeypatch.setattr(
+        "kallichore.kernel.process.describe_survivors", lambda group: f"Not permitted to end process {group} (sudo)"
+    )
+    return lambda group: permitted(group, signal.SIGKILL)
+
+
+async def test_kernel_that_may_not_be_signalled_is_named_and_given_up(
+    not_permitted: Callable[[int], None],
+) -> None:
+    """Behind sudo a kernel survives its kill: the error says which process it is, and nobody waits for it for ever."""
+    process = await open_kernel_process(["sleep", "600"], os.environ, None)
+    with pytest.raises(PermissionError, match=rf"process {process.pid} \(sudo\)"):
+        process.kill()
+    process.kill_or_give_up()
+    with trio.fail_after(10):
+        ending = await process.wait()
+    not_permitted(process.pid)
+    await process._process.wait()
+    for stream in (process.stdout, process.stderr):
+        await stream.aclose()
+
+    assert (ending.code, ending.signal) == (-1, None)
+    assert ending.survivors == f"Not permitted to end process {process.pid} (sudo)"
+    assert ending.describe() == "was given up, as this server may not end it"
+
+
+async def test_session_ends_though_its_kernel_may_not_be_signalled(not_permitted: Callable[[int], None]) -> None:
+    """Kill says which process stays; a stop waits no longer than for any other kernel, and the report tells."""
+    config = ServerConfig(token=None, shutdown_grace=0.2, terminate_grace=0.2, drain_grace=0.2)
+    async with open_server(config) as server:
+        session = server.create_session(scripted("s", "ignore-shutdown"))
+        await session.start()
+        life, pid = session._life, session.process_id
+        assert life is not None
+        assert life.process is not None
+        assert pid is not None
+        process = life.process._process
+        with pytest.raises(ProcessNotFoundError, match=rf"process {pid} \(sudo\)"):
+            session.kill()
+        assert session.is_running
+        session.begin_stop()
+        with trio.fail_after(10):
+            await session.wait_ended()
+        last_exit = session.conversation.last_exit
+    not_permitted(pid)
+    await process.wait()
+
+    assert last_exit is not None
+    assert f"Not permitted to end process {pid} (sudo)" in last_exit.text

@@ -225,6 +225,9 @@ async def test_what_the_process_prints_is_in_a_calls_output() -> None:
     """A child program's output is somebody's output too."""
     async with open_client() as client, open_started(client, body()):
         reply = await client.call("POST", "/sessions/s/execute", {"code": "stdout from a child\nprint own"})
+        # The beginning of a line: 70 is "p".
+        partial = await client.call("POST", "/sessions/s/execute", {"code": "raw stderr 70"})
 
     text = "".join(output["text"] for output in reply["output"])
     assert ["from a child", "own"] == sorted(text.splitlines())
+    assert [("stderr", "p")] == [(output["stream_name"], output["text"]) for output in partial["output"]]

@@ -46,6 +46,22 @@ async def test_program_that_cannot_be_run_is_told_apart(private_place: Path) -> 
     assert "no_argv" == await reason_of(body(argv=[]))
 
 
+async def test_directory_that_is_closed_since_the_plan_is_named(
+    private_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system refuses is the directory, not the program; the error says which."""
+    shut = private_place / "shut"
+    shut.write_text("")
+    monkeypatch.setattr("kallichore.server.server.can_enter", lambda _: True)
+    async with open_client() as client:
+        await client.call("PUT", "/sessions", body(working_directory=str(shut)))
+        with pytest.raises(ApiError) as refused:
+            await client.call("POST", "/sessions/s/start")
+
+    assert "no_directory" == refused.value.body["reason"]
+    assert f"in the directory {shut}: Not a directory" in str(refused.value)
+
+
 async def test_program_that_is_gone_since_the_creation_is_not_found(private_place: Path) -> None:
     """The creation looks for the program; it may be gone by the time of the start."""
     script = Path(make_file(private_place / "kernel", "#!/bin/sh\n", 0o700))

@@ -42,8 +42,8 @@ LOGIN_FILES = {
 }
 """What a login shell reads of its user's. (csh is told ``-d``, which leaves it at the file that it always reads.)"""
 
-INTERACTIVE_FILES = {**LOGIN_FILES, "bash": ".bashrc", "zsh": ".zshrc", "sh": ".shinit", "dash": ".shinit"}
-"""What an interactive shell reads."""
+INTERACTIVE_FILES = {**LOGIN_FILES, "zsh": ".zshrc", "sh": ".shinit", "dash": ".shinit"}
+"""What a login shell reads that is interactive as well. (bash leaves its ``.bashrc`` to the profile, as usual.)"""
 
 
 @pytest.fixture(params=SHELLS)
@@ -135,12 +135,14 @@ async def test_kernel_is_the_process_that_is_signalled(shell: str, mode: str, ar
 
 
 @pytest.mark.parametrize(
-    ("mode", "argument", "files"), [("shell", None, LOGIN_FILES), ("command", "true", INTERACTIVE_FILES)]
+    ("mode", "argument", "files"),
+    [("shell", None, LOGIN_FILES), ("command", "true", LOGIN_FILES), ("command", "true", INTERACTIVE_FILES)],
+    ids=["shell", "login", "interactive"],
 )
 async def test_users_own_startup_files_are_read(
     shell: str, mode: str, argument: str | None, files: dict[str, str], private_place: Path
 ) -> None:
-    """A login shell has what the user's profile sets, an interactive one before a command what their rc file sets.
+    """A login shell has what the user's profile sets; before a command it has what their rc file sets as well.
 
     Such a file may print what it likes; here it is a line that does not end.
     """
@@ -222,7 +224,7 @@ async def test_script_that_is_missing_fails_the_start_before_any_process() -> No
 @only_bash
 async def test_shell_that_ends_in_its_own_startup_file_is_told(shell: str, private_place: Path) -> None:
     """A user's rc file that ends the shell is not blamed on the command, which never ran."""
-    (private_place / ".bashrc").write_text("exit 3\n")
+    (private_place / ".bash_profile").write_text("exit 3\n")
     async with open_client() as client:
         answer = await fail_to_start(client, staged("command", "echo never"))
 
@@ -233,15 +235,17 @@ async def test_shell_that_ends_in_its_own_startup_file_is_told(shell: str, priva
 
 @only_bash
 @pytest.mark.parametrize(
-    ("hanging", "late"), [("command", "startup command"), (".bashrc", "shell's own startup")], ids=["command", "shell"]
+    ("hanging", "late"),
+    [("command", "startup command"), (".bash_profile", "shell's own startup")],
+    ids=["command", "shell"],
 )
 async def test_what_does_not_end_in_time_is_ended_and_told(
     shell: str, hanging: str, late: str, private_place: Path
 ) -> None:
     """A command or an rc file that hangs is no failure of theirs yet: time was up, and nothing of them is left."""
     hang = "echo $$; while :; do sleep 600; done"
-    if hanging == ".bashrc":
-        (private_place / ".bashrc").write_text(hang + "\n")
+    if hanging == ".bash_profile":
+        (private_place / ".bash_profile").write_text(hang + "\n")
     command = hang if hanging == "command" else "true"
     async with open_client(terminate_grace=0.5) as client:
         answer = await fail_to_start(client, staged("command", command, connection_timeout=1))

@@ -7,12 +7,14 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kallichore.config import ServerConfig
 from kallichore.errors import ConfigurationError
-from kallichore.transport.runtime_directory import LONGEST_NAME, LONGEST_SOCKET_PATH, open_runtime_directory
+from kallichore.transport.places import LONGEST_NAME, LONGEST_SOCKET_PATH
+from kallichore.transport.runtime_directory import open_runtime_directory
 
 CONFIG = ServerConfig(token="t")
 ROOM = LONGEST_SOCKET_PATH - LONGEST_NAME
@@ -83,24 +85,75 @@ def test_longest_socket_in_the_directory_fits(private_place: Path) -> None:
     assert len(os.fsencode(longest)) <= LONGEST_SOCKET_PATH
 
 
-@pytest.mark.parametrize("runtime", [None, "", "relative", "missing", "co:lon", "long"])
+@pytest.mark.parametrize(
+    "runtime", [None, "", "relative", "missing", "co:lon", "with space", "caf\xe9", "long", "file", "file/below"]
+)
 def test_unfit_runtime_directory_gives_way_to_the_temporary_one(
-    private_place: Path, monkeypatch: pytest.MonkeyPatch, runtime: str | None
+    private_place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, runtime: str | None
 ) -> None:
-    """An XDG_RUNTIME_DIR that is unset, empty, relative, missing, too long or has a colon is not used."""
-    (private_place / "co:lon").mkdir()
+    """An XDG_RUNTIME_DIR that is unset, relative, missing, too long, oddly named or no directory is not used.
+
+    It may be somebody else's, left behind by sudo; so that is worth no warning.
+    """
+    for name in ("co:lon", "with space", "caf\xe9"):
+        (private_place / name).mkdir()
+    (private_place / "file").write_text("")
     folder_of(private_place, ROOM + 1).mkdir()
-    values = {
-        "missing": f"{private_place}/missing",
-        "co:lon": f"{private_place}/co:lon",
-        "long": str(folder_of(private_place, ROOM + 1)),
-    }
     if runtime is None:
         monkeypatch.delenv("XDG_RUNTIME_DIR")
+    elif runtime == "long":
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder_of(private_place, ROOM + 1)))
     else:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", values.get(runtime, runtime))
+        monkeypatch.setenv(
+            "XDG_RUNTIME_DIR", f"{private_place}/{runtime}" if runtime not in ("", "relative") else runtime
+        )
     with open_runtime_directory(CONFIG) as directory:
         assert directory.parent == Path(tempfile.gettempdir()) == private_place
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+@pytest.mark.parametrize("place", ["shut", "shut/below"])
+def test_closed_runtime_directory_gives_way(private_place: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """One that may not be written to, or lies below one that may not be entered, is passed over."""
+    make = tempfile.mkdtemp
+
+    def refuse(**options: Any) -> str:
+        if "shut" in options["dir"].parts:
+            raise PermissionError(13, "Permission denied", str(options["dir"]))
+        return make(**options)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(private_place / place))
+    with open_runtime_directory(CONFIG) as directory:
+        assert directory.parent == private_place
+
+
+def test_no_temporary_directory_at_all_leaves_tmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python finds no place for temporary files, /tmp is tried nevertheless."""
+
+    def find_none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(tempfile, "gettempdir", find_none)
+    with open_runtime_directory(CONFIG) as directory:
+        parent = directory.parent
+
+    assert parent == Path("/tmp")
+
+
+@pytest.mark.parametrize("name", ["with space", "caf\xe9", "co:lon"])
+def test_odd_configured_directory_gives_way_with_a_warning(
+    private_place: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Clients could not put the path of a session's socket into an address: it goes elsewhere, and that is told."""
+    wanted = private_place / name
+    with open_runtime_directory(ServerConfig(token="t", socket_directory=wanted)) as directory:
+        parent = directory.parent
+
+    assert parent == private_place
+    assert not wanted.exists()
+    assert [message.partition(": clients")[0] for message in caplog.messages] == [f"Not used for sockets: {wanted}"]
 
 
 def test_long_temporary_directory_gives_way_to_tmp(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from kallichore.errors import ConfigurationError
-from kallichore.transport.runtime_directory import LONGEST_SOCKET_PATH
+from kallichore.transport.places import LONGEST_SOCKET_PATH
 from kallichore.transport.unix_socket import OwnersListener, open_unix_listener
 
 LIMIT = 5
