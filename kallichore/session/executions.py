@@ -117,8 +117,8 @@ class Execution:
         """Let those who read the process's output have their turn: what it printed before it replied is here by now."""
         for _ in range(SETTLING_TURNS):
             await trio.lowlevel.checkpoint()
-        if self.session.has_partial_output:
-            await trio.sleep(PARTIAL_PATIENCE)
+        while self.session.has_partial_output:  # noqa: ASYNC110  # rare, and over within that time
+            await trio.sleep(PARTIAL_PATIENCE / 4)
         self._is_settled = True
 
 

@@ -113,7 +113,7 @@ class KernelLife:
     """While the kernel has not said who it is: for how long it may go on so."""
     _alarm: Alarm = attrs.field(factory=Alarm)
     """Rings when something is over that the kernel did not say the end of."""
-    _partial_lines: frozenset[str] = frozenset()
+    _partial_lines: set[str] = attrs.field(factory=set)
     """The streams of which the beginning of a line waits for its rest."""
     _iopub_heard: trio.Event = attrs.field(factory=trio.Event)
 
@@ -351,21 +351,28 @@ class KernelLife:
         try:
             async with stream:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    while True:
-                        # Before the start is over nobody reads along, and its record is made of lines.
-                        is_waiting = splitter.is_within_line and self.started.is_settled
-                        self._partial_lines = self._partial_lines | {name} if is_waiting else self._partial_lines - {name}
-                        with trio.move_on_after(PARTIAL_PATIENCE if is_waiting else float("inf")) as patience:
-                            data = await stream.receive_some(READ_SIZE)
-                        if patience.cancelled_caught:
-                            self._tell_output(name, splitter.take_partial())
-                        elif not data:
-                            break
-                        else:
-                            self._tell_output(name, splitter.feed(bytes(data)))
+                    while (lines := await self._read_lines(stream, name, splitter)) is not None:
+                        self._tell_output(name, lines)
         finally:
             self._tell_output(name, splitter.finish())
+            self._partial_lines.discard(name)
             ended.set()
+
+    async def _read_lines(
+        self, stream: trio.abc.ReceiveStream, name: str, splitter: LineSplitter
+    ) -> Sequence[str] | None:
+        """Return what one read completes, or the beginning of a line whose rest takes long; None at the end."""
+        # Before the start is over nobody reads along, and its record is made of lines.
+        if splitter.is_within_line and self.started.is_settled:
+            self._partial_lines.add(name)
+            patience = PARTIAL_PATIENCE
+        else:
+            self._partial_lines.discard(name)
+            patience = float("inf")
+        with trio.move_on_after(patience):
+            data = await stream.receive_some(READ_SIZE)
+            return splitter.feed(bytes(data)) if data else None
+        return splitter.take_partial()
 
     def _tell_output(self, name: str, lines: Sequence[str]) -> None:
         for line in lines:
