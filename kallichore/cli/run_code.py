@@ -34,6 +34,9 @@ the server keeps the beginning of a line for a moment."""
 SERVERS_OWN = "[kallichore] "
 """How the lines begin that the server puts among what the kernel's process prints."""
 
+KERNEL_DIED = "KernelDied"
+"""The error's name in the reply that the server gives in the place of a kernel which is gone."""
+
 END_PATIENCE = 5.0
 """Seconds that a kernel which was killed may take to be gone."""
 
@@ -191,8 +194,10 @@ async def execute(
                 continue
             if (message["parent_header"] or {}).get("msg_id") != msg_id:
                 continue
-            printer.show(message)
             content = message["content"]
+            if content.get("ename") == KERNEL_DIED:
+                raise KernelDiedError(f"The kernel ended before it was done: {content['evalue']}")
+            printer.show(message)
             match message["header"]["msg_type"]:
                 case "execute_reply":
                     open_ends.discard("reply")

@@ -259,7 +259,7 @@ class Conversation:
                 listener(ExecutionCancelledError(f"The execution was taken out of the queue: {why}"))
 
     def _answer_for_a_kernel_that_is_gone(self, reason: str | None) -> None:
-        why = f"The kernel ended during the execution: {reason or 'it exited'}"
+        why = reason or "The kernel exited"
         held = {message.msg_id for message in self.held}
         for message in self.requests:
             if message.msg_id not in held:
@@ -269,7 +269,7 @@ class Conversation:
         self.activity.clear()
         self.open_input = self.memory_warning = None
         for msg_id in self.listeners.keys() - held:
-            self.listeners[msg_id](KernelDiedError(why))
+            self.listeners[msg_id](KernelDiedError(f"The kernel ended during the execution: {why}"))
 
     # What the kernel says
 

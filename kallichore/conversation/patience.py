@@ -55,6 +55,7 @@ class StartPatience:
             text = f"The kernel did not answer kernel_info_request {within}: what it sent was dropped, {self._refused}"
             return text, StartupReason.NOT_UNDERSTOOD
         if self._never_alive:
-            return f"The kernel did not answer on its heartbeat, nor kernel_info_request, {within}", StartupReason.SILENT
+            text = f"The kernel did not answer on its heartbeat, nor kernel_info_request, {within}"
+            return text, StartupReason.SILENT
         text = f"The kernel fell silent before it told who it is, for more than {self.limit:g} seconds"
         return text, StartupReason.SILENT

@@ -24,6 +24,9 @@ Answer = dict[str, Any]
 
 ABORTED: Answer = {"status": "aborted"}
 
+KERNEL_DIED = "KernelDied"
+"""The error's name where the kernel ended while it was at work on a request."""
+
 WriteHeader = Callable[[str], dict[str, Any]]
 """Makes the header of a message of this type."""
 
@@ -69,7 +72,7 @@ def answer_at_the_end(request: ClientMessage, has_begun: bool, why: str) -> Answ
     if request.msg_type == "shutdown_request":
         # Many kernels just end; what was asked for has happened.
         return {"status": "ok", "restart": _wants_restart(request)}
-    return failure("KernelDied", why) if has_begun else ABORTED
+    return failure(KERNEL_DIED, why) if has_begun else ABORTED
 
 
 def _wants_restart(request: ClientMessage) -> bool:

@@ -99,7 +99,7 @@ def _error_members(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unfinished(status: Any) -> dict[str, Any]:
-    """Say in an error's words that the code did not run to its end: ``aborted``, bash_kernel's ``abort``, or nothing."""
+    """Say as an error that the code did not run to its end: ``aborted``, bash_kernel's ``abort``, or no status."""
     text = f"The kernel replied with the status {status!r}: the code did not run to its end"
     return {"error_name": "ExecutionAborted", "error_message": text, "error_traceback": ()}
 
