@@ -150,7 +150,7 @@ async def _obey_signals(running: list[RunningServer], scope: object) -> None:
                 logger.info("%s: hurrying", name)
                 running[0].hurry()
             else:
-                running[0].request_shutdown(name, stop_listening=True)
+                running[0].request_shutdown(name)
 
 
 def _name_process() -> None:

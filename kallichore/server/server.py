@@ -167,7 +167,8 @@ class Server:
 
     def counters(self) -> Counters:
         """Return what there is to count, now and so far."""
-        return take_counters(self._sessions.values(), self._dropped_before, trio.current_time() - self._began)
+        uptime = trio.current_time() - self._began
+        return take_counters(self._sessions.values(), self._dropped_before, self.facilities.intake, uptime)
 
     def status(self) -> ServerStatus:
         """Return how the server is."""
