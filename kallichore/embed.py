@@ -221,7 +221,7 @@ def _open_front_door(
 
     admission = Admission(token=config.token, over_tcp=over_tcp)
     app = create_app(make_handlers(server, channel_path, wait_deaf), admission, server.facilities.intake)
-    return FrontDoor(app, attach, admission.answer)
+    return FrontDoor(app, attach, admission)
 
 
 async def _attach(

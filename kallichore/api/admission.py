@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 
 SPAN_ID = "x-span-id"
 
-LARGEST_STRANGERS_BODY = 1 << 16
-"""Bytes of a body at most without the token. Who has it may send widgets and notebooks of nearly any size."""
+LARGEST_STRANGERS_BODY = 1 << 10
+"""Bytes of a body at most without the token: a heartbeat's, which has a number in it. Who has the token may send
+widgets and notebooks of nearly any size."""
 
 
 @attrs.frozen(kw_only=True)
@@ -57,11 +58,8 @@ class Admission:
             return HTTPStatus.UNAUTHORIZED
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if _length(head) > LARGEST_STRANGERS_BODY else None
 
-    def answer(self, head: RequestHead) -> bytes | None:
-        """Return the whole answer that refuses a request and ends its connection, or None if it may pass. Logs it."""
-        status = self.judge(head)
-        if status is None:
-            return None
+    def answer(self, head: RequestHead, status: HTTPStatus) -> bytes:
+        """Return the whole answer that refuses a request and ends its connection. Logs it."""
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
             return refusal(status)
         operation = find_operation(head.method, head.path)

@@ -21,8 +21,9 @@ import logging
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import h11
@@ -58,6 +59,10 @@ MOST_CONNECTIONS = 2000
 """Connections at a time, many times what clients need; a silent one takes 20 kB. Whoever opens more, by mistake or to
 do harm, must not take the memory and the file descriptors that kernels need."""
 
+REFUSED_AT_A_TIME = 4
+"""Requests that are answered at a time of those that are refused by their head. Whoever sends a thousand of them at
+once waits for their answers; others do not, as little is done for them in each turn of the event loop."""
+
 _FULL = refusal(HTTPStatus.SERVICE_UNAVAILABLE)
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) (?=\r\n)")
@@ -65,7 +70,17 @@ _UPGRADE_HEADER = re.compile(rb"\nupgrade:[^\n]*", re.IGNORECASE)
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 Attach = Callable[[trio.abc.Stream, RequestHead, bytes], Awaitable[None]]
-Screen = Callable[[RequestHead], bytes | None]
+
+
+class Screen(Protocol):
+    """Who refuses requests by their head alone."""
+
+    def judge(self, head: RequestHead) -> HTTPStatus | None:
+        """Return the status with which a request is refused; None if it may pass."""
+
+    def answer(self, head: RequestHead, status: HTTPStatus) -> bytes:
+        """Return the whole answer to a request that is refused."""
+
 
 
 @attrs.frozen
@@ -78,9 +93,9 @@ class _Upgrade:
 
 @attrs.frozen
 class _Refusal:
-    """The answer to a request that goes no further."""
+    """What makes the answer to a request that goes no further."""
 
-    answer: bytes
+    answer: Callable[[], bytes]
 
 
 class _Http1(h11.Connection):
@@ -273,8 +288,8 @@ class FrontDoor:
         app: The ASGI app for everything but channels.
         attach: Serves a channel upgrade; it gets the stream, the request's head and the bytes behind it, and answers.
             None where channels have sockets of their own: then an upgrade is an ordinary request.
-        screen: Returns the whole answer to a request that is refused by its head; then the connection ends. It is asked
-            for every request but those that come together with the one before.
+        screen: Refuses requests by their head; then their connection ends. It is asked for every request but those that
+            come together with the one before.
         most: How many connections are served at a time; None for `most_connections`.
     """
 
@@ -287,6 +302,7 @@ class FrontDoor:
         self._most = most_connections() if most is None else most
         self._open = 0
         self._is_closing = False
+        self._refusing = trio.Semaphore(REFUSED_AT_A_TIME)
         self._opening: set[trio.CancelScope] = set()
         """Of connections whose first request has not come yet."""
         self._context = WorkerContext(None)
@@ -315,7 +331,9 @@ class FrontDoor:
                 case _Upgrade(head, surplus) if self._attach is not None:
                     await self._attach(stream, head, surplus)
                 case _Refusal(answer):
-                    await stream.send_all(answer)
+                    async with self._refusing:
+                        with trio.move_on_after(CLOSING_PATIENCE):
+                            await stream.send_all(answer())
                     await close_in_order(stream)
                 case _:
                     await close_in_order(stream)
@@ -364,15 +382,15 @@ class FrontDoor:
         try:
             parsed = parse_head(data)
         except MalformedHeadError:
-            return _Refusal(refusal(HTTPStatus.BAD_REQUEST))
+            return _Refusal(partial(refusal, HTTPStatus.BAD_REQUEST))
         if parsed is None:
             # hypercorn's parser knows what is wrong with it.
             return data
         head, surplus = parsed
         if is_other_http(head.version):
-            return _Refusal(refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED))
-        if self._screen is not None and (answer := self._screen(head)) is not None:
-            return _Refusal(answer)
+            return _Refusal(partial(refusal, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED))
+        if self._screen is not None and (status := self._screen.judge(head)) is not None:
+            return _Refusal(partial(self._screen.answer, head, status))
         if self._attach is not None and head.asks_for_websocket and channels_session(head.path) is not None:
             return _Upgrade(head, surplus)
         return _for_hypercorn(data, head, surplus)
