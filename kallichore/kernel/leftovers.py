@@ -47,6 +47,7 @@ def _open_own_file(path: Path) -> int:
     Raises:
         OSError: It is not there, or is something else.
     """
+    assert sys.platform != "win32"
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():

@@ -112,6 +112,12 @@ class Server:
             raise SessionNotCreatedError(f"Session {request.session_id!r} could not be created: {error}") from error
         self._sessions[request.session_id] = session
         self._nursery.start_soon(supervise_session, session, name=f"session {request.session_id}")
+        logger.info(
+            "[session %s] Created: %s, in %s",
+            request.session_id,
+            request.display_name or " ".join(request.argv[:1]) or "a kernel to be adopted",
+            request.working_directory or os.getcwd(),
+        )
         return session
 
     def _check_program(self, request: NewSession) -> None:
@@ -186,7 +192,8 @@ class Server:
             idle_seconds=idle_seconds,
             busy_seconds=int(now - min(busy)) if busy else 0,
             uptime_seconds=uptime,
-            version=__version__,
+            version=self.config.report_version or __version__,
+            kallichore_version=__version__,
             process_id=os.getpid(),
             started=self.started,
             server_id=self.server_id,
