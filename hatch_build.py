@@ -1,8 +1,8 @@
 """How the package is built: which kind of command ``kcserver`` is on the system that builds.
 
-Elsewhere than on Windows it is a script that runs Python isolated; no entry point can do that. On Windows it is an entry
-point, of which pip makes the program that launchers there look for. A wheel that was built on one of them is therefore for
-systems of its kind.
+Elsewhere than on Windows it is a script that runs Python isolated; no entry point can do that. On Windows it is an
+entry point, of which pip makes the program that launchers there look for. A wheel that was built on one of them is
+therefore for systems of its kind.
 """
 
 from __future__ import annotations
