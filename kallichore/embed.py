@@ -37,7 +37,7 @@ from kallichore.transport.connection_file import (
     open_connection_file,
     send_handshake,
 )
-from kallichore.transport.front_door import Attach, FrontDoor
+from kallichore.transport.front_door import Attach, FrontDoor, close_in_order
 from kallichore.transport.request_head import RequestHead, channels_session, decode_segment, refusal
 from kallichore.transport.runtime_directory import candidate_directories
 from kallichore.transport.unix_socket import open_unix_listener
@@ -229,17 +229,19 @@ async def _attach(
 ) -> None:
     """Answer a channel upgrade over TCP: refuse it, or serve the session's client."""
     wish = check_upgrade(head, config)
-    if isinstance(wish, bytes):
-        await stream.send_all(wish)
-        return
-    try:
-        session = server.session(decode_segment(channels_session(head.path) or ""))
-    except SessionNotFoundError:
-        await stream.send_all(refusal(HTTPStatus.NOT_FOUND))
-    except BadPathError:
-        await stream.send_all(refusal(HTTPStatus.BAD_REQUEST))
-    else:
-        await serve_websocket(session, stream, head, surplus, config, wish)
+    if not isinstance(wish, bytes):
+        try:
+            session = server.session(decode_segment(channels_session(head.path) or ""))
+        except SessionNotFoundError:
+            wish = refusal(HTTPStatus.NOT_FOUND)
+        except BadPathError:
+            wish = refusal(HTTPStatus.BAD_REQUEST)
+        else:
+            await serve_websocket(session, stream, head, surplus, config, wish)
+            return
+    await stream.send_all(wish)
+    # A client may have sent its first frames already; unread, they would take the answer with them.
+    await close_in_order(stream)
 
 
 async def _announce(running: RunningServer, config: ServerConfig, stack: AsyncExitStack) -> None:
