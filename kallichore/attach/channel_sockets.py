@@ -107,7 +107,7 @@ class ChannelSockets:
     config: ServerConfig
     open_socket: OpenSocket
     nursery: trio.Nursery
-    closing: trio.Event
+    closing: trio.Event = attrs.field(factory=trio.Event)
     _paths: dict[Session, str] = attrs.field(factory=dict, init=False)
     _closed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _opening: trio.Lock = attrs.field(factory=trio.Lock, init=False)
