@@ -25,6 +25,11 @@ def make_token() -> str:
     return secrets.token_hex(32)
 
 
+def is_sendable(token: str) -> bool:
+    """Tell whether a client can send a token in a header as it is: visible ASCII characters. It may be empty."""
+    return all("!" <= character <= "~" for character in token)
+
+
 def _check(condition: bool, field: attrs.Attribute[Any], value: object, rule: str) -> None:
     if not condition:
         raise ConfigurationError(f"{field.name} is {value!r}; it must be {rule}")
@@ -49,6 +54,18 @@ def _to_path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value).expanduser().absolute()
 
 
+def _token(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    is_fit = value is None or (isinstance(value, str) and is_sendable(value))
+    if not is_fit:
+        # Without the value, which is a secret.
+        raise ConfigurationError(f"{field.name} must be visible ASCII characters without blanks, as a header has them")
+
+
+def _version(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    is_fit = value is None or (isinstance(value, str) and value.isprintable() and 0 < len(value) <= 100)
+    _check(is_fit, field, value, "a version, in visible characters")
+
+
 _seconds = _between(0, 1e9)
 
 
@@ -68,7 +85,7 @@ class ServerConfig:
     """Exact path of the main Unix socket; None for a short unique name in the socket directory."""
     socket_directory: Path | None = attrs.field(default=None, converter=_to_path)
     """Where generated sockets go; None for XDG_RUNTIME_DIR, else the temporary directory."""
-    token: str | None = attrs.field(factory=make_token, repr=False)
+    token: str | None = attrs.field(factory=make_token, repr=False, validator=_token)
     """The bearer token; a new random one by default, None to let everybody in."""
     connection_file: Path | None = attrs.field(default=None, converter=_to_path)
     """Where to write how to reach the server; None for nowhere. Removed at the end."""
@@ -78,6 +95,8 @@ class ServerConfig:
     """The log file, as reported in the connection file; the server itself only logs through `logging`."""
     log_level: str = attrs.field(default="info", validator=_one_of(LOG_LEVELS))
     """The level that the configuration endpoint reports at first."""
+    report_version: str | None = attrs.field(default=None, validator=_version)
+    """What ``GET /status`` says as its version, for clients that want the one that they pin; None for our own."""
     idle_shutdown_hours: int | None = attrs.field(default=None, validator=attrs.validators.optional(_between(0, 65535)))
     """Hours without activity after which the server ends; 0 means 30 s, None means never."""
     resource_sample_interval_ms: int = attrs.field(default=1000, validator=_between(0, 2**31 - 1))

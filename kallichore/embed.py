@@ -14,31 +14,31 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
-import trio_util
 
+from kallichore.api.admission import Admission
 from kallichore.api.app import create_app
 from kallichore.api.handlers import make_handlers
-from kallichore.attach.channel_sockets import ChannelSockets, check_upgrade, open_pipe, open_unix_socket, refusal
+from kallichore.attach.channel_sockets import ChannelSockets, check_upgrade, open_pipe, open_unix_socket
 from kallichore.attach.websocket import serve_websocket
 from kallichore.config import ServerConfig
 from kallichore.errors import BadPathError, ConfigurationError, SessionNotFoundError
 from kallichore.models.bodies import NewSession
 from kallichore.server import Server, open_server
 from kallichore.session.supervisor import Session
-from kallichore.transport.auth import is_same_machine
 from kallichore.transport.connection_file import (
     ServerAddress,
     connection_document,
     open_connection_file,
     send_handshake,
 )
-from kallichore.transport.front_door import Attach, FrontDoor
-from kallichore.transport.request_head import RequestHead, channels_session, decode_segment
+from kallichore.transport.front_door import Attach, FrontDoor, close_in_order
+from kallichore.transport.request_head import RequestHead, channels_session, decode_segment, refusal
 from kallichore.transport.unix_socket import open_unix_listener
 
 FAREWELL = 1.0
@@ -58,7 +58,6 @@ class RunningServer:
     address: ServerAddress
     token: str | None = attrs.field(repr=False)
     server: Server
-    _stop_listening: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
     def sessions(self) -> list[Session]:
@@ -69,16 +68,14 @@ class RunningServer:
         """Create a session; see `Server.create_session`."""
         return self.server.create_session(request)
 
-    def request_shutdown(self, reason: str = "asked to", *, stop_listening: bool = False) -> None:
-        """Begin to end the server: its kernels are asked to stop, each with its grace period. Idempotent.
+    def request_shutdown(self, reason: str = "asked to") -> None:
+        """Begin to end the server: new connections are refused, and its kernels are asked to stop, each with its grace
+        period. Idempotent.
 
         Args:
             reason: Why, for the log.
-            stop_listening: Whether to refuse new connections from now on, rather than at the very end.
         """
         self.server.request_shutdown(reason)
-        if stop_listening:
-            self._stop_listening.set()
 
     def hurry(self) -> None:
         """Cut the grace periods of a shutdown short: kernels that still run are killed."""
@@ -146,7 +143,8 @@ async def _run_server(
             # A name that is this server's alone. A path that was chosen may be another server's when this one is gone.
             server.facilities.watchdog.guard_file(Path(address.socket_path))
         running = RunningServer(address, config.token, server)
-        door = _open_front_door(server, config, connections)
+        deaf = trio.Event()
+        door = _open_front_door(server, config, connections, deaf)
         if on_listening is not None:
             on_listening(running)
         async with trio.open_nursery() as accepting:
@@ -154,17 +152,10 @@ async def _run_server(
             await _announce(running, config, stack)
             task_status.started(running)
             await server.shutdown_requested.wait()
-            await trio_util.wait_all(
-                server.wait_sessions_ended, partial(_close_when_asked, running, accepting.cancel_scope, server)
-            )
             accepting.cancel_scope.cancel()
+        deaf.set()
+        await server.wait_sessions_ended()
         await door.close_idle()
-
-
-async def _close_when_asked(running: RunningServer, accepting: trio.CancelScope, server: Server) -> None:
-    """Stop accepting connections early, if that is asked for before the sessions have ended."""
-    await trio_util.wait_any(running._stop_listening.wait, server.wait_sessions_ended)
-    accepting.cancel()
 
 
 async def _open_listeners(
@@ -201,8 +192,19 @@ def _socket_path(config: ServerConfig, runtime_directory: Path) -> Path:
     return (config.socket_directory or runtime_directory.parent) / name
 
 
-def _open_front_door(server: Server, config: ServerConfig, connections: trio.Nursery) -> FrontDoor:
+def _open_front_door(
+    server: Server, config: ServerConfig, connections: trio.Nursery, deaf: trio.Event
+) -> FrontDoor:
+    """Return the door to a server.
+
+    Args:
+        server: The server.
+        config: Its settings.
+        connections: Where connections to channel sockets, and those sockets, live.
+        deaf: Is set when no new connection is accepted any more.
+    """
     over_tcp = config.transport == "tcp"
+    sockets: ChannelSockets | None = None
     channel_path = None
     attach: Attach | None = None
     if over_tcp:
@@ -210,31 +212,37 @@ def _open_front_door(server: Server, config: ServerConfig, connections: trio.Nur
     else:
         on_pipe = config.transport == "named-pipe"
         open_socket = open_pipe if on_pipe else partial(open_unix_socket, server.facilities.runtime_directory)
-        sockets = ChannelSockets(config, open_socket, connections)
+        sockets = ChannelSockets(config, open_socket, connections, server.shutdown_requested)
         channel_path = sockets.path_for
-    app = create_app(make_handlers(server, channel_path), config.token, over_tcp=over_tcp)
-    return FrontDoor(app, attach)
+
+    async def wait_deaf() -> None:
+        await deaf.wait()
+        if sockets is not None:
+            await sockets.wait_closed()
+
+    admission = Admission(token=config.token, over_tcp=over_tcp)
+    app = create_app(make_handlers(server, channel_path, wait_deaf), admission, server.facilities.intake)
+    return FrontDoor(app, attach, admission)
 
 
 async def _attach(
     server: Server, config: ServerConfig, stream: trio.abc.Stream, head: RequestHead, surplus: bytes
 ) -> None:
     """Answer a channel upgrade over TCP: refuse it, or serve the session's client."""
-    if not is_same_machine(head.headers.get("host"), head.headers.get("origin")):
-        await stream.send_all(refusal("403 Forbidden"))
-        return
     wish = check_upgrade(head, config)
-    if isinstance(wish, bytes):
-        await stream.send_all(wish)
-        return
-    try:
-        session = server.session(decode_segment(channels_session(head.path) or ""))
-    except SessionNotFoundError:
-        await stream.send_all(refusal("404 Not Found"))
-    except BadPathError:
-        await stream.send_all(refusal("400 Bad Request"))
-    else:
-        await serve_websocket(session, stream, head, surplus, config, wish)
+    if not isinstance(wish, bytes):
+        try:
+            session = server.session(decode_segment(channels_session(head.path) or ""))
+        except SessionNotFoundError:
+            wish = refusal(HTTPStatus.NOT_FOUND)
+        except BadPathError:
+            wish = refusal(HTTPStatus.BAD_REQUEST)
+        else:
+            await serve_websocket(session, stream, head, surplus, config, wish)
+            return
+    await stream.send_all(wish)
+    # A client may have sent its first frames already; unread, they would take the answer with them.
+    await close_in_order(stream)
 
 
 async def _announce(running: RunningServer, config: ServerConfig, stack: AsyncExitStack) -> None:

@@ -11,16 +11,16 @@ import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, TypeVar
 
-import h11
 from hypercorn.typing import ASGIFramework
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter, MapAdapter
 
+from kallichore.api.admission import LARGEST_STRANGERS_BODY, SPAN_ID, Admission, log_refusal
 from kallichore.api.event_streams import accepts_events, answer_execution, answer_log
 from kallichore.api.operations import OPERATIONS, Operation
 from kallichore.errors import (
@@ -34,7 +34,7 @@ from kallichore.errors import (
 )
 from kallichore.models.bodies import ErrorBody, StartupErrorBody
 from kallichore.models.converter import to_json
-from kallichore.transport.auth import is_authorized, is_same_machine
+from kallichore.session.intake import LARGEST_MESSAGE, Intake, TooMuchError
 from kallichore.transport.request_head import decode_segment
 
 logger = logging.getLogger(__name__)
@@ -43,15 +43,10 @@ T = TypeVar("T")
 
 Handler = Callable[..., Awaitable[Any]]
 
-SPAN_ID = "x-span-id"
-
 LONGEST_WARNING = 2000
 """Characters of a warning at most: clients refuse responses with long heads."""
 
 _UNFIT_FOR_A_HEADER = re.compile(r"[^ -~]")
-
-LARGEST_STRANGERS_BODY = 1 << 16
-"""Bytes of a body at most without the token. Who has it may send widgets and notebooks of any size."""
 
 
 class _Segment(BaseConverter):
@@ -104,18 +99,25 @@ def _span_id() -> str:
     return str(uuid.uuid4())
 
 
-async def _read_body(*, has_token: bool) -> bytes:
+async def _read_body(intake: Intake, *, has_token: bool) -> bytes:
     """Return the request's body.
 
     Raises:
-        RequestEntityTooLarge: It is larger than a stranger's may be.
+        RequestEntityTooLarge: It is larger than a body, or a stranger's, may be; or all that clients are sending is.
     """
-    most = float("inf") if has_token else LARGEST_STRANGERS_BODY
+    most = LARGEST_MESSAGE if has_token else LARGEST_STRANGERS_BODY
     body = bytearray()
-    async for piece in request.body:
-        body += piece
-        if len(body) > most:
-            raise RequestEntityTooLarge
+    with intake.open() as portion:
+        try:
+            if (request.content_length or 0) > most:
+                portion.refuse()
+            async for piece in request.body:
+                body += piece
+                portion.add(len(piece))
+                if len(body) > most:
+                    portion.refuse()
+        except TooMuchError:
+            raise RequestEntityTooLarge from None
     return bytes(body)
 
 
@@ -131,17 +133,17 @@ def _log(operation: Operation, session_id: str | None, span_id: str) -> None:
         logger.log(operation.log_level, "%s%s - X-Span-ID: %s", operation.name, subject, span_id)
 
 
-def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: bool) -> ASGIFramework:
+def create_app(handlers: dict[str, Handler], admission: Admission, intake: Intake) -> ASGIFramework:
     """Return the ASGI app of a server.
 
     Args:
         handlers: For each operation id of `kallichore.api.operations` what it does. A handler gets the session id where
             its path has one, may be given the body, and returns what becomes the JSON of the answer.
-        token: The bearer token; None lets everybody in.
-        over_tcp: Whether connections come over TCP, where Host and Origin are looked at.
+        admission: Who is let in. Most requests have been asked for that before they come here.
+        intake: Counts what clients are sending.
     """
     app = _App(__name__, static_folder=None)
-    # The API has no limit for bodies of those who have the token, see `_read_body`, and none for the time of a start.
+    # How large a body may be is `_read_body`'s business, and the time of a start has no limit.
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.url_map.converters["segment"] = _Segment
     app.url_map.merge_slashes = False
@@ -151,17 +153,18 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
         span_id = _span_id()
         ignored: list[str] = []
         try:
-            if over_tcp and not is_same_machine(request.headers.get("host"), request.headers.get("origin")):
-                logger.warning("Refused a request of another host or origin (%s)", operation.name)
-                return _empty(403)
+            headers = request.headers
+            if status := admission.refuse_source(headers.getlist("host"), headers.getlist("origin")):
+                log_refusal(status, operation.name)
+                return _empty(status)
             subject = [] if session_id is None else [decode_segment(session_id)]
-            has_token = is_authorized(request.headers.get("authorization"), token)
+            has_token = admission.knows(headers.get("authorization"))
             if operation.needs_token and not has_token:
-                logger.warning("Refused %s: the bearer token is missing or wrong", operation.name)
+                log_refusal(HTTPStatus.UNAUTHORIZED, operation.name)
                 raise UnauthorizedError("The bearer token is missing or wrong")
             _log(operation, subject[0] if subject else None, span_id)
             if operation.body is not None:
-                body, ignored[:] = operation.parse(await _read_body(has_token=has_token))
+                body, ignored[:] = operation.parse(await _read_body(intake, has_token=has_token))
                 handler = handlers[operation.operation_id]
                 if operation.streams_execution and accepts_events(request):
                     response = await answer_execution(await handler(*subject, body, stream=True))
@@ -217,16 +220,13 @@ def create_app(handlers: dict[str, Handler], token: str | None, *, over_tcp: boo
 
     async def as_sent(scope: Any, receive: Any, send: Any) -> None:
         """Put the path as it was sent in the place of the decoded one."""
-        if scope["type"] == "websocket":
-            # The front door takes those that are meant for us; this one was sent right behind another request.
-            with suppress(h11.LocalProtocolError):
-                # hypercorn may be about to refuse it itself, for what came behind it.
-                await send({"type": "websocket.close"})
-            return
         if scope["type"] == "http":
             path = scope["raw_path"].decode("latin-1")
-            if "://" in path:
+            if not path.startswith("/") and "://" in path:
                 path = "/" + path.partition("://")[2].partition("/")[2]
+            if path.startswith("//"):
+                # To Quart they are one slash; to RFC 3986 (6.2) that is another path, which may be written so.
+                path = f"/.{path}"
             scope = {**scope, "path": path}
         await app(scope, receive, send)
 

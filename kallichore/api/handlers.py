@@ -32,13 +32,16 @@ class UpgradeRequiredError(RequestError):
     code = "upgrade_required"
 
 
-def make_handlers(server: Server, channel_path: ChannelPath | None) -> dict[str, Handler]:
+def make_handlers(
+    server: Server, channel_path: ChannelPath | None, wait_deaf: Callable[[], Awaitable[None]]
+) -> dict[str, Handler]:
     """Return what each operation of `kallichore.api.operations` does.
 
     Args:
         server: The server.
         channel_path: Makes a session's channel socket and returns its path; None on TCP, where the channels are a
             WebSocket on the same port and never reach these handlers.
+        wait_deaf: Waits until no new connection is accepted, once a shutdown is asked for.
     """
 
     async def list_sessions() -> SessionList:
@@ -94,6 +97,8 @@ def make_handlers(server: Server, channel_path: ChannelPath | None) -> dict[str,
 
     async def shutdown_server() -> None:
         server.request_shutdown("a client asked for it")
+        # Who has the answer may look for the server at once, and must not find one that is about to go.
+        await wait_deaf()
 
     async def server_status() -> ServerStatus:
         return server.status()

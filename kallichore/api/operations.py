@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 import attrs
@@ -107,3 +108,18 @@ OPERATIONS = (
         body=ServerConfiguration,
     ),
 )
+
+_BY_PATH: dict[str, dict[str, Operation]] = {}
+for _operation in OPERATIONS:
+    _BY_PATH.setdefault(_operation.path, {})[_operation.method] = _operation
+
+
+def find_operation(method: str, path: str) -> Operation | HTTPStatus:
+    """Return what a request asks for, or 404 or 405. The path is matched as it was sent, as the app's routes do it."""
+    parts = path.split("/")
+    if len(parts) > 2 and parts[:2] == ["", "sessions"]:
+        parts[2] = "{session_id}"
+    methods = _BY_PATH.get("/".join(parts))
+    if methods is None:
+        return HTTPStatus.NOT_FOUND
+    return methods.get(method, HTTPStatus.METHOD_NOT_ALLOWED)

@@ -11,13 +11,15 @@ import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
+import trio_util
 
 from kallichore.attach.websocket import serve_websocket
 from kallichore.config import ServerConfig
@@ -28,7 +30,14 @@ from kallichore.session.supervisor import Session
 from kallichore.transport.auth import is_authorized
 from kallichore.transport.named_pipe import PipeSystem, open_pipe_listener
 from kallichore.transport.places import LONGEST_SOCKET_PATH
-from kallichore.transport.request_head import LONGEST_HEAD, RequestHead, parse_head
+from kallichore.transport.request_head import (
+    LONGEST_HEAD,
+    MalformedHeadError,
+    RequestHead,
+    is_other_http,
+    parse_head,
+    refusal,
+)
 from kallichore.transport.unix_socket import open_unix_listener
 
 logger = logging.getLogger(__name__)
@@ -36,26 +45,20 @@ logger = logging.getLogger(__name__)
 READ_SIZE = 1 << 16
 
 
-def refusal(status: str, reason: str = "") -> bytes:
-    """Return a whole response that ends the connection."""
-    body = reason.encode("utf-8", "replace")
-    kind = "content-type: text/plain; charset=utf-8\r\n" if body else ""
-    head = f"HTTP/1.1 {status}\r\n{kind}content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    return head.encode() + body
-
-
 def check_upgrade(head: RequestHead, config: ServerConfig, socket_path: str | None = None) -> Wish | bytes:
     """Return how the client attends, or the answer that refuses it. Nobody is displaced by a refused one."""
+    if is_other_http(head.version):
+        return refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     if not is_authorized(head.headers.get("authorization"), config.token):
-        return refusal("401 Unauthorized")
+        return refusal(HTTPStatus.UNAUTHORIZED)
     if "sec-websocket-key" not in head.headers:
-        return refusal("400 Bad Request")
+        return refusal(HTTPStatus.BAD_REQUEST)
     query = head.query
     attendance, since = query.get("attach", Attendance.TAKE_OVER), query.get("since")
     if attendance not in set(Attendance):
-        return refusal("400 Bad Request", f"attach is {attendance!r}; it must be one of {', '.join(Attendance)}")
+        return refusal(HTTPStatus.BAD_REQUEST, f"attach is {attendance!r}; it must be one of {', '.join(Attendance)}")
     if since is not None and not (since.isascii() and since.isdigit() and len(since) < 16):
-        return refusal("400 Bad Request", f"since is {since!r}; it must be the number of a message, or 0 for all")
+        return refusal(HTTPStatus.BAD_REQUEST, f"since is {since!r}; it must be the number of a message, or 0 for all")
     return Wish(Attendance(attendance), None if since is None else int(since), socket_path)
 
 
@@ -96,12 +99,15 @@ class ChannelSockets:
         config: The server's settings.
         open_socket: Opens the socket of a session.
         nursery: Listeners and connections run in it.
+        closing: Is set when no new connections are to be accepted.
     """
 
     config: ServerConfig
     open_socket: OpenSocket
     nursery: trio.Nursery
+    closing: trio.Event = attrs.field(factory=trio.Event)
     _paths: dict[Session, str] = attrs.field(factory=dict, init=False)
+    _closed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _opening: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     async def path_for(self, session: Session) -> str:
@@ -110,25 +116,39 @@ class ChannelSockets:
         Raises:
             ChannelSocketError: It could not be made.
         """
+        if self.closing.is_set():
+            raise ChannelSocketError("The server is shutting down", "domain_socket_error")
         async with self._opening:
             if session not in self._paths:
                 try:
-                    self._paths[session] = await self.nursery.start(self._listen, session)
+                    await self.nursery.start(self._listen, session)
                 except ConfigurationError as error:
                     raise ChannelSocketError(str(error), "domain_socket_error") from error
-        return self._paths[session]
+            try:
+                return self._paths[session]
+            except KeyError:
+                raise ChannelSocketError("The session or the server has just ended", "domain_socket_error") from None
 
-    async def _listen(self, session: Session, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+    async def _listen(self, session: Session, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept the session's clients until it is over."""
         async with AsyncExitStack() as stack:
             path, listener = await stack.enter_async_context(self.open_socket(session.session_id))
             async with trio.open_nursery() as nursery:
                 handler = partial(self._serve, session, path)
                 nursery.start_soon(partial(trio.serve_listeners, handler, [listener], handler_nursery=self.nursery))
-                task_status.started(path)
-                await session.closed.wait()
+                self._paths[session] = path
+                task_status.started()
+                await trio_util.wait_any(session.closed.wait, self.closing.wait)
                 nursery.cancel_scope.cancel()
         self._paths.pop(session, None)
+        if not self._paths:
+            self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until none of the sockets accepts connections any more, once they are `closing`."""
+        while self._paths:
+            self._closed = trio.Event()
+            await self._closed.wait()
 
     async def _serve(self, session: Session, path: str, stream: trio.abc.Stream) -> None:
         async with stream:
@@ -141,13 +161,21 @@ class ChannelSockets:
                 if isinstance(wish, bytes):
                     await stream.send_all(wish)
                     return
+            except MalformedHeadError:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await stream.send_all(refusal(HTTPStatus.BAD_REQUEST))
+                return
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
             await serve_websocket(session, stream, head, surplus, self.config, wish)
 
 
 async def _read_head(stream: trio.abc.Stream) -> tuple[RequestHead, bytes] | None:
-    """Read a request's head and what came with it; None if the client went away or sent something else."""
+    """Read a request's head and what came with it; None if the client went away or sent something else.
+
+    Raises:
+        MalformedHeadError: It sent a head that is none.
+    """
     data = b""
     while (parsed := parse_head(data)) is None:
         if len(data) > LONGEST_HEAD or (data and not b"GET ".startswith(data[:4])):

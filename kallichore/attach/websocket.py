@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import attrs
 import trio
@@ -24,18 +24,17 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from kallichore.attach.acknowledgement import count_unacknowledged
 from kallichore.attach.frames import PONG, close_frame, control_frame, text_frame
-from kallichore.attach.incoming import Incoming
+from kallichore.attach.gathering import Gathering
+from kallichore.attach.incoming import Incoming, TooBig
 from kallichore.attach.outgoing import Outgoing
 from kallichore.config import ServerConfig
 from kallichore.session.clients import ClientSlot, Wish
+from kallichore.session.intake import TooMuchError
 from kallichore.session.supervisor import Session
 from kallichore.transport.request_head import RequestHead, accept_token
 from kallichore.wire.client_messages import kernel_message
 
 logger = logging.getLogger(__name__)
-
-LARGEST_MESSAGE = 1 << 31
-"""Characters of a client's message at most. Widgets send buffers of up to 2,000 MB where users allow it."""
 
 CLOSING_PATIENCE = 1.0
 """Seconds that a client is given to answer our close frame, and its connection to take the last bytes."""
@@ -77,13 +76,12 @@ class _Attachment:
     stream: trio.abc.Stream
     config: ServerConfig
     incoming: Incoming
+    _gathering: Gathering
     _outgoing: Outgoing = attrs.field(init=False)
     _closing: bytes | None = attrs.field(default=None, init=False)
     _peer_closed: bool = attrs.field(default=False, init=False)
     _is_left_behind: bool = attrs.field(default=False, init=False)
     """Whether the client closed in the middle of what it was sent: a ping in there was not answered, others were."""
-    _message: list[str] = attrs.field(factory=list, init=False)
-    _message_size: int = attrs.field(default=0, init=False)
     _lost: int = attrs.field(default=0, init=False)
     """Bytes that were unacknowledged when we broke the connection."""
     _has_tail: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -168,6 +166,10 @@ class _Attachment:
         match event:
             case TextMessage(data=text, message_finished=finished):
                 self._take_text(text, finished)
+            case TooBig():
+                with suppress(TooMuchError):
+                    self._gathering.refuse()
+                self._close(TOO_BIG, "message too big")
             case BytesMessage(message_finished=True):
                 logger.warning("[client %s] Ignored a binary message", self.session.session_id)
             case Ping(payload=payload):
@@ -184,15 +186,12 @@ class _Attachment:
                 self._close(None if int(code) == 1005 else int(code))
 
     def _take_text(self, text: str, finished: bool) -> None:
-        self._message_size += len(text)
-        if self._message_size > LARGEST_MESSAGE:
+        try:
+            message = self._gathering.add(text, finished)
+        except TooMuchError:
             self._close(TOO_BIG, "message too big")
             return
-        self._message.append(text)
-        if finished:
-            message = "".join(self._message)
-            self._message.clear()
-            self._message_size = 0
+        if message is not None:
             if not self.slot.may_speak:
                 logger.warning("[client %s] Ignored a message of a client that watches", self.session.session_id)
             elif message:
@@ -389,6 +388,7 @@ async def serve_websocket(
         _bound_what_waits(stream)
         slot = session.attach(wish)
         try:
-            await _Attachment(session, slot, stream, config, Incoming(surplus)).run()
+            with session.facilities.intake.open() as portion:
+                await _Attachment(session, slot, stream, config, Incoming(surplus), Gathering(portion)).run()
         finally:
             session.detach(slot)

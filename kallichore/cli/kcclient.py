@@ -21,7 +21,8 @@ import trio
 from click.core import ParameterSource
 
 from kallichore._version import __version__
-from kallichore.cli.show import Printer, print_json
+from kallichore.cli import escapes
+from kallichore.cli.show import Printer, print_json, to_json
 from kallichore.client.address import DEFAULT_URL, Address, from_connection_document, from_url
 from kallichore.client.api_client import ApiClient, ApiError, session_path
 from kallichore.client.channel_client import ChannelClosedError, make_message, open_channel
@@ -75,20 +76,24 @@ def _complain(error: BaseException) -> int:
             return 130
         case KallichoreError():
             output = getattr(error, "output", None)
-            click.echo(f"Error: {error}" + (f"\n{output}" if output else ""), err=True)
+            _say_error(f"{error}\n{output}" if output else str(error))
         case BrokenPipeError():
             # Whoever read our output has seen enough. Nothing is left to be written at the end of the process.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
         case ConnectionError():
-            click.echo(f"Error: {error}; is it running? To start one: kcserver --connection-file FILE", err=True)
+            _say_error(f"{error}; is it running? To start one: kcserver --connection-file FILE")
         case OSError():
-            click.echo(f"Error: {error}", err=True)
+            _say_error(str(error))
         case _ if isinstance(error, NO_ANSWER):
-            click.echo(f"Error: The server ended, or is no Kallichore server: {error}", err=True)
+            _say_error(f"The server ended, or is no Kallichore server: {error}")
         case _:
             raise error
     return CANNOT
+
+
+def _say_error(text: str) -> None:
+    click.echo(f"Error: {escapes.lines(text)}", err=True)
 
 
 async def first_session(client: ApiClient, session_id: str | None) -> str:
@@ -213,7 +218,7 @@ def _print_table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     for title in titles:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escapes.one_line, row))
     # Names are names, those with brackets and colons too.
     Console(markup=False, emoji=False).print(table)
 
@@ -305,7 +310,7 @@ def _tell_id(session_id: str, as_json: bool) -> None:
     if as_json:
         print_json({"session_id": session_id})
     else:
-        click.echo(session_id)
+        click.echo(escapes.one_line(session_id))
 
 
 @main.command()
@@ -353,7 +358,7 @@ def _progress(text: str, *, quiet: bool) -> Any:
     from rich.console import Console
 
     console = Console(stderr=True)
-    return nullcontext() if quiet or not console.is_terminal else console.status(text)
+    return nullcontext() if quiet or not console.is_terminal else console.status(escapes.one_line(text))
 
 
 @main.command()
@@ -427,13 +432,13 @@ def connect(target: Target, session_id: str | None) -> None:
         address = target.address()
         name = await first_session(ApiClient(address), session_id)
         if sys.stdout.isatty():
-            click.echo(f"Listening to {name}", err=True)
+            click.echo(f"Listening to {escapes.one_line(name)}", err=True)
         async with open_channel(address, name) as channel:
             try:
                 while True:
-                    print(json.dumps(await channel.receive()), flush=True)
+                    print(to_json(await channel.receive()), flush=True)
             except ChannelClosedError as error:
-                click.echo(str(error), err=True)
+                click.echo(escapes.lines(str(error)), err=True)
 
     run_to_exit(act)
 
@@ -484,7 +489,7 @@ def _act_on_session(name: str, method: str, operation: str, done: str, doc: str)
             if as_json:
                 print_json({"session_id": chosen, "result": done})
             else:
-                click.echo(f"{chosen}: {done}")
+                click.echo(f"{escapes.one_line(chosen)}: {done}")
 
         run_to_exit(act)
 
@@ -516,7 +521,8 @@ def shutdown(target: Target, session_id: str | None) -> None:
                 # An earlier kernel's end may come first, if nobody has heard of it.
                 while not ("exited" in await channel.receive() and await has_exited(client, session_id)):
                     pass
-        click.echo(f"{session_id}: {'asked to shut down' if waiting.cancelled_caught else 'exited'}")
+        outcome = "asked to shut down" if waiting.cancelled_caught else "exited"
+        click.echo(f"{escapes.one_line(session_id)}: {outcome}")
 
     run_to_exit(act)
 

@@ -12,9 +12,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kallichore._version import __version__
+from kallichore.cli import escapes
 from kallichore.cli.launch import Launch, forget_token_file, read_command_line
 from kallichore.cli.logs import Console, keep_standard_streams, set_level, set_up_logging
 from kallichore.errors import ConfigurationError, innermost
@@ -32,7 +34,7 @@ BANNER = rf"""
 
 
 def _fail(error: ConfigurationError) -> int:
-    text = f"Error: {error}\n"
+    text = f"Error: {escapes.lines(str(error))}\n"
     try:
         os.write(2, text.encode("utf-8", "replace"))
     except OSError:
@@ -43,23 +45,23 @@ def _fail(error: ConfigurationError) -> int:
 def main() -> int:
     """Run kcserver and return its exit code: 0 after any ordinary end, 1 if it cannot run, 2 for bad arguments."""
     keep_standard_streams()
-    try:
-        launch = read_command_line(sys.argv[1:], os.environ)
-    except ConfigurationError as error:
-        return _fail(error)
     console = Console()
     try:
-        return _run(launch, console)
+        return _run(read_command_line(sys.argv[1:], os.environ, say=console.put), console)
     except ConfigurationError as error:
         logger.debug("Could not run: %s", error)
         return _fail(error)
+    except (Exception, BaseExceptionGroup):
+        # Not left to the interpreter: what it says would be queued for a console that is not written to any more.
+        logger.critical("Crashed", exc_info=True)
+        return 1
     finally:
         console.flush()
 
 
 def _run(launch: Launch, console: Console) -> int:
     if launch.bad_level is not None:
-        console.put(f"Unknown log level {launch.bad_level!r}; using info")
+        console.put(f"Unknown log level {escapes.one_line(repr(launch.bad_level))}; using info")
     set_up_logging(launch.config.log_level, launch.config.log_file, console)
     if launch.token_file is not None and (problem := forget_token_file(launch.token_file)):
         logger.warning("Could not delete the token file %s: %s", launch.token_file, problem)
@@ -110,7 +112,7 @@ def _announcer(launch: Launch, console: Console, running: list[RunningServer]) -
             case "tcp":
                 console.put(f"Listening at 127.0.0.1:{address.port}")
             case "socket":
-                console.put(f"Listening on Unix socket: {address.socket_path}")
+                console.put(f"Listening on Unix socket: {escapes.one_line(str(address.socket_path))}")
             case _:
                 console.put(f"Listening on named pipe: {address.named_pipe}")
         if server.token is None:
@@ -150,16 +152,18 @@ async def _obey_signals(running: list[RunningServer], scope: object) -> None:
                 logger.info("%s: hurrying", name)
                 running[0].hurry()
             else:
-                running[0].request_shutdown(name, stop_listening=True)
+                running[0].request_shutdown(name)
 
 
 def _name_process() -> None:
-    """Be called ``kcserver`` in the process list; on Linux clients look for that name in /proc."""
-    from setproctitle import setproctitle
+    """Be called ``kcserver`` on Linux, where clients look for that name in /proc. It is the main thread's.
 
-    setproctitle("kcserver " + " ".join(sys.argv[1:]))
+    The command line stays as it is: to write another one there would take the place where the environment is, in which
+    tools look for what a process was started with.
+    """
     if sys.platform == "linux":
-        with open("/proc/self/comm", "wb", buffering=0) as name:
+        # Where there is no /proc, nobody looks there.
+        with suppress(OSError), open("/proc/self/comm", "wb", buffering=0) as name:
             name.write(b"kcserver")
 
 

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import attrs
 
 from kallichore._version import __version__
 from kallichore.cli.logs import choose_level
-from kallichore.config import TRANSPORTS, ServerConfig, make_token
+from kallichore.config import TRANSPORTS, ServerConfig, is_sendable, make_token
 from kallichore.errors import ConfigurationError
 
 LONGEST_TOKEN = 64
+
+TOKEN_PATIENCE = 5.0
+"""Seconds that a token may take to come out of a pipe. Whoever makes the pipe starts us, and has the token."""
+
+LARGEST_TOKEN_FILE = 4096
+"""Bytes that are read of a token's file: the token, and white space around it."""
 
 _MOST = 65535
 
@@ -31,7 +39,8 @@ class Launch:
 
     config: ServerConfig
     token_file: Path | None = None
-    """To be deleted: its name shows in the process list, so its content must not stay."""
+    """To be deleted: its name shows in the process list, so its content must not stay. None for a pipe, which keeps
+    nothing."""
     bad_level: str | None = None
     token_is_generated: bool = False
 
@@ -87,6 +96,7 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     if platform != "win32":
         add("--socket-dir", metavar="DIR", help="where sockets go (XDG_RUNTIME_DIR, else the temporary directory)")
         add("--unix-socket", metavar="PATH", help="listen on this Unix socket")
+    add("--report-version", metavar="VERSION", help="what GET /status says as its version, for clients that pin one")
     add("--transport", metavar="KIND", help="tcp, socket or named-pipe")
     parser.add_argument("-V", "--version", action="version", version=f"kcserver {__version__}")
     parser.set_defaults(socket_dir=None, unix_socket=None)
@@ -121,30 +131,102 @@ def _check(options: argparse.Namespace, transport: str, platform: str) -> None:
         raise ConfigurationError(f"--transport {transport!r} is unknown; use {', '.join(TRANSPORTS)}")
 
 
-def read_token(path: Path) -> str:
-    """Return the token in a file, without white space around it.
+def read_token(path: Path, say: Callable[[str], None] = lambda _: None) -> tuple[str, bool]:
+    """Return the token in a file, without white space around it, and whether the file now has to be deleted.
+
+    A pipe is waited for, for `TOKEN_PATIENCE`.
+
+    Args:
+        path: The file, or a pipe.
+        say: Tells a person what is waited for.
 
     Raises:
-        ConfigurationError: The file cannot be read, is not text, or holds more than 64 bytes. It is left in place.
+        ConfigurationError: The file cannot be read, is a link or no file, or what it holds cannot be a token. It is
+            left in place.
     """
     try:
-        token = path.read_bytes().decode().strip()
+        is_pipe = stat.S_ISFIFO(path.stat().st_mode)
+        if not is_pipe:
+            _check_token_file(path)
+        # A link is followed to a pipe only, such as /dev/fd/3: there, no secret would stay behind.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if is_pipe else getattr(os, "O_NOFOLLOW", 0))
+        with open(os.open(path, flags), "rb", buffering=0) as file:
+            if is_pipe != stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise ConfigurationError(f"The token file {path} has become something else while it was read")
+            if is_pipe:
+                say(f"Waiting for the token to come out of the pipe {path}, {TOKEN_PATIENCE:.0f} s at most")
+                content = _read_pipe(file, path)
+            else:
+                content = file.read(LARGEST_TOKEN_FILE + 1)
     except OSError as error:
         raise ConfigurationError(f"Could not read the token file {path}: {error.strerror}") from error
+    try:
+        token = content.decode().strip()
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"The token file {path} is not UTF-8 text") from error
-    if len(token.encode()) > LONGEST_TOKEN:
+    if len(content) > LARGEST_TOKEN_FILE or len(token.encode()) > LONGEST_TOKEN:
         raise ConfigurationError(f"The token in {path} is longer than {LONGEST_TOKEN} bytes")
-    return token
+    if not is_sendable(token):
+        raise ConfigurationError(
+            f"The token in {path} has a character that no header can carry; use ASCII letters, digits and signs"
+        )
+    return token, not is_pipe
 
 
-def read_command_line(argv: Sequence[str], environ: Mapping[str, str], platform: str = sys.platform) -> Launch:
+def _check_token_file(path: Path) -> None:
+    """See that a token's file is one file by one name, so that the secret is gone when that is deleted.
+
+    Raises:
+        ConfigurationError: It is something else.
+        OSError: It is not there.
+    """
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise ConfigurationError(f"The token file {path} is a link, and the secret would stay where it leads")
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigurationError(f"The token file {path} is no regular file, and no pipe")
+    if found.st_nlink > 1:
+        raise ConfigurationError(f"The token file {path} has a second name, under which the secret would stay")
+
+
+def _read_pipe(file: IO[bytes], path: Path) -> bytes:
+    """Return what comes out of a pipe up to its end.
+
+    Raises:
+        ConfigurationError: It has not all come in time.
+    """
+    import select
+
+    content, deadline = b"", time.monotonic() + TOKEN_PATIENCE
+    while (left := deadline - time.monotonic()) > 0:
+        # Not by reading: without a writer, a pipe seems to have ended.
+        if sys.platform != "win32":
+            waiting = select.poll()
+            waiting.register(file, select.POLLIN)
+            if not waiting.poll(left * 1000):
+                break
+        piece = file.read(LARGEST_TOKEN_FILE + 1 - len(content))
+        if not piece:
+            return content
+        content += piece
+        if len(content) > LARGEST_TOKEN_FILE:
+            return content
+    raise ConfigurationError(f"No token came out of the pipe {path} within {TOKEN_PATIENCE:.0f} s")
+
+
+def read_command_line(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    platform: str = sys.platform,
+    say: Callable[[str], None] = lambda _: None,
+) -> Launch:
     """Read kcserver's arguments.
 
     Args:
         argv: The arguments, without the program's name.
         environ: The environment, for the log level.
         platform: As ``sys.platform``.
+        say: Tells a person what is waited for.
 
     Raises:
         ConfigurationError: The options contradict each other, or the token file is no good.
@@ -154,9 +236,11 @@ def read_command_line(argv: Sequence[str], environ: Mapping[str, str], platform:
     transport = choose_transport(options, platform)
     _check(options, transport, platform)
     level, bad_level = choose_level(options.log_level, environ)
+    token: str | None
     token_file = None if options.token in (None, "none") else Path(options.token)
     if token_file is not None:
-        token: str | None = read_token(token_file)
+        token, is_left = read_token(token_file, say)
+        token_file = token_file if is_left else None
     else:
         token = None if options.token == "none" else make_token()  # noqa: S105  # an option's value, no password
     interval = options.resource_sample_interval
@@ -170,6 +254,7 @@ def read_command_line(argv: Sequence[str], environ: Mapping[str, str], platform:
         handshake_socket=options.handshake_socket,
         log_file=options.log_file,
         log_level=level,
+        report_version=options.report_version,
         idle_shutdown_hours=options.idle_shutdown_hours,
         resource_sample_interval_ms=1000 if interval is None else interval,
     )

@@ -11,12 +11,13 @@ import contextlib
 import logging
 import os
 import queue
-import sys
+import stat
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from kallichore.cli import escapes
 from kallichore.errors import ConfigurationError
 
 TRACE = 5
@@ -54,9 +55,6 @@ def level_name(record: logging.LogRecord) -> str:
     return {"WARNING": "WARN", "CRITICAL": "ERROR"}.get(record.levelname, record.levelname)
 
 
-_LINE_ENDS = str.maketrans({"\n": "\\n", "\r": "\\r"})
-
-
 class LineFormatter(logging.Formatter):
     """``HH:MM:SS [LEVEL] message``, in UTC; DEBUG says where from, TRACE exactly where from."""
 
@@ -74,10 +72,14 @@ class LineFormatter(logging.Formatter):
         if record.levelno <= logging.DEBUG:
             place = f"[{record.filename}:{record.lineno}] " if record.levelno <= TRACE else ""
             origin = f"({record.thread}) {record.name}: {place}"
-        # What clients send, a session's id for one, must not look like another line.
-        message = record.getMessage().translate(_LINE_ENDS)
+        # What clients send, a session's id for one, must neither look like another line nor act on a terminal.
+        message = escapes.one_line(record.getMessage())
         line = f"{self.formatTime(record, self.datefmt)} [{shown}] {origin}{message}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if not record.exc_info:
+            return line
+        # Set in, as an error's text may have lines that look like ours.
+        trace = escapes.lines(self.formatException(record.exc_info)).replace("\n", "\n  ")
+        return f"{line}\n  {trace}"
 
 
 class Console:
@@ -164,6 +166,39 @@ def set_level(name: str) -> None:
     logging.getLogger().setLevel(LEVELS[name])
 
 
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+"""Not waited for: somebody who reads a pipe of that name, and a terminal that takes no more."""
+
+
+def _open_log(path: Path) -> int:
+    """Return the descriptor of a log file, which is empty and its owner's only; or of a device such as /dev/null.
+
+    Raises:
+        ConfigurationError: It cannot be made, or is something else.
+    """
+    try:
+        if path.exists() and not _can_hold_a_log(path.stat().st_mode):
+            raise ConfigurationError(f"The log file {path} is no regular file; choose another --log-file")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | _NO_WAITING, 0o600)
+        try:
+            found = os.fstat(descriptor)
+            if not _can_hold_a_log(found.st_mode):
+                raise ConfigurationError(f"The log file {path} is no regular file; choose another --log-file")
+            if stat.S_ISREG(found.st_mode):
+                os.ftruncate(descriptor, 0)
+                os.chmod(descriptor if os.chmod in os.supports_fd else path, 0o600)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"Could not make the log file {path}: {error.strerror}") from error
+    return descriptor
+
+
+def _can_hold_a_log(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISCHR(mode)
+
+
 def set_up_logging(level: str, log_file: Path | None, console: Console) -> None:
     """Send the log to the console, and to a file of its owner's only, made anew.
 
@@ -173,14 +208,8 @@ def set_up_logging(level: str, log_file: Path | None, console: Console) -> None:
     logging.addLevelName(TRACE, "TRACE")
     handlers: list[logging.Handler] = [ConsoleHandler(console)]
     if log_file is not None:
-        try:
-            descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            os.chmod(log_file, 0o600)
-        except OSError as error:
-            raise ConfigurationError(f"Could not make the log file {log_file}: {error.strerror}") from error
-        handlers.append(FileHandler(descriptor, console))
+        handlers.append(FileHandler(_open_log(log_file), console))
     root = logging.getLogger()
     root.handlers[:] = handlers
     set_level(level)
     logging.raiseExceptions = False
-    sys.excepthook = lambda kind, error, trace: logging.critical("Crashed", exc_info=(kind, error, trace))

@@ -12,6 +12,8 @@ from typing import Any
 
 import attrs
 
+from kallichore.cli import escapes
+
 _IMAGES = {"image/png": ".png", "image/jpeg": ".jpg", "image/svg+xml": ".svg"}
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -83,7 +85,7 @@ class Printer:
             if self.image_directory is not None and kind in bundle:
                 print(_save_image(self.image_directory, bundle[kind], suffix), flush=True)
                 return
-        print(plain_text(bundle), flush=True)
+        print(escapes.coloured(plain_text(bundle)), flush=True)
 
     def _show_error(self, content: dict[str, Any]) -> None:
         self.failed = True
@@ -91,16 +93,21 @@ class Printer:
             return
         self._traceback_shown = True
         lines = content.get("traceback") or [f"{content.get('ename')}: {content.get('evalue')}"]
-        text = "\n".join(lines)
+        text = escapes.coloured("\n".join(lines))
         print(text if sys.stderr.isatty() else _COLOURS.sub("", text), file=sys.stderr, flush=True)
 
 
 def show_log_line(line: dict[str, Any], as_json: bool) -> None:
     """Print a line of a log, as text or as a line of JSON."""
-    text = json.dumps(line) if as_json else f"{line['time']} [{line['stream']}] {line['text']}"
-    print(text, flush=True)
+    shown = f"{line['time']} [{line['stream']}] {line['text']}"
+    print(to_json(line) if as_json else escapes.one_line(shown), flush=True)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON in which nothing acts on a terminal: of what does, JSON itself lets DEL stand."""
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, for programs."""
-    print(json.dumps(value, indent=2))
+    print(to_json(value, indent=2))

@@ -7,12 +7,14 @@ that can be had means that its server is gone, and a listed kernel is one only i
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import shutil
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,15 +25,36 @@ logger = logging.getLogger(__name__)
 _LOCK, _KERNELS = "lock", "kernels"
 
 _DIRECTORY = re.compile(r"kc-[0-9]+-\w+")
+_RECORD = re.compile(rb"([1-9][0-9]{0,9}) ([0-9]{1,20})")
 _SOCKET = re.compile(r"kc-[0-9]+-\w+\.sock")
+
+LARGEST_RECORD = 1 << 20
+"""Bytes that are read of a list of kernels: tens of thousands of them."""
 
 
 def _start_time(pid: int) -> str | None:
     """Return when a process was started, in the machine's ticks; None if that is not told, or it is gone."""
     with suppress(OSError, IndexError):
         # The name, in parentheses, may have anything in it; the start time is the 22nd field.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
     return None
+
+
+def _open_own_file(path: Path) -> int:
+    """Open a regular file of this user's, and return its descriptor. Who made the file is not known: it may be a link,
+    or a pipe, which would have us wait for its other end.
+
+    Raises:
+        OSError: It is not there, or is something else.
+    """
+    if sys.platform == "win32":
+        raise OSError(errno.ENOSYS, "not for Windows")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file of this user's", str(path))
+    return descriptor
 
 
 @contextmanager
@@ -87,7 +110,7 @@ def _clear_directory(directory: Path) -> None:
         return
     import fcntl
 
-    descriptor = os.open(directory / _LOCK, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = _open_own_file(directory / _LOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _end_kernels(directory)
@@ -101,15 +124,34 @@ def _end_kernels(directory: Path) -> None:
     if sys.platform == "win32":
         return
     try:
-        lines = (directory / _KERNELS).read_text().splitlines()
+        with open(_open_own_file(directory / _KERNELS), "rb") as file:
+            lines = file.read(LARGEST_RECORD).splitlines()
     except OSError:
         return
     for line in lines:
-        pid, _, started = line.partition(" ")
-        if pid.isdecimal() and _start_time(int(pid)) == started:
+        record = _RECORD.fullmatch(line)
+        if record is None:
+            continue
+        pid, started = int(record[1]), record[2].decode()
+        if _is_own_kernel(pid, started):
             with suppress(OSError):
-                os.killpg(int(pid), signal.SIGKILL)
-                logger.warning("Ended kernel process %s, whose server was killed", pid)
+                os.killpg(pid, signal.SIGKILL)
+                logger.warning("Ended kernel process %d, whose server was killed", pid)
+
+
+def _is_own_kernel(pid: int, started: str) -> bool:
+    """Whether a process is a kernel as servers start them, and the one that was noted.
+
+    It leads its group, which is not ours and not that of process 1: the group 1 is, to the system, every process there
+    is. It is of this user, and was started at the time noted.
+    """
+    if sys.platform == "win32":
+        return False
+    try:
+        leads, user = os.getpgid(pid) == pid, os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return False
+    return pid > 1 and leads and pid != os.getpgrp() and user == os.getuid() and _start_time(pid) == started
 
 
 def _is_deserted(path: str) -> bool:

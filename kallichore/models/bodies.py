@@ -165,6 +165,7 @@ class ServerStatus:
     busy_seconds: int
     uptime_seconds: int
     version: str
+    kallichore_version: str
     process_id: int
     started: datetime
     server_id: str | None = None

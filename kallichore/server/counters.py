@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from kallichore.models.bodies import Status
+from kallichore.session.intake import Intake
 from kallichore.session.supervisor import Session
 
 
@@ -33,6 +34,10 @@ class Counters:
     """Bytes of messages that they hold in files."""
     dropped_messages: int
     """Messages for clients that fitted nowhere, deleted sessions' too."""
+    incoming_bytes: int
+    """Bytes of clients' messages that are still coming."""
+    refused_messages: int
+    """Clients' messages that were refused for their size, or because too much was coming already."""
     open_descriptors: int | None
     """Descriptors that the server's process has open; None where the system does not list them."""
     tasks: int
@@ -40,12 +45,15 @@ class Counters:
     uptime_seconds: float
 
 
-def take_counters(sessions: Collection[Session], dropped_before: int, uptime_seconds: float) -> Counters:
+def take_counters(
+    sessions: Collection[Session], dropped_before: int, intake: Intake, uptime_seconds: float
+) -> Counters:
     """Look at a server.
 
     Args:
         sessions: Its sessions.
         dropped_before: Messages that sessions dropped which are deleted by now.
+        intake: What clients are sending.
         uptime_seconds: For how long it has been running.
     """
     journals = [session.conversation.journal for session in sessions]
@@ -57,6 +65,8 @@ def take_counters(sessions: Collection[Session], dropped_before: int, uptime_sec
         memory_bytes=sum(journal.memory_bytes for journal in journals),
         file_bytes=sum(journal.overflow.size for journal in journals),
         dropped_messages=dropped_before + sum(journal.dropped for journal in journals),
+        incoming_bytes=intake.held,
+        refused_messages=intake.refused,
         open_descriptors=count_open_descriptors(),
         tasks=trio.lowlevel.current_statistics().tasks_living,
         uptime_seconds=uptime_seconds,

@@ -38,6 +38,14 @@ def make_families(counters: Counters) -> list[Metric]:
             "Messages for clients that fitted neither into memory nor into a file.",
             counters.dropped_messages,
         ),
+        GaugeMetricFamily(
+            "kallichore_incoming_bytes", "Bytes of clients' messages that are still coming.", counters.incoming_bytes
+        ),
+        CounterMetricFamily(
+            "kallichore_messages_refused",
+            "Clients' messages that were refused for their size, or because too much was coming already.",
+            counters.refused_messages,
+        ),
         GaugeMetricFamily("kallichore_tasks", "Trio tasks that live in the server's process.", counters.tasks),
         GaugeMetricFamily("kallichore_uptime_seconds", "Seconds since the server started.", counters.uptime_seconds),
     ]

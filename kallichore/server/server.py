@@ -113,6 +113,12 @@ class Server:
             raise SessionNotCreatedError(f"Session {request.session_id!r} could not be created: {error}") from error
         self._sessions[request.session_id] = session
         self._nursery.start_soon(supervise_session, session, name=f"session {request.session_id}")
+        logger.info(
+            "[session %s] Created: %s, in %s",
+            request.session_id,
+            request.display_name or " ".join(request.argv[:1]) or "a kernel to be adopted",
+            request.working_directory or os.getcwd(),
+        )
         return session
 
     def _check_program(self, request: NewSession) -> None:
@@ -160,7 +166,8 @@ class Server:
 
     def counters(self) -> Counters:
         """Return what there is to count, now and so far."""
-        return take_counters(self._sessions.values(), self._dropped_before, trio.current_time() - self._began)
+        uptime = trio.current_time() - self._began
+        return take_counters(self._sessions.values(), self._dropped_before, self.facilities.intake, uptime)
 
     def status(self) -> ServerStatus:
         """Return how the server is."""
@@ -179,7 +186,8 @@ class Server:
             idle_seconds=idle_seconds,
             busy_seconds=int(now - min(busy)) if busy else 0,
             uptime_seconds=uptime,
-            version=__version__,
+            version=self.config.report_version or __version__,
+            kallichore_version=__version__,
             process_id=os.getpid(),
             started=self.started,
             server_id=self.server_id,

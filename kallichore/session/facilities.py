@@ -12,6 +12,7 @@ from kallichore.config import ServerConfig
 from kallichore.kernel.inheritance import OpenInheritance
 from kallichore.kernel.launch_plan import Surroundings
 from kallichore.kernel.watchdog import Watchdog
+from kallichore.session.intake import Intake
 from kallichore.zeromq.registration import RegistrationDesk
 
 
@@ -30,6 +31,8 @@ class Facilities:
     """The machine, as launch plans ask about it."""
     open_inheritance: OpenInheritance | None
     """Makes what a session's kernels inherit; None off Windows."""
+    intake: Intake = attrs.field(factory=Intake)
+    """Counts what clients are sending."""
     taken_ports: set[int]
     """Ports that were promised to kernels; see `kallichore.kernel.ports`."""
 

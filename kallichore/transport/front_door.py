@@ -2,7 +2,11 @@
 
 ASGI costs 58 µs a message, so channel traffic must not pass through it. A connection is hypercorn's until a request
 turns out to be the WebSocket upgrade of a session's channels, be it the connection's first request or its tenth; then
-hypercorn sees the end of the stream, and the attachment gets the stream itself.
+hypercorn sees the end of the stream, and the attachment gets the stream itself. Requests that are refused by their head
+alone do not reach hypercorn either: it is begun with when a connection's first request may pass.
+
+Only HTTP/1 is spoken. hypercorn would go on in HTTP/2 with whoever begins with it or asks for it; nothing here needs
+that, and it is a second way in: its frames are cheap to send and dear to take, and its libraries log the headers.
 
 This is the one place that uses ``hypercorn.trio.tcp_server.TCPServer``, which is not documented as public: it serves an
 ASGI app on anything that looks like a ``trio.SocketStream``. pyproject.toml bounds hypercorn's version for that, and
@@ -17,9 +21,11 @@ import logging
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
+import attrs
 import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
@@ -28,7 +34,15 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, LifespanState
 
-from kallichore.transport.request_head import LONGEST_HEAD, RequestHead, channels_session, parse_head
+from kallichore.transport.request_head import (
+    LONGEST_HEAD,
+    MalformedHeadError,
+    RequestHead,
+    channels_session,
+    is_other_http,
+    parse_head,
+    refusal,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +59,11 @@ MOST_CONNECTIONS = 2000
 """Connections at a time, many times what clients need; a silent one takes 20 kB. Whoever opens more, by mistake or to
 do harm, must not take the memory and the file descriptors that kernels need."""
 
-_FULL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+REFUSED_AT_A_TIME = 4
+"""Requests that are answered at a time of those that are refused by their head. Whoever sends a thousand of them at
+once waits for their answers; others do not, as little is done for them in each turn of the event loop."""
+
+_FULL = refusal(HTTPStatus.SERVICE_UNAVAILABLE)
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) (?=\r\n)")
 _UPGRADE_HEADER = re.compile(rb"\nupgrade:[^\n]*", re.IGNORECASE)
@@ -54,15 +72,66 @@ _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 Attach = Callable[[trio.abc.Stream, RequestHead, bytes], Awaitable[None]]
 
 
+class Screen(Protocol):
+    """Who refuses requests by their head alone."""
+
+    def judge(self, head: RequestHead) -> HTTPStatus | None:
+        """Return the status with which a request is refused; None if it may pass."""
+
+    def answer(self, head: RequestHead, status: HTTPStatus) -> bytes:
+        """Return the whole answer to a request that is refused."""
+
+
+
+@attrs.frozen
+class _Upgrade:
+    """A request that is the attachment's, and what came behind it."""
+
+    head: RequestHead
+    surplus: bytes
+
+
+@attrs.frozen
+class _Refusal:
+    """What makes the answer to a request that goes no further."""
+
+    answer: Callable[[], bytes]
+
+
+class _Http1(h11.Connection):
+    """Reads requests for hypercorn, and lets none of them lead out of HTTP/1: those that came together with the one
+    before are seen by nobody else.
+    """
+
+    def next_event(self) -> Any:
+        """Return what came next.
+
+        Raises:
+            h11.RemoteProtocolError: It is no HTTP/1.
+        """
+        event = super().next_event()
+        if not isinstance(event, h11.Request):
+            return event
+        if is_other_http(f"HTTP/{event.http_version.decode()}"):
+            raise h11.RemoteProtocolError("this is another HTTP", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        headers = [(name, value) for name, value in event.headers if name != b"upgrade"]
+        if len(headers) == len(event.headers):
+            return event
+        return h11.Request(
+            method=event.method, target=event.target, http_version=event.http_version, headers=headers
+        )
+
+
 class _HttpStream(trio.abc.Stream):
     """A connection as hypercorn sees it: requests that are ours never reach it."""
 
-    def __init__(self, stream: Any, scope: trio.CancelScope, *, takes_upgrades: bool) -> None:
+    def __init__(self, stream: Any, scope: trio.CancelScope, judge: _Judge, begun: bytes) -> None:
         self.socket = stream.socket
-        self.upgrade: tuple[RequestHead, bytes] | None = None
+        self.taken: _Upgrade | _Refusal | None = None
         self._stream = stream
         self._scope = scope
-        self._takes_upgrades = takes_upgrades
+        self._judge = judge
+        self._begun = begun
         self._answered = trio.Event()
         self._without_body = False
         self._held_back: list[bytes] = []
@@ -74,17 +143,22 @@ class _HttpStream(trio.abc.Stream):
 
     @property
     def _reader(self) -> Any:
-        """hypercorn's reader, which knows how much of a request has come: a `h11.Connection`, or HTTP/2's."""
+        """hypercorn's reader, which knows how much of a request has come: our `h11.Connection`."""
         return self._server.protocol.protocol.connection
 
     def _is_between_requests(self) -> bool:
         """Whether what comes next begins a request: of the one before nothing is left to read, nor to answer."""
-        state = getattr(self._reader, "their_state", None)
+        state = self._reader.their_state
         if state is h11.DONE:
             return self._answered.is_set() and self._reader.our_state is not h11.SEND_RESPONSE
         return state is h11.IDLE and not self._reader.trailing_data[0]
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._begun:
+            # The first call; hypercorn has made its own reader by now.
+            self._server.protocol.protocol.connection = _Http1(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
+            data, self._begun = self._note_request(self._begun), b""
+            return data
         try:
             data = bytes(await self._stream.receive_some(max_bytes))
             if data and self._is_between_requests():
@@ -94,7 +168,7 @@ class _HttpStream(trio.abc.Stream):
             self._scope.cancel()
             raise
         if not data:
-            if getattr(self._reader, "their_state", None) is h11.DONE:
+            if self._reader.their_state in (h11.DONE, h11.MUST_CLOSE):
                 # The client closed its side and still wants the answer; hypercorn would take this for a hang-up.
                 if self._reader.our_state is h11.SEND_RESPONSE:
                     self._owe_answer()
@@ -106,34 +180,14 @@ class _HttpStream(trio.abc.Stream):
         if self._answered.is_set():
             self._answered = trio.Event()
 
-    async def _read_head(self, begin: bytes) -> bytes:
-        """Return what came up to the end of the head, and perhaps more; less where the client, or h11, ends it."""
-        data, looked_at = bytearray(begin), 0
-        # What begins with a space or less is no request (TLS is one case), and h11 says so at once.
-        while data[0] > 0x20 and len(data) < LONGEST_HEAD and not _END_OF_HEAD.search(data, looked_at):
-            looked_at = max(0, len(data) - 2)
-            more = await self._stream.receive_some(READ_SIZE)
-            if not more:
-                break
-            data += more
-        return bytes(data)
-
     async def _begin_request(self, data: bytes) -> bytes:
-        data = await self._read_head(data)
-        parsed = parse_head(data)
-        if parsed is not None:
-            head, surplus = parsed
-            if self._takes_upgrades and head.asks_for_websocket and channels_session(head.path) is not None:
-                self.upgrade = head, surplus
-                return b""
-            if "host" not in head.headers:
-                # h11 insists on a Host, the API does not.
-                data = data.replace(b"\n", b"\nhost: localhost\r\n", 1)
-            if "upgrade" in head.headers:
-                # Nothing else here upgrades, and a server may ignore the wish (RFC 9110, 7.8). hypercorn would take it
-                # for a WebSocket of the app's, or for HTTP/2.
-                end = len(data) - len(surplus)
-                data = _UPGRADE_HEADER.sub(b"", data[:end]) + data[end:]
+        verdict = self._judge(await read_head(self._stream, data))
+        if isinstance(verdict, bytes):
+            return self._note_request(verdict)
+        self.taken = verdict
+        return b""
+
+    def _note_request(self, data: bytes) -> bytes:
         self._owe_answer()
         self._without_body = data.startswith(b"HEAD ")
         return data
@@ -183,7 +237,7 @@ class _HttpStream(trio.abc.Stream):
         # hypercorn ends a connection (`Connection: close`) from within the request's task, which quart-trio cancels
         # once the answer is complete. So the end is begun before anything is awaited; `FrontDoor.serve` carries it out.
         self._scope.cancel()
-        if self.upgrade is None:
+        if self.taken is None:
             with trio.CancelScope(shield=True):
                 await self._flush()
 
@@ -192,6 +246,22 @@ class _HttpStream(trio.abc.Stream):
         self._scope.cancel()
         self._answered.set()
         await trio.lowlevel.checkpoint()
+
+
+_Judge = Callable[[bytes], bytes | _Upgrade | _Refusal]
+
+
+async def read_head(stream: Any, begin: bytes) -> bytes:
+    """Return what came up to the end of a head, and perhaps more; less where the client, or h11, ends it."""
+    data, looked_at = bytearray(begin), 0
+    # What begins with a space or less is no request (TLS is one case), and h11 says so at once.
+    while data[0] > 0x20 and len(data) < LONGEST_HEAD and not _END_OF_HEAD.search(data, looked_at):
+        looked_at = max(0, len(data) - 2)
+        more = await stream.receive_some(READ_SIZE)
+        if not more:
+            break
+        data += more
+    return bytes(data)
 
 
 def _name_status(line: re.Match[bytes]) -> bytes:
@@ -218,14 +288,23 @@ class FrontDoor:
         app: The ASGI app for everything but channels.
         attach: Serves a channel upgrade; it gets the stream, the request's head and the bytes behind it, and answers.
             None where channels have sockets of their own: then an upgrade is an ordinary request.
+        screen: Refuses requests by their head; then their connection ends. It is asked for every request but those that
+            come together with the one before.
         most: How many connections are served at a time; None for `most_connections`.
     """
 
-    def __init__(self, app: ASGIFramework, attach: Attach | None, most: int | None = None) -> None:
+    def __init__(
+        self, app: ASGIFramework, attach: Attach | None, screen: Screen | None = None, most: int | None = None
+    ) -> None:
         self._app = ASGIWrapper(app)
         self._attach = attach
+        self._screen = screen
         self._most = most_connections() if most is None else most
         self._open = 0
+        self._is_closing = False
+        self._refusing = trio.Semaphore(REFUSED_AT_A_TIME)
+        self._opening: set[trio.CancelScope] = set()
+        """Of connections whose first request has not come yet."""
         self._context = WorkerContext(None)
         self._config = Config()
         self._config.include_server_header = False
@@ -248,11 +327,16 @@ class FrontDoor:
                 return
             if self._open == self._most:
                 logger.warning("There are %d connections; more are refused", self._most)
-            upgrade = await self._serve_http(stream)
-            if upgrade is not None and self._attach is not None:
-                await self._attach(stream, *upgrade)
-            else:
-                await close_in_order(stream)
+            match await self._serve_http(stream):
+                case _Upgrade(head, surplus) if self._attach is not None:
+                    await self._attach(stream, head, surplus)
+                case _Refusal(answer):
+                    async with self._refusing:
+                        with trio.move_on_after(CLOSING_PATIENCE):
+                            await stream.send_all(answer())
+                    await close_in_order(stream)
+                case _:
+                    await close_in_order(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # The client is gone; nobody is left to tell.
             pass
@@ -260,23 +344,76 @@ class FrontDoor:
             self._open -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _serve_http(self, stream: Any) -> tuple[RequestHead, bytes] | None:
-        """Serve requests up to the end of the connection, or to an upgrade, which is returned."""
+    async def _serve_http(self, stream: Any) -> _Upgrade | _Refusal | None:
+        """Serve requests up to the end of the connection, or to one that is not hypercorn's, which is returned."""
+        begun = self._judge(await self._read_opening(stream))
+        if not isinstance(begun, bytes):
+            return begun
+        if not begun:
+            return None
         async with trio.open_nursery() as nursery:
             served = trio.Event()
             nursery.start_soon(_close_when_cancelled, stream, served)
             with trio.CancelScope() as scope:
-                http = _HttpStream(stream, scope, takes_upgrades=self._attach is not None)
+                http = _HttpStream(stream, scope, self._judge, begun)
                 state: LifespanState = {}
                 server = TCPServer(self._app, self._config, self._context, state, http)  # type: ignore[arg-type]
                 http.read_by(server)
                 await server.run()
             served.set()
-        return http.upgrade
+        return http.taken
+
+    async def _read_opening(self, stream: Any) -> bytes:
+        """Return the head of a connection's first request, and what came with it; nothing if none comes."""
+        data = b""
+        with trio.CancelScope() as scope:
+            self._opening.add(scope)
+            if self._is_closing:
+                scope.cancel()
+            try:
+                begin = bytes(await stream.receive_some(READ_SIZE))
+                data = await read_head(stream, begin) if begin else b""
+            finally:
+                self._opening.discard(scope)
+        return data
+
+    def _judge(self, data: bytes) -> bytes | _Upgrade | _Refusal:
+        """Decide about a request by its head: the bytes for hypercorn, or what becomes of it instead."""
+        try:
+            parsed = parse_head(data)
+        except MalformedHeadError:
+            return _Refusal(partial(refusal, HTTPStatus.BAD_REQUEST))
+        if parsed is None:
+            # hypercorn's parser knows what is wrong with it.
+            return data
+        head, surplus = parsed
+        if is_other_http(head.version):
+            return _Refusal(partial(refusal, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED))
+        if self._screen is not None and (status := self._screen.judge(head)) is not None:
+            return _Refusal(partial(self._screen.answer, head, status))
+        if self._attach is not None and head.asks_for_websocket and channels_session(head.path) is not None:
+            return _Upgrade(head, surplus)
+        return _for_hypercorn(data, head, surplus)
 
     async def close_idle(self) -> None:
         """Close the connections that wait for a next request; those in the middle of one get their answer first."""
+        self._is_closing = True
+        for scope in self._opening:
+            scope.cancel()
         await self._context.terminated.set()
+
+
+def _for_hypercorn(data: bytes, head: RequestHead, surplus: bytes) -> bytes:
+    """Return a request as hypercorn takes it for what it is."""
+    if "host" not in head.headers:
+        # h11 insists on a Host, the API does not.
+        data = data.replace(b"\n", b"\nhost: localhost\r\n", 1)
+    if "upgrade" in head.headers:
+        # Nothing else here upgrades, and a server may ignore the wish (RFC 9110, 7.8). h11 would wait with the next
+        # request until it knows.
+        end = len(data) - len(surplus)
+        data = _UPGRADE_HEADER.sub(b"", data[:end]) + data[end:]
+    return data
 
 
 async def _close_when_cancelled(stream: trio.abc.AsyncResource, served: trio.Event) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Mapping
 from hashlib import sha1
+from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import attrs
@@ -24,13 +26,39 @@ _END = re.compile(rb"\n\r?\n")
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
+_VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_UNFIT_FOR_A_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class MalformedHeadError(ValueError):
+    """A header is not what RFC 9112 lets it be: folded over two lines, for one. Readers could differ about it."""
+
+
 @attrs.frozen
 class RequestHead:
-    """A request's first line and headers; names are lower case, of repeated headers the first counts."""
+    """A request's first line and headers.
+
+    Attributes:
+        method: As sent.
+        target: The path and query, as sent.
+        version: ``HTTP/`` and two numbers, or what else stood there.
+        fields: Names, in lower case, and values, in their order.
+    """
 
     method: str
     target: str
-    headers: dict[str, str]
+    version: str
+    fields: tuple[tuple[str, str], ...]
+    headers: dict[str, str] = attrs.field(init=False, eq=False, repr=False)
+    """The headers by name; of repeated ones the first counts."""
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "headers", dict(reversed(self.fields)))
+
+    def all(self, name: str) -> list[str]:
+        """Return the values of a header, however often it comes."""
+        return [value for field, value in self.fields if field == name]
 
     @property
     def path(self) -> str:
@@ -47,13 +75,29 @@ class RequestHead:
 
     @property
     def asks_for_websocket(self) -> bool:
-        """Whether this is the opening of a WebSocket (RFC 6455, section 4.1)."""
+        """Whether this is the opening of a WebSocket (RFC 6455, 4.1). HTTP/1.0 cannot upgrade (RFC 9110, 7.8)."""
+        if self.version == "HTTP/1.0" or not speaks_http_1(self.version):
+            return False
         tokens = {token.strip() for token in self.headers.get("connection", "").lower().split(",")}
         return self.method == "GET" and "upgrade" in tokens and self.headers.get("upgrade", "").lower() == "websocket"
 
 
+def speaks_http_1(version: str) -> bool:
+    """Tell whether a request's version is spoken here: HTTP/1.0, HTTP/1.1, and what may follow it (RFC 9110, 2.5)."""
+    return version.startswith("HTTP/1.")
+
+
+def is_other_http(version: str) -> bool:
+    """Tell whether a request's version is HTTP's and not spoken here, such as that of HTTP/2's first line."""
+    return _VERSION.fullmatch(version) is not None and not speaks_http_1(version)
+
+
 def parse_head(data: bytes) -> tuple[RequestHead, bytes] | None:
-    """Split what arrived into a head and the bytes behind it; None while the head is not complete, or is not one."""
+    """Split what arrived into a head and the bytes behind it; None while it is not complete, or begins as no request.
+
+    Raises:
+        MalformedHeadError: A header is none.
+    """
     end = _END.search(data)
     if end is None:
         return None
@@ -61,11 +105,31 @@ def parse_head(data: bytes) -> tuple[RequestHead, bytes] | None:
     words = first.split(" ")
     if len(words) != 3:
         return None
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        headers.setdefault(name.strip().lower(), value.strip())
-    return RequestHead(words[0], words[1], headers), data[end.end() :]
+    method, target, version = words
+    return RequestHead(method, target, version, tuple(map(_parse_field, lines))), data[end.end() :]
+
+
+def _parse_field(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon or not _NAME.fullmatch(name) or _UNFIT_FOR_A_VALUE.search(value):
+        raise MalformedHeadError(f"{name[:80]!r} is no header's name, or its value is none")
+    return name.lower(), value.strip(" \t")
+
+
+def refusal(status: HTTPStatus, reason: str = "", headers: Mapping[str, str] | None = None) -> bytes:
+    """Return a whole response that ends the connection.
+
+    Args:
+        status: Its status.
+        reason: Its body, for people.
+        headers: More headers.
+    """
+    body = reason.encode("utf-8", "replace")
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {text}" for name, text in (headers or {}).items())]
+    if body:
+        lines.append("content-type: text/plain; charset=utf-8")
+    lines += [f"content-length: {len(body)}", "connection: close", "", ""]
+    return "\r\n".join(lines).encode() + body
 
 
 def decode_segment(segment: str) -> str:

@@ -280,7 +280,7 @@ async def test_hundred_megabytes_and_silence_leave_the_server_alone() -> None:
 
 
 async def test_body_of_a_stranger_is_not_collected() -> None:
-    """Without the token a body over 64 KiB is 413 before it has all come; one of 64 KiB is read as ever."""
+    """Without the token a body over 1 KiB is 413 before it has all come; one of 1 KiB is read as ever."""
     async with serve(ServerConfig()) as server:
         right = address_of(server)
         stranger = ApiClient(Address(right.host, right.port))

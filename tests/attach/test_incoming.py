@@ -11,7 +11,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import Event, TextMessage
 from wsproto.utilities import ProtocolError
 
-from kallichore.attach.incoming import Incoming
+from kallichore.attach.incoming import Incoming, TooBig
 
 FINAL, MASKED = 0x80, 0x80
 
@@ -41,9 +41,9 @@ other = st.one_of(
 )
 
 
-def outcome(incoming: Incoming | Connection, pieces: list[bytes]) -> list[Event | type[Exception]]:
+def outcome(incoming: Incoming | Connection, pieces: list[bytes]) -> list[Event | TooBig | type[Exception]]:
     """Return the events that the pieces give, and what is raised in the end."""
-    events: list[Event | type[Exception]] = []
+    events: list[Event | TooBig | type[Exception]] = []
     receive = incoming.receive if isinstance(incoming, Incoming) else incoming.receive_data
     for piece in pieces:
         try:
@@ -85,3 +85,59 @@ def test_masks_are_taken_off(size: int) -> None:
     assert [TextMessage(payload[:size].decode())] == outcome(
         Incoming(b""), [frame(FINAL | 1, payload[:size], b"\1\2\3\4")]
     )
+
+
+MOST = 1000
+
+
+def head(first: int, length: int) -> bytes:
+    """Return a masked frame's head that says how long it is, in as few bytes as that takes."""
+    if length < 126:
+        return bytes((first, MASKED | length, 0, 0, 0, 0))
+    if length < 1 << 16:
+        return pack("!BBHI", first, MASKED | 126, length, 0)
+    return pack("!BBQI", first, MASKED | 127, length, 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head(FINAL | 1, MOST + 1),
+        head(1, MOST + 1),
+        head(FINAL | 2, MOST + 1),
+        head(FINAL | 1, 1 << 31),
+        head(FINAL | 1, 1 << 62),
+        head(FINAL | 2, (1 << 63) - 1),
+        head(1, 600) + bytes(600) + head(FINAL | 0, 401),
+        head(1, 600) + bytes(600) + head(FINAL | 9, 5) + b"hello" + head(0, 400) + bytes(400) + head(0, 1),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 3, 1 << 20])
+def test_message_that_will_be_too_long_is_refused_by_its_head(data: bytes, step: int) -> None:
+    """What it says of its size counts, alone or with the fragments before; nothing behind it is read."""
+    incoming = Incoming(b"", MOST)
+    whole = data + b"the beginning of it" * 10
+    pieces = [whole[start : start + step] for start in range(0, len(whole), step)]
+    events = outcome(incoming, pieces)
+
+    assert events.count(TooBig()) == 1
+    assert events[-1] == TooBig()
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 300), min_size=1, max_size=4), st.integers(0, 125)), max_size=5),
+    st.integers(1, 200),
+)
+def test_messages_of_the_right_size_are_taken(messages: list[tuple[list[int], int]], step: int) -> None:
+    """Each message counts for itself, however many fragments it has, and what stands between them does not count."""
+    data = b""
+    for sizes, ping in messages:
+        for number, size in enumerate(sizes):
+            first = (0 if number else 1) | (FINAL if number == len(sizes) - 1 else 0)
+            data += head(first, size) + b"x" * size + head(FINAL | 9, ping) + b"y" * ping
+    most = max((sum(sizes) for sizes, _ in messages), default=0)
+    events = outcome(Incoming(b"", most), [data[start : start + step] for start in range(0, len(data), step)])
+    told = [event for event in events if isinstance(event, TextMessage)]
+
+    assert TooBig() not in events
+    assert sum(sum(sizes) for sizes, _ in messages) == sum(len(event.data) for event in told)

@@ -20,8 +20,9 @@ import psutil
 import pytest
 import trio
 
+from kallichore import __version__
 from kallichore.client.address import from_connection_document
-from kallichore.client.api_client import ApiClient
+from kallichore.client.api_client import ApiClient, ApiError
 from kernels import REAL_TIME, body, has_ended, open_started, run_code
 
 COMMAND = [sys.executable, "-m", "kallichore.cli.kcserver"]
@@ -296,6 +297,129 @@ async def test_log_tells_requests_in_the_usual_form(private_place: Path) -> None
     assert "Listening on Unix socket: " in console.decode()
     assert "sesame" not in log.read_text() + console.decode()
     assert not token.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+async def test_process_is_named_and_its_environment_stays(private_place: Path) -> None:
+    """Clients find it by the name of its main thread, tools by what it was started with."""
+    file = private_place / "kc.json"
+    environment = {**os.environ, "CASE_MARK": "here"}
+    async with run_kcserver("--connection-file", str(file), stdout=subprocess.DEVNULL, env=environment) as process:
+        await appears(file, process)
+        read = {name: Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("environ", "cmdline", "comm")}
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+    expected = {os.fsencode(f"{name}={value}") for name, value in environment.items()}
+    assert expected == set(read["environ"].split(b"\0")[:-1])
+    assert os.fsencode(file) in read["cmdline"].split(b"\0")
+    assert b"kcserver\n" == read["comm"]
+
+
+async def test_version_that_a_client_pins_can_be_reported(private_place: Path) -> None:
+    """GET /status says it, and our own beside it."""
+    file = private_place / "kc.json"
+    options = ["--report-version", "0.1.69", "--connection-file", str(file)]
+    async with run_kcserver(*options, stdout=subprocess.DEVNULL) as process:
+        status = await ApiClient(from_connection_document(await appears(file, process))).call("GET", "/status")
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+    assert ("0.1.69", __version__) == (status["version"], status["kallichore_version"])
+
+
+@pytest.mark.parametrize("transport", ["tcp", "socket"])
+async def test_no_connection_is_accepted_once_a_shutdown_is_answered(transport: str, private_place: Path) -> None:
+    """Who has the answer does not reach the dying server again, while a kernel still takes its time to end."""
+    file = private_place / "kc.json"
+    options = ["--connection-file", str(file), "--transport", transport]
+    async with run_kcserver(*options, stdout=subprocess.DEVNULL) as process:
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        async with open_started(client, body("s", "ignore-shutdown", "ignore-sigterm")):
+            path = await client.call("GET", "/sessions/s/channels") if transport == "socket" else None
+            await client.call("POST", "/shutdown")
+            with pytest.raises(OSError, match="Could not reach"):
+                await client.call("GET", "/status")
+            if path is not None:
+                with pytest.raises(OSError):  # refused, or gone
+                    await trio.open_unix_socket(path)
+            still_runs = process.returncode is None
+            process.send_signal(signal.SIGTERM)
+            code = await process.wait()
+
+    assert (True, 0) == (still_runs, code)
+
+
+def test_crash_is_told_on_the_console(private_place: Path) -> None:
+    """Whatever fails in the server, its traceback is on standard error, and the exit code is 1."""
+    crash = "import kallichore.embed, sys\nasync def run(*_, **__): raise {}\nkallichore.embed.run = run\n"
+    crash += "from kallichore.cli.kcserver import main\nsys.exit(main())"
+    for raised in ("RuntimeError('the roof is on fire')", "BaseExceptionGroup('', [OSError('the roof is on fire')])"):
+        ended = subprocess.run(
+            [sys.executable, "-c", crash.format(raised)], capture_output=True, text=True, timeout=REAL_TIME, check=False
+        )
+
+        assert 1 == ended.returncode
+        assert "Traceback" in ended.stderr
+        assert "the roof is on fire" in ended.stderr
+
+
+async def test_creating_a_session_is_a_line_in_the_log(private_place: Path) -> None:
+    """Which, of which kernel, and where."""
+    file, log = private_place / "kc.json", private_place / "log"
+    options = ["--connection-file", str(file), "--log-file", str(log)]
+    async with run_kcserver(*options, stdout=subprocess.DEVNULL) as process:
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        await client.call("PUT", "/sessions", body("abc", working_directory=str(private_place)))
+        text = log.read_text()
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+    assert f"[INFO] [session abc] Created: Scripted, in {private_place}\n" in text
+
+
+INSTALLED = Path(sys.executable).with_name("kcserver")
+
+
+@pytest.mark.skipif(not INSTALLED.exists(), reason="the package is not installed")
+@pytest.mark.parametrize(
+    "variables", [{"PYTHONPATH": "{bad}"}, {"PYTHONHOME": "{bad}"}, {"PYTHONSTARTUP": "{bad}/logging.py"}, {}]
+)
+async def test_installed_command_is_isolated(variables: dict[str, str], private_place: Path) -> None:
+    """No variable and no file in the current directory keeps it from starting; kernels get the variables untouched."""
+    bad = private_place / "bad"
+    bad.mkdir()
+    for name in ("logging", "trio", "sitecustomize", "encodings"):
+        (bad / f"{name}.py").write_text("raise SystemExit('shadowed')")
+    theirs = {name: value.format(bad=bad) for name, value in variables.items()}
+    file = private_place / "kc.json"
+    link = private_place / "kcserver"
+    link.symlink_to(INSTALLED)
+    process = await trio.lowlevel.open_process(
+        [str(link), "--connection-file", str(file)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, **theirs},
+        cwd=bad,
+    )
+    try:
+        with trio.fail_after(REAL_TIME):
+            document = await appears(file, process)
+            client = ApiClient(from_connection_document(document))
+            printing = ["sh", "-c", "env; exit 1"]
+            await client.call("PUT", "/sessions", body("s", argv=printing, working_directory=str(private_place)))
+            with pytest.raises(ApiError) as info:
+                await client.call("POST", "/sessions/s/start")
+            name = Path(f"/proc/{process.pid}/comm").read_text()
+            await client.call("POST", "/shutdown")
+            code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    assert (0, "kcserver\n", process.pid) == (code, name, document["server_pid"])
+    assert {f"{name}={value}" for name, value in theirs.items()} <= set(info.value.body["output"].splitlines())
 
 
 async def test_live_socket_is_not_taken_and_a_stale_one_is(private_place: Path) -> None:

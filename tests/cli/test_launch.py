@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import stat
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kallichore.cli.launch import read_command_line
-from kallichore.cli.logs import LineFormatter
+from kallichore.cli.logs import Console, set_up_logging
+from kallichore.config import ServerConfig
 from kallichore.errors import ConfigurationError
 
 
@@ -113,7 +119,20 @@ def test_token_is_generated_read_or_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "named"),
-    [(b"x" * 65, "64 bytes"), ("ü".encode() * 33, "64 bytes"), (b"\xff", "UTF-8"), (None, "No such")],
+    [
+        (b"x" * 65, "64 bytes"),
+        (b"x" + b" " * 5000, "64 bytes"),
+        ("ü".encode() * 33, "64 bytes"),
+        (b"\xff", "UTF-8"),
+        (None, "No such"),
+        (b"two words", "no header can carry"),
+        (b"two\nlines", "no header can carry"),
+        (b"tab\there", "no header can carry"),
+        (b"nul\0", "no header can carry"),
+        (b"\x1b[31m", "no header can carry"),
+        (b"\x7f", "no header can carry"),
+        ("ünï".encode(), "no header can carry"),
+    ],
 )
 def test_token_file_that_is_no_good_is_refused_and_left(tmp_path: Path, content: bytes | None, named: str) -> None:
     """Too long, no text, or not there: said in words, and the file stays."""
@@ -126,11 +145,116 @@ def test_token_file_that_is_no_good_is_refused_and_left(tmp_path: Path, content:
     assert (content is not None) == file.exists()
 
 
-def test_line_ends_in_a_message_make_no_second_line() -> None:
-    """What a client sends cannot forge lines of the log."""
-    record = logging.LogRecord("n", logging.INFO, "f", 1, "get_session(%s)", ("a\n12:00:00 [INFO] forged\r",), None)
-    line = LineFormatter(colours=False).format(record)
+@pytest.mark.parametrize("kind", ["link", "second name", "directory", "device", "link to a device"])
+def test_token_that_would_stay_or_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    """With a link, or one of two names, deleted, the secret would still be there; nothing is deleted."""
+    secret, file = tmp_path / "secret", tmp_path / "token"
+    secret.write_text("sesame")
+    match kind:
+        case "link":
+            file.symlink_to(secret)
+        case "second name":
+            file.hardlink_to(secret)
+        case "directory":
+            file.mkdir()
+        case "device":
+            file = Path("/dev/zero")
+        case "link to a device":
+            file.symlink_to("/dev/zero")
+    with pytest.raises(ConfigurationError, match=r"is a link|second name|no regular file"):
+        read_command_line(["-t", str(file)], {}, "linux")
 
-    assert "\n" not in line
-    assert "\r" not in line
-    assert "a\\n12:00:00" in line
+    assert file.exists()
+    assert secret.read_text() == "sesame"
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_token_may_come_out_of_a_pipe(tmp_path: Path, is_named: bool) -> None:
+    """It is waited for, that is said, and the pipe is not deleted."""
+    said: list[str] = []
+    if is_named:
+        pipe = tmp_path / "token"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_text, args=("sesame\n",))
+        writer.start()
+        launch = read_command_line(["-t", str(pipe)], {}, "linux", said.append)
+        writer.join()
+    else:
+        readable, writable = os.pipe()
+        os.write(writable, b"sesame\n")
+        os.close(writable)
+        pipe = Path(f"/dev/fd/{readable}")
+        launch = read_command_line(["-t", str(pipe)], {}, "linux", said.append)
+        os.close(readable)
+
+    assert ("sesame", None) == (launch.config.token, launch.token_file)
+    assert len(said) == 1
+    assert str(pipe) in said[0]
+    assert pipe.exists() == is_named
+
+
+@pytest.mark.parametrize("has_writer", [True, False])
+def test_pipe_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_writer: bool) -> None:
+    """If nobody writes, or who does never ends, the start fails in words."""
+    monkeypatch.setattr("kallichore.cli.launch.TOKEN_PATIENCE", 0.05)
+    pipe = tmp_path / "token"
+    os.mkfifo(pipe)
+    descriptor = os.open(pipe, os.O_RDWR) if has_writer else None
+    if descriptor is not None:
+        os.write(descriptor, b"half")
+    with pytest.raises(ConfigurationError, match="No token came out of the pipe"):
+        read_command_line(["-t", str(pipe)], {}, "linux")
+    if descriptor is not None:
+        os.close(descriptor)
+
+    assert pipe.exists()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "socket"])
+def test_log_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    """A pipe that nobody reads would be waited for without end."""
+    log = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX) as bound:
+        match kind:
+            case "fifo":
+                os.mkfifo(log)
+            case "directory":
+                log.mkdir()
+            case "socket":
+                bound.bind(str(log))
+        with pytest.raises(ConfigurationError, match="no regular file"):
+            set_up_logging("info", log, Console())
+
+
+def test_log_may_be_a_device_or_an_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old log begins anew and is its owner's only; a device stays as it is."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    log = tmp_path / "log"
+    log.write_text("old lines")
+    log.chmod(0o644)
+    set_up_logging("info", log, Console())
+    before = os.stat(os.devnull).st_mode
+    set_up_logging("info", Path(os.devnull), Console())
+
+    assert ("", 0o600) == (log.read_text(), stat.S_IMODE(log.stat().st_mode))
+    assert before == os.stat(os.devnull).st_mode
+
+
+@pytest.mark.parametrize("token", ["two words", "ü", "a\n", 5])
+def test_no_server_has_a_token_that_cannot_be_sent(token: Any) -> None:
+    """An embedded one neither; the message does not show it."""
+    with pytest.raises(ConfigurationError, match="visible ASCII") as info:
+        ServerConfig(token=token)
+
+    assert str(token) not in str(info.value)
+
+
+def test_version_to_report_is_an_option() -> None:
+    """It is for clients that pin one; without it, the server's own is reported."""
+    assert "0.1.69" == read_command_line(["--report-version", "0.1.69"], {}, "linux").config.report_version
+    assert read_command_line([], {}, "linux").config.report_version is None
+    with pytest.raises(ConfigurationError, match="report_version"):
+        read_command_line(["--report-version", "a\nb"], {}, "linux")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -54,6 +57,103 @@ def test_process_that_only_has_the_same_number_is_not_ended(tmp_path: Path) -> N
 
     assert survived
     assert not directory.exists()
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """Return a process that leads its group, as kernels do."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+def start_time(pid: int) -> str:
+    """Return when a process was started, as the list of kernels has it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def test_only_leaders_of_groups_of_our_own_are_ended(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 1, which is every process there is to killpg, one that leads no group, and our own: none is ended."""
+    directory = make_directory(tmp_path, "kc-1-abc")
+    ended: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda pid, _signal: ended.append(pid))
+    with subprocess.Popen(["sleep", "60"]) as follower:
+        pids = [1, os.getpid(), os.getpgrp(), follower.pid, sleeper.pid]
+        lines = [f"{pid} {start_time(pid)}" for pid in pids]
+        lines += [f"0 {start_time(1)}", f"-1 {start_time(1)}", "9" * 5000]
+        with hold_lock(directory):
+            (directory / "kernels").write_text("\n".join(lines))
+        clear_leftovers(tmp_path)
+        follower.kill()
+
+    assert [sleeper.pid] == ended
+
+
+def test_kernels_of_another_user_are_not_ended(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of somebody else's, which root could end, is not one of our kernels."""
+    directory = make_directory(tmp_path, "kc-1-abc")
+    with hold_lock(directory):
+        record_kernel(directory, sleeper.pid)
+    us = os.getuid()
+    answers = {f"/proc/{sleeper.pid}": us + 1}
+    usual = os.stat
+
+    def stat_as_if(path: Any, **options: Any) -> Any:
+        found = usual(path, **options)
+        fields = list(found)
+        fields[4] = answers.get(str(path), found.st_uid)
+        return os.stat_result(fields)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", stat_as_if)
+        clear_leftovers(tmp_path)
+
+    assert sleeper.poll() is None
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("name", ["lock", "kernels"])
+@pytest.mark.parametrize("kind", ["fifo", "link", "directory", "socket"])
+def test_nothing_but_regular_files_is_opened(
+    tmp_path: Path, private_place: Path, sleeper: subprocess.Popen[bytes], name: str, kind: str
+) -> None:
+    """A pipe of such a name would have the next server wait for ever, and a link leads to somebody else's file."""
+    directory = make_directory(private_place, "kc-1-abc")
+    with hold_lock(directory):
+        record_kernel(directory, sleeper.pid)
+    (directory / name).rename(tmp_path / "elsewhere")
+    match kind:
+        case "fifo":
+            os.mkfifo(directory / name)
+        case "link":
+            (directory / name).symlink_to(tmp_path / "elsewhere")
+        case "directory":
+            (directory / name).mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as bound:
+                bound.bind(str(directory / name))
+    clear_leftovers(private_place)
+    left = directory.exists()
+    shutil.rmtree(directory, ignore_errors=True)
+
+    assert left == (name == "lock")
+    assert sleeper.poll() is None
+
+
+async def test_server_starts_beside_a_pipe_that_looks_like_a_lock(private_place: Path) -> None:
+    """What somebody put into the directory of servers does not keep the next one from starting."""
+    directory = make_directory(private_place, "kc-1-abc")
+    os.mkfifo(directory / "lock")
+    with trio.fail_after(REAL_TIME):
+        async with open_client() as client:
+            answer = await client.call("GET", "/status")
+    shutil.rmtree(directory)
+
+    assert 0 == answer["sessions"]
 
 
 def test_recorded_kernel_is_ended(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, strategies as st
 
-from kallichore.transport.auth import is_authorized, is_loopback, is_same_machine
+from kallichore.transport.auth import host_of, is_authorized, is_loopback, refuse_source
 
 TOKEN = "0123456789abcdef"
 
@@ -51,47 +52,88 @@ LOOPBACK = [
     "127.0.0.1:8080",
     "127.1.2.3",
     "localhost",
+    "localhost:",
     "LOCALHOST:1",
     "app.localhost",
     "[::1]",
     "[::1]:80",
+    "[0:0:0:0:0:0:0:1]",
 ]
 ELSEWHERE = [
     *("example.com", "127.0.0.1.example.com", "localhost.example.com", "notlocalhost", "0.0.0.0", "192.168.0.1"),
-    *("[::2]", "[::1", "", "example.com@", "localhost@example.com", "127.1"),
+    *("[::2]", "127.1", "%6cocalhost", "127.0.0.1,evil.com", "localhost."),
+]
+NO_HOSTS = [
+    *("[::1]evil.com", "[::1]:80evil.com", "127.0.0.1/evil.com", "evil.com@127.0.0.1", "127.0.0.1@evil.com", "[::1"),
+    *("::1", "127.0.0.1:80:80", "127.0.0.1:http", "127.0.0.1 ", " 127.0.0.1", "127.0.0.1\tevil.com", "a b"),
+    *("local\0host", "127.0.0.1?evil.com", "127.0.0.1#evil.com", "127.0.0.1\\evil.com", "[127.0.0.1]"),
+    *("[::1%25eth0]", "[v1.a]", "[]", "localhost%", "localhost%2", "lo\xe4lhost", "[::1].evil.com", "x[::1]"),
 ]
 
 
 @pytest.mark.parametrize("authority", LOOPBACK)
 def test_loopback_names_are_known(authority: str) -> None:
     """Loopback addresses of both kinds and localhost's names are this machine, with or without a port."""
-    assert is_loopback(authority)
+    assert is_loopback(host_of(authority) or "")
 
 
-@pytest.mark.parametrize("authority", [*ELSEWHERE, None])
-def test_other_names_are_elsewhere(authority: str | None) -> None:
+@pytest.mark.parametrize("authority", [*ELSEWHERE, ""])
+def test_other_names_are_elsewhere(authority: str) -> None:
     """A name that only looks like this machine's is not."""
-    assert not is_loopback(authority)
+    name = host_of(authority)
+
+    assert name is not None
+    assert not is_loopback(name)
+
+
+@pytest.mark.parametrize("authority", NO_HOSTS)
+def test_what_is_no_host_is_none(authority: str) -> None:
+    """A host is read by its grammar to its end: a user, a path or a rest behind a bracket make it none."""
+    assert host_of(authority) is None
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=12))
+def test_whatever_comes_is_a_host_or_none(text: str) -> None:
+    """What has a character in it that divides an address never counts as this machine."""
+    for authority in (f"127.0.0.1{text}", f"{text}127.0.0.1", f"[::1]{text}", f"{text}localhost"):
+        if set(authority) & set("/@?#\\ \t\n\r") and "[" not in text:
+            assert host_of(authority) is None
 
 
 @pytest.mark.parametrize(
-    ("host", "origin", "expected"),
+    ("hosts", "origins", "status"),
     [
-        (None, None, True),
-        ("127.0.0.1:1", None, True),
-        ("localhost", "http://localhost:3000", True),
-        ("localhost", "https://[::1]", True),
-        ("localhost", "vscode-file://vscode-app", True),
-        ("localhost", "vscode-webview://1a2b", True),
-        ("localhost", "file://", True),
-        ("rebound.example.com", None, False),
-        ("rebound.example.com", "http://localhost", False),
-        ("localhost", "http://example.com", False),
-        ("localhost", "null", False),
-        ("localhost", "http://localhost.example.com", False),
-        (None, "https://example.com", False),
+        ([], [], None),
+        ([""], [], None),
+        (["127.0.0.1:1"], [], None),
+        (["localhost"], ["http://localhost:3000"], None),
+        (["localhost"], ["https://[::1]"], None),
+        (["localhost"], ["vscode-file://vscode-app"], None),
+        (["localhost"], ["vscode-webview://1a2b"], None),
+        (["localhost"], ["file://"], None),
+        (["rebound.example.com"], [], 403),
+        (["rebound.example.com"], ["http://localhost"], 403),
+        (["localhost"], ["http://example.com"], 403),
+        (["localhost"], ["null"], 403),
+        (["localhost"], ["http://localhost.example.com"], 403),
+        ([], ["https://example.com"], 403),
+        (["[::1]evil.com"], [], 400),
+        (["evil.com@127.0.0.1"], ["http://example.com"], 400),
+        (["localhost"], ["http://[::1]evil.com"], 400),
+        (["localhost"], ["http://evil.com@127.0.0.1"], 400),
+        (["localhost"], ["http://localhost/evil.com"], 400),
+        (["localhost"], ["http://localhost http://evil.com"], 400),
+        (["localhost"], ["localhost"], 400),
+        (["localhost"], [""], 400),
+        (["localhost"], ["file://evil.com/a"], 400),
+        (["localhost"], ["://localhost"], 400),
+        (["localhost", "evil.com"], [], 400),
+        (["localhost", "localhost"], [], 400),
+        (["localhost"], ["http://localhost", "http://evil.com"], 400),
     ],
 )
-def test_other_machines_pages_are_kept_out(host: str | None, origin: str | None, expected: bool) -> None:
-    """A foreign Host is DNS rebinding and a foreign Origin a cross-site request; programs send no Origin."""
-    assert is_same_machine(host, origin) is expected
+def test_other_machines_pages_are_kept_out(hosts: list[str], origins: list[str], status: int | None) -> None:
+    """A foreign Host is DNS rebinding and a foreign Origin a cross-site request; programs send no Origin. What is no
+    Host or Origin is no request.
+    """
+    assert refuse_source(hosts, origins) == status

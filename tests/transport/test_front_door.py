@@ -247,11 +247,12 @@ async def test_a_request_without_host_is_answered() -> None:
     assert answer.startswith(b"HTTP/1.1 200")
 
 
-async def test_a_client_that_closed_its_side_still_gets_its_answer() -> None:
+@pytest.mark.parametrize("lines", [b"HTTP/1.1\r\nHost: a", b"HTTP/1.1\r\nHost: a\r\nConnection: close", b"HTTP/1.0"])
+async def test_a_client_that_closed_its_side_still_gets_its_answer(lines: bytes) -> None:
     """The end of the client's side in the middle of a request is not taken for a hang-up."""
     app = App()
     async with open_door(app, Attachments()) as (_, client):
-        await client.send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+        await client.send(b"POST /slow %s\r\nContent-Length: 3\r\n\r\nabc" % lines)
         await client.stream.send_eof()
         await app.answering.wait()
         app.may_answer.set()

@@ -149,29 +149,134 @@ def test_mutated_conversations_are_answered(
     server.check()
 
 
-@given(EDITS, CUTS, st.integers(0, 5000) | st.none())
-@settings(max_examples=60)
-def test_mutated_frames_of_http_2_break_nothing(
-    server: Victim, edits: list[tuple[int, int, bytes]], cuts: list[int], end: int | None
-) -> None:
-    """HTTP/2, which hypercorn speaks with those who begin with it, ends its connection and no other at worst."""
+HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+
+
+def frames_of_http_2(server: Victim) -> bytes:
+    """Return a request in HTTP/2, with the token, as its clients send it: the preface, and frames."""
     client = H2Connection(H2Configuration(client_side=True, header_encoding=None))
     client.initiate_connection()
     named = [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", "/client_heartbeat")]
-    client.send_headers(1, named)
+    client.send_headers(1, [*named, ("authorization", f"Bearer {server.token}")])
     client.send_data(1, HEARTBEAT, end_stream=True)
-    preface, frames = client.data_to_send().split(b"SM\r\n\r\n")
-    with server.connect() as connection:
-        try:
-            for piece in cut(preface + b"SM\r\n\r\n" + edit(frames, edits)[:end], cuts):
-                connection.sendall(piece)
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # It has ended it already.
-        answer = rest_of(connection)
-    # The length, the kind and the flags of its settings.
-    assert answer[3:5] == b"\x04\x00"
+    return client.data_to_send()
+
+
+@given(EDITS, CUTS, st.integers(0, 5000) | st.none(), st.booleans())
+@settings(max_examples=40)
+def test_http_2_is_not_spoken(
+    server: Victim, edits: list[tuple[int, int, bytes]], cuts: list[int], end: int | None, comes_first: bool
+) -> None:
+    """Who begins in HTTP/2, on a new connection or right behind a request, is told 505, whatever follows."""
+    frames = frames_of_http_2(server).removeprefix(HTTP_2)
+    before = b"" if comes_first else server.head("GET", "/status")
+    statuses = talk(server, *cut(before + HTTP_2 + edit(frames, edits)[:end], cuts))
+
+    assert statuses == ([505] if comes_first else [200, 505])
     server.check()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_wish_for_http_2_is_ignored(server: Victim, count: int) -> None:
+    """A request that would go on in HTTP/2, as a connection's first or right behind another, is an ordinary one."""
+    head = server.head("GET", "/status", *H2C)
+    with server.connect() as connection:
+        connection.sendall(head * count + server.head("GET", "/sessions", "Connection: close"))
+        statuses = statuses_of(rest_of(connection))
+
+    assert statuses == [200] * (count + 1)
+
+
+def test_a_flood_of_frames_of_http_2_is_nobodys_burden(server: Victim) -> None:
+    """64 KB of PRIORITY frames, which are cheap to send and dear to read, are not read."""
+    priorities = b"".join(
+        b"\0\0\5\2\0" + number.to_bytes(4, "big") + b"\0\0\0\0\x10" for number in range(1, 9001, 2)
+    )
+    with server.watched():
+        for _ in range(5):
+            assert set(talk(server, HTTP_2 + b"\0\0\0\4\0\0\0\0\0" + priorities)) <= {505}
+
+
+@pytest.mark.parametrize(
+    ("line", "statuses"),
+    [
+        (b"GET /status HTTP/9.9", [505]),
+        (b"GET /status HTTP/0.9", [505]),
+        (b"GET /sessions/s/channels HTTP/2.0", [505]),
+        (b"GET /status HTTP/1.0", [200]),
+        (b"GET /status HTTP/1.2", [200]),
+        (b"GET /status HTTP/x.y", [400]),
+        (b"GET //status HTTP/1.1", [404]),
+        (b"GET ///status HTTP/1.1", [404]),
+        (b"GET http://localhost//status HTTP/1.1", [404]),
+        (b"GET http://localhost/status HTTP/1.1", [200]),
+        (b"GET //sessions/s/channels HTTP/1.1", [404]),
+        (b"GET /x://localhost/status HTTP/1.1", [404]),
+    ],
+)
+@pytest.mark.parametrize("has_token", [True, False])
+@pytest.mark.parametrize("is_second", [True, False])
+def test_versions_and_paths_are_what_they_say(
+    server: Victim, line: bytes, statuses: list[int], has_token: bool, is_second: bool
+) -> None:
+    """Another HTTP is 505, and a path with a slash too many is another path: with the token or without it, also in a
+    request that comes together with the one before.
+    """
+    token = b"Authorization: Bearer %s\r\n" % server.token.encode() if has_token else b""
+    before = server.head("GET", "/status") if is_second else b""
+    asked = b"%s\r\nHost: localhost\r\n%sConnection: close\r\n\r\n" % (line, token)
+
+    assert talk(server, before + asked) == ([200] if is_second else []) + statuses
+
+
+FOREIGN = [
+    ("Host: [::1]evil.com", 400),
+    ("Host: 127.0.0.1/evil.com", 400),
+    ("Host: evil.com@127.0.0.1", 400),
+    ("Host: evil.com", 403),
+    ("Host:\r\n evil.com", 400),
+    ("Host: 127.0.0.1\r\nHost: evil.com", 400),
+    ("Origin: http://evil.com", 403),
+    ("Origin:\r\n http://evil.com", 400),
+    ("Origin: http://[::1]evil.com", 400),
+    ("Origin: http://localhost\r\nOrigin: http://evil.com", 400),
+]
+
+
+@pytest.mark.parametrize(("lines", "status"), FOREIGN)
+@pytest.mark.parametrize("path", ["/status", "/sessions", "/sessions/s/channels", "/nowhere"])
+@pytest.mark.parametrize("is_second", [True, False])
+def test_foreign_hosts_and_origins_are_refused(
+    server: Victim, lines: str, status: int, path: str, is_second: bool
+) -> None:
+    """One of another machine is 403, and one that is none 400: of requests, upgrades, and what comes behind them."""
+    opening = KEY if path.endswith("channels") else ()
+    named = [lines] if lines.startswith("Host") else ["Host: localhost", lines]
+    head = "\r\n".join([f"GET {path} HTTP/1.1", *named, *opening, f"Authorization: Bearer {server.token}", "", ""])
+    answered = talk(server, (server.head("GET", "/status") if is_second else b"") + head.encode())
+
+    if is_second:
+        # hypercorn's parser puts a folded header together, and does not know paths.
+        assert answered[0] == 200
+        assert answered[1:] in ([status], [403], [400], [404] if path == "/nowhere" else [status])
+    else:
+        assert answered == [status]
+    server.check()
+
+
+def test_a_thousand_bodies_of_strangers_are_not_read(server: Victim, many_files: None) -> None:
+    """What has no token is answered before its body has come, and the connection closed so that the answer arrives."""
+    before = server.process.num_fds()
+    head = b"PUT /sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n"
+    with server.watched(), ExitStack() as stack:
+        strangers = [stack.enter_context(server.connect()) for _ in range(1000)]
+        for connection in strangers:
+            connection.sendall(head + b"x" * 1000)
+        statuses = {answer_of(connection).status for connection in strangers}
+    server.wait_descriptors(before)
+
+    assert statuses == {401}
 
 
 def frame(first: int, payload: bytes, *, masked: bool = True, claimed: int | None = None, long: bool = False) -> bytes:

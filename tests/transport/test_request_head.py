@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import pytest
 from hypothesis import given, strategies as st
 
 from kallichore.errors import BadPathError
-from kallichore.transport.request_head import RequestHead, accept_token, channels_session, decode_segment, parse_head
+from kallichore.transport.request_head import (
+    MalformedHeadError,
+    RequestHead,
+    accept_token,
+    channels_session,
+    decode_segment,
+    is_other_http,
+    parse_head,
+    refusal,
+)
+
+
+def head_of(
+    method: str = "GET", target: str = "/", headers: dict[str, str] | None = None, version: str = "HTTP/1.1"
+) -> RequestHead:
+    """Return a head."""
+    return RequestHead(method, target, version, tuple((headers or {}).items()))
+
 
 UPGRADE = {"connection": "Upgrade", "upgrade": "websocket"}
 
@@ -16,7 +35,7 @@ def test_head_is_split_from_what_follows() -> None:
     data = b"POST /a?b=1 HTTP/1.1\r\nHost: x:1\r\nX-Empty:\r\nX-Colon:  a:b \r\n\r\n\r\n\r\nbody"
 
     assert parse_head(data) == (
-        RequestHead("POST", "/a?b=1", {"host": "x:1", "x-empty": "", "x-colon": "a:b"}),
+        head_of("POST", "/a?b=1", {"host": "x:1", "x-empty": "", "x-colon": "a:b"}),
         b"\r\n\r\nbody",
     )
 
@@ -27,7 +46,7 @@ def test_lines_may_end_in_lf_alone(end: bytes) -> None:
     data = end.join([b"GET /a HTTP/1.1", b"Host: x", b"", b"GET /b HTTP/1.1\r\nUpgrade: y\r\n\r\n"])
 
     assert parse_head(data) == (
-        RequestHead("GET", "/a", {"host": "x"}),
+        head_of("GET", "/a", {"host": "x"}),
         b"GET /b HTTP/1.1\r\nUpgrade: y\r\n\r\n",
     )
 
@@ -38,6 +57,51 @@ def test_first_of_repeated_headers_counts() -> None:
 
     assert parsed is not None
     assert parsed[0].headers == {"authorization": "Bearer a"}
+    assert parsed[0].all("authorization") == ["Bearer a", "Bearer b"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Host:\r\n evil.com",
+        b"Host: localhost\r\n\tevil.com",
+        b" Host: localhost",
+        b"Host : evil.com",
+        b"Host",
+        b": evil.com",
+        b"Ho st: evil.com",
+        b"Host: local\x00host",
+        b"Host: localhost\revil: x",
+        b"H\xf6st: x",
+    ],
+)
+def test_headers_that_readers_could_differ_about_are_refused(lines: bytes) -> None:
+    """A folded header, a blank before its colon, a control character: the head is none (RFC 9112, 5.1, 5.2)."""
+    with pytest.raises(MalformedHeadError):
+        parse_head(b"GET /sessions/a/channels HTTP/1.1\r\n" + lines + b"\r\nUpgrade: websocket\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        *((f"HTTP/{version}", False) for version in ("1.0", "1.1", "1.2")),
+        *((f"HTTP/{version}", True) for version in ("2.0", "9.9", "0.9", "3.0")),
+        # These are no versions at all.
+        *((version, False) for version in ("HTTP/2", "HTTP/10.0", "http/2.0", "", "HTTPS/2.0")),
+    ],
+)
+def test_other_versions_of_http_are_known(version: str, expected: bool) -> None:
+    """HTTP/1 is spoken, with any number behind the point; others are a different protocol."""
+    assert is_other_http(version) is expected
+
+
+def test_refusal_is_a_whole_response() -> None:
+    """It ends the connection, says how long it is, and has a text only where one is given."""
+    assert refusal(HTTPStatus.NOT_FOUND) == b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    assert refusal(HTTPStatus.BAD_REQUEST, "why", {"x-a": "b"}) == (
+        b"HTTP/1.1 400 Bad Request\r\nx-a: b\r\ncontent-type: text/plain; charset=utf-8\r\n"
+        b"content-length: 3\r\nconnection: close\r\n\r\nwhy"
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,21 +137,24 @@ def test_any_head_is_read_as_it_was_written(
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     data = b"".join(line.encode("latin-1") + end for line in [*lines, ""]) + rest
 
-    assert parse_head(data) == (RequestHead(method, target, headers), rest)
+    assert parse_head(data) == (head_of(method, target, headers), rest)
 
 
 @given(st.text("/%?#:ab", max_size=12).map("/".__add__))
 def test_paths_and_queries_of_any_kind_are_read(target: str) -> None:
     """Whatever a target is, its path is a part of it, and at most its escapes are refused."""
-    head = RequestHead("GET", target, {})
+    head = head_of("GET", target)
 
     assert (head.path in target, type(head.query)) == (True, dict)
 
 
 @given(st.binary(max_size=60), st.binary(max_size=10))
-def test_garbage_never_raises(head: bytes, rest: bytes) -> None:
-    """Whatever arrives, it is a head and what follows it, or None."""
-    parsed = parse_head(head + b"\r\n\r\n" + rest)
+def test_garbage_is_a_head_or_none(head: bytes, rest: bytes) -> None:
+    """Whatever arrives, it is a head and what follows it, or None, or refused."""
+    try:
+        parsed = parse_head(head + b"\r\n\r\n" + rest)
+    except MalformedHeadError:
+        return
 
     assert parsed is None or parsed[1].endswith(rest)
 
@@ -109,7 +176,7 @@ def test_garbage_never_raises(head: bytes, rest: bytes) -> None:
 )
 def test_path_is_the_target_without_query_and_fragment(target: str, path: str) -> None:
     """The path stays as encoded, and of an absolute target (RFC 9112, section 3.2.2) only the path counts."""
-    assert RequestHead("GET", target, {}).path == path
+    assert head_of("GET", target).path == path
 
 
 @pytest.mark.parametrize(
@@ -127,7 +194,13 @@ def test_path_is_the_target_without_query_and_fragment(target: str, path: str) -
 )
 def test_opening_of_a_websocket_is_recognised(method: str, headers: dict[str, str], expected: bool) -> None:
     """It is a GET whose Connection and Upgrade say so, among other things and in any case."""
-    assert RequestHead(method, "/", headers).asks_for_websocket is expected
+    assert head_of(method, "/", headers).asks_for_websocket is expected
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/2.0", "HTTP/9.9"])
+def test_only_http_1_1_opens_a_websocket(version: str) -> None:
+    """HTTP/1.0 has no upgrades (RFC 9110, 7.8), and other versions have other ways."""
+    assert not head_of(headers=UPGRADE, version=version).asks_for_websocket
 
 
 @pytest.mark.parametrize(
