@@ -26,7 +26,7 @@ import trio
 
 from kallichore.conversation.conversation import CLEARS_ALL, Conversation
 from kallichore.conversation.exit_report import LAST_WORDS, Circumstances, make_exit_report
-from kallichore.conversation.flood import PAUSE, FloodGauge
+from kallichore.conversation.flood import FloodGauge
 from kallichore.conversation.heartbeat import HeartbeatMonitor
 from kallichore.conversation.status import StatusEvent
 from kallichore.errors import StartupError, StartupReason, innermost
@@ -257,13 +257,15 @@ class KernelLife:
         return reply
 
     async def _pump(self, channels: KernelChannels, channel: Channel) -> None:
-        socket, gauge = channels.sockets[channel], FloodGauge()
+        socket, gauge, status = channels.sockets[channel], FloodGauge(), self.conversation.status
         while True:
             batch = await socket.receive_batch()
             self.take(channel, batch)
-            gauge.count(len(batch), trio.current_time(), self.conversation.status.idle_since)
-            if gauge.is_flood and socket.is_drained:
-                await trio.sleep(PAUSE)
+            # Output comes in floods; replies and questions never wait.
+            if channel is Channel.IOPUB:
+                gauge.count(len(batch), trio.current_time(), status.busy_since or status.idle_since)
+                if gauge.pause and socket.is_drained:
+                    await trio.sleep(gauge.pause)
 
     async def _beat(self, channels: KernelChannels) -> None:
         """Send heartbeats and tell the session when they stay unanswered, and when they are answered again."""

@@ -159,6 +159,12 @@ class Session:
         return None if self._life is None else self._life.pid
 
     @property
+    def unread_bytes(self) -> int:
+        """Bytes of the kernel's that were read and not looked at yet."""
+        channels = None if self._life is None else self._life.channels
+        return 0 if channels is None else channels.unread.used
+
+    @property
     def is_running(self) -> bool:
         """Whether there is, or is about to be, a kernel."""
         return (
