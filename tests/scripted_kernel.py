@@ -19,6 +19,7 @@ Behaviours at the start:
 ``ignore-shutdown``         answer a shutdown_request and go on
 ``hang-at-end``             answer a shutdown_request, fall silent and stay
 ``ignore-sigterm``          ignore SIGTERM
+``short-queue``             queue as many messages as ZeroMQ does by itself, 1,000, and drop what is beyond
 ``never-register``          do not register (JEP 66)
 ``bad-registration``        register with a wrong signature first
 ==========================  ==========================================================================================
@@ -125,7 +126,8 @@ class Kernel:
             # The heartbeat's thread would keep the common context from ending.
             socket = (zmq.Context() if name == "hb" else self.context).socket(kind)
             socket.linger = 1000
-            socket.sndhwm = 0
+            if "short-queue" not in self.behaviours:
+                socket.sndhwm = 0
             port = self.info.get(f"{name}_port")
             if port:
                 socket.bind(f"{address}:{port}")
