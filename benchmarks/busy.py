@@ -19,7 +19,7 @@ from benchmarks.clients import WebSocketChannel
 from benchmarks.contestants import KallichoreServer, open_kallichore_tcp
 
 SILENCE = 5.0
-"""Seconds without a message after which the end of an execution is taken for lost too."""
+"""Seconds without a message of an execution after which its end is taken for lost too."""
 
 RATE = 10_000
 
@@ -77,11 +77,14 @@ def _count(channel: WebSocketChannel, case: Case) -> int:
     found, missing = 0, 2
     msg_id = channel.send_execute(case.code)
     channel.socket.settimeout(SILENCE)
+    heard = time.monotonic()
     try:
-        while missing:
+        # What the session tells of itself goes on.
+        while missing and time.monotonic() < heard + SILENCE:
             for payload in channel.receive():
                 if msg_id not in payload:
                     continue
+                heard = time.monotonic()
                 if b'"stream"' in payload:
                     found += payload.count(case.mark)
                 elif b'"idle"' in payload or b'"execute_reply"' in payload:
