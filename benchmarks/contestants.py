@@ -28,6 +28,10 @@ ROOT = Path(__file__).parents[1]
 
 KERNELS = {
     "scripted": [sys.executable, str(ROOT / "benchmarks" / "kernel.py"), "{connection_file}"],
+    "short-queue": [
+        *(sys.executable, str(ROOT / "benchmarks" / "kernel.py"), "{connection_file}"),
+        *("--behaviour", "short-queue"),
+    ],
     "ipykernel": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
 }
 

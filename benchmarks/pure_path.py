@@ -30,7 +30,7 @@ from kallichore.wire.envelope import KernelMessage, KernelReader
 from kallichore.wire.frames import DELIMITER
 from kallichore.wire.signing import Signer
 from kallichore.wire.zmtp import Decoder, encode, opening
-from kallichore.zeromq.kernel_socket import READ_SIZE
+from kallichore.zeromq.unread import PIECE
 
 MESSAGES = 512
 ROUNDS = 60
@@ -60,7 +60,7 @@ class PurePath:
     def __init__(self) -> None:
         signer = Signer("key")
         data = b"".join(piece for number in range(MESSAGES) for piece in encode(make_frames(signer, number)))
-        self.reads = [data[start : start + READ_SIZE] for start in range(0, len(data), READ_SIZE)]
+        self.reads = [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
         self.decoder = Decoder()
         self.decoder.feed(opening("PUB"))
         self.reader = KernelReader("iopub", signer)

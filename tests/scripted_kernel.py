@@ -26,6 +26,7 @@ Behaviours at the start:
 ``no-metadata``             the metadata's frame is empty
 ``no-heart``                answer no heartbeat
 ``heart-rests``             answer heartbeats only while no code runs, as kernels with one thread
+``short-queue``             queue as many messages as ZeroMQ does by itself, 1,000, and drop what is beyond
 ``never-register``          do not register (JEP 66)
 ``bad-registration``        register with a wrong signature first
 ==========================  ==========================================================================================
@@ -159,7 +160,8 @@ class Kernel:
             # The heartbeat's thread would keep the common context from ending.
             socket = (zmq.Context() if name == "hb" else self.context).socket(kind)
             socket.linger = 1000
-            socket.sndhwm = 0
+            if "short-queue" not in self.behaviours:
+                socket.sndhwm = 0
             port = self.info.get(f"{name}_port")
             if port:
                 socket.bind(f"{address}:{port}")

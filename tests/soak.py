@@ -62,10 +62,8 @@ GROWTH = 24e6
 """Bytes that a server may grow by after the warm-up. It comes to rest where the floods of some sessions at a time have
 left their fragments, 20 MB above an idle start; every other cycle has a flood of 1 MB, which would stay with a leak."""
 
-FLOOD, REAL_FLOOD = 2000, 400
-"""Messages of a flood. ipykernel's own queue has ZeroMQ's bound of 1,000, counted off by 500. On a busy machine it
-drops what is beyond, see docs/explanation/decisions.md, and that would be found here again and again.
-"""
+FLOOD = 2000
+"""Messages of a flood; more than ipykernel's own queue takes."""
 
 REFUSAL = re.compile(r"\[ERROR\] KS-(3|4|8|12|14):")
 """Answers that are asked for here: to kill what is not there (any more), and to start what does not come to life."""
@@ -266,15 +264,14 @@ class Visit:
 
     async def come_back_during_a_flood(self) -> None:
         """Drop the connection in the middle of a flood, come back with a number, and have every message once."""
-        count = FLOOD if self.is_scripted else REAL_FLOOD
-        code = f"flood {count} 100" if self.is_scripted else f"for n in range({count}): print(n, flush=True)"
+        code = f"flood {FLOOD} 100" if self.is_scripted else f"for n in range({FLOOD}): print(n, flush=True)"
         client = await self._returning()
         await client.visit(has_all)
         first = client.last
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.call, "POST", "execute", {"code": code + "\nprint flood-end" * self.is_scripted})
             for _ in range(self.chance.randrange(1, 5)):
-                enough = client.last + self.chance.randrange(1, count // 10)
+                enough = client.last + self.chance.randrange(1, FLOOD // 10)
                 await client.visit(lambda client, enough=enough: client.last >= enough)
         await client.visit(has_all)
         expected = list(range(1, client.last + 1))

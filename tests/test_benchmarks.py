@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -84,3 +85,11 @@ def test_guard_fails_at_twice_the_cost() -> None:
     costs = {name: 3.0 * cost for name, cost in units.items()} | {"unit": 3.0}
 
     assert ["history"] == pure_path.beyond(costs)
+
+
+def test_losses_of_a_busy_machine_are_counted() -> None:
+    """A case is run as often as asked for, and says how many executions lost something, and how much."""
+    header, outcome = run("benchmarks.busy", "--rounds", "1", "stopped").splitlines()
+
+    assert header.startswith("stopped: ")
+    assert re.match(r"  [01] of 1 executions lossy, \d+\.\d% missing, \d+\.\d µs of server CPU", outcome)

@@ -20,6 +20,7 @@ from kallichore.cli import escapes
 from kallichore.cli.launch import Launch, forget_token_file, read_command_line
 from kallichore.cli.logs import Console, keep_standard_streams, set_level, set_up_logging
 from kallichore.errors import ConfigurationError, innermost
+from kallichore.kernel.terminal import drop_controlling_terminal
 
 if TYPE_CHECKING:
     from kallichore.embed import RunningServer
@@ -66,6 +67,7 @@ def _run(launch: Launch, console: Console) -> int:
     if launch.token_file is not None and (problem := forget_token_file(launch.token_file)):
         logger.warning("Could not delete the token file %s: %s", launch.token_file, problem)
     _name_process()
+    drop_controlling_terminal()
     _allow_many_files()
     gc.disable()
     import trio

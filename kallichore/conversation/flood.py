@@ -8,40 +8,48 @@ from __future__ import annotations
 
 import attrs
 
-PAUSE = 0.001
-"""Seconds that a pump waits in a flood where it has caught up: what somebody who watches output does not notice."""
+WINDOW = 0.05
+"""Seconds over which messages are counted, within one execution. What is over before a window ends never waits, and
+what takes longer is longer by a tenth at most."""
 
-WINDOW = 0.005
-"""Seconds over which messages are counted. A small execution is over before one of them ends, and never waits, nor do
-many in a row: 1,700 a second bring more messages than a flood has at least."""
+FLOOD_RATE = 400.0
+"""Messages a second from which on it is a flood: two or more of them are there after each pause."""
 
-FLOOD_RATE = 5_000.0
-"""Messages a second from which on it is a flood: five or more of them are there after each pause."""
+ENOUGH = 64
+"""Messages that are worth a wake-up. More at once would save next to nothing, and have to wait somewhere meanwhile."""
+
+LONGEST_PAUSE = 0.005
+"""Seconds that a pump waits at most: what somebody who watches output does not notice."""
 
 
 @attrs.define
 class FloodGauge:
-    """Counts messages in windows; the last whole one decides, until an execution begins or ends."""
+    """Counts messages in windows; the last whole one decides, until an execution begins or ends.
 
-    is_flood: bool = False
-    _began: float = 0.0
-    _count: int = 0
-    _idle_since: float | None = None
+    Attributes:
+        pause: Seconds to wait where all was taken that came; 0 where it is no flood.
+    """
 
-    def count(self, messages: int, now: float, idle_since: float | None) -> None:
+    pause: float = attrs.field(default=0.0, init=False)
+    _began: float = attrs.field(default=0.0, init=False)
+    _count: int = attrs.field(default=0, init=False)
+    _since: float | None = attrs.field(default=None, init=False)
+
+    def count(self, messages: int, now: float, since: float | None) -> None:
         """Note that so many messages came.
 
         Args:
             messages: How many.
             now: When, in seconds.
-            idle_since: Since when the kernel is idle, by what these messages say; None while it executes.
+            since: Since when the kernel is busy, or idle, by what these messages say; None where it is neither.
         """
-        if idle_since != self._idle_since:
-            self.is_flood, self._began, self._count, self._idle_since = False, now, 0, idle_since
+        if since != self._since:
+            self.pause, self._began, self._count, self._since = 0.0, now, 0, since
             return
         elapsed = now - self._began
         self._count += messages
         if elapsed >= WINDOW:
             # After a silence the window is long and its rate low: whatever comes first is not held up.
-            self.is_flood = self._count > FLOOD_RATE * elapsed
+            rate = self._count / elapsed
+            self.pause = min(ENOUGH / rate, LONGEST_PAUSE) if rate > FLOOD_RATE else 0.0
             self._began, self._count = now, 0

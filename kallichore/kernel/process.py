@@ -1,8 +1,9 @@
 """One kernel process: started in a group of its own, watched, signalled, and reaped with everything that it started.
 
-A kernel leads its own session and process group, so that signals reach its workers too, and a terminal's Ctrl-C does
-not. When the kernel ends, what is left of its group is killed *before* the kernel is reaped: as long as its zombie
-stands, the group's number cannot have become somebody else's.
+A kernel leads its own process group, so that signals reach its workers too, and a terminal's Ctrl-C does not; whether
+also a session of its own is a matter of terminals, see `kallichore.kernel.terminal`. When the kernel ends, what is left
+of its group is killed *before* the kernel is reaped: as long as its zombie stands, the group's number cannot have
+become somebody else's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import trio_util
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.memory_limits import GROUPS, PROC
 from kallichore.kernel.survivors import describe_survivors
+from kallichore.kernel.terminal import has_controlling_terminal
 
 
 class Job(Protocol):
@@ -268,11 +270,6 @@ async def open_kernel_process(
         OSError: It could not be started.
     """
     require_descriptors()
-    # Trio types what Popen takes by platform.
-    options: dict[str, Any] = {"start_new_session": True}
-    if sys.platform == "win32":
-        # A group of its own, so that a console's Ctrl-C does not hit it; and the handles that it is to inherit.
-        options = {"close_fds": False, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     process = await trio.lowlevel.open_process(
         list(argv),
         env=environment,
@@ -280,9 +277,19 @@ async def open_kernel_process(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **options,
+        **_own_group(),
     )
     return KernelProcess(process, _open_job(process))
+
+
+def _own_group() -> dict[str, Any]:
+    """Return Popen's options for a process that leads its group and has no controlling terminal."""
+    # Trio types what Popen takes by platform.
+    if sys.platform == "win32":
+        # A group of its own, so that a console's Ctrl-C does not hit it; and the handles that it is to inherit.
+        return {"close_fds": False, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    # Asked anew each time: the program around an embedded server may have changed that.
+    return {"start_new_session": True} if has_controlling_terminal() else {"process_group": 0}
 
 
 def _open_job(process: trio.Process) -> Job | None:

@@ -171,6 +171,7 @@ class ServerStatus:
     server_id: str | None = None
     clients: int | None = None
     journal_bytes: int | None = None
+    unread_bytes: int | None = None
     dropped_messages: int | None = None
     open_descriptors: int | None = None
 

@@ -32,6 +32,8 @@ class Counters:
     """Bytes of messages that the sessions' journals hold in memory."""
     file_bytes: int
     """Bytes of messages that they hold in files."""
+    unread_bytes: int
+    """Bytes of kernels that were read and not looked at yet, in memory."""
     dropped_messages: int
     """Messages for clients that fitted nowhere, deleted sessions' too."""
     incoming_bytes: int
@@ -64,6 +66,7 @@ def take_counters(
         clients=sum(len(session.audience) for session in sessions),
         memory_bytes=sum(journal.memory_bytes for journal in journals),
         file_bytes=sum(journal.overflow.size for journal in journals),
+        unread_bytes=sum(session.unread_bytes for session in sessions),
         dropped_messages=dropped_before + sum(journal.dropped for journal in journals),
         incoming_bytes=intake.held,
         refused_messages=intake.refused,

@@ -33,6 +33,11 @@ def make_families(counters: Counters) -> list[Metric]:
         GaugeMetricFamily("kallichore_kernels", "Kernel processes that run.", counters.kernels),
         GaugeMetricFamily("kallichore_clients", "Clients that are connected to channels.", counters.clients),
         journals,
+        GaugeMetricFamily(
+            "kallichore_unread_bytes",
+            "Bytes of kernels that were read and not looked at yet.",
+            counters.unread_bytes,
+        ),
         CounterMetricFamily(
             "kallichore_messages_dropped",
             "Messages for clients that fitted neither into memory nor into a file.",

@@ -193,6 +193,7 @@ class Server:
             server_id=self.server_id,
             clients=counters.clients,
             journal_bytes=counters.memory_bytes + counters.file_bytes,
+            unread_bytes=counters.unread_bytes,
             dropped_messages=counters.dropped_messages,
             open_descriptors=counters.open_descriptors,
         )

@@ -26,7 +26,7 @@ import trio
 
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.exit_report import LAST_WORDS, Circumstances, make_exit_report
-from kallichore.conversation.flood import PAUSE, FloodGauge
+from kallichore.conversation.flood import FloodGauge
 from kallichore.conversation.patience import StartPatience
 from kallichore.conversation.status import StatusEvent
 from kallichore.errors import StartupError, StartupReason, innermost
@@ -313,13 +313,16 @@ class KernelLife:
         self._alarm.set(self.conversation.look_at)
 
     async def _pump(self, channels: KernelChannels, channel: Channel) -> None:
-        socket, gauge = channels.sockets[channel], FloodGauge()
+        socket, gauge, conversation = channels.sockets[channel], FloodGauge(), self.conversation
         while True:
             batch = await socket.receive_batch()
             self.take(channel, batch)
-            gauge.count(len(batch), trio.current_time(), self.conversation.status.idle_since)
-            if gauge.is_flood and socket.is_drained:
-                await trio.sleep(PAUSE)
+            # Output comes in floods; replies and questions never wait.
+            if channel is Channel.IOPUB:
+                since = conversation.activity.since or conversation.status.idle_since
+                gauge.count(len(batch), trio.current_time(), since)
+                if gauge.pause and socket.is_drained:
+                    await trio.sleep(gauge.pause)
 
     def _at_rest_since(self) -> float | None:
         # What was asked to shut down is to end, whatever it runs.

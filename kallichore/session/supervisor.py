@@ -174,6 +174,12 @@ class Session:
         return self._life is not None and self._life.has_partial_line
 
     @property
+    def unread_bytes(self) -> int:
+        """Bytes of the kernel's that were read and not looked at yet."""
+        channels = None if self._life is None else self._life.channels
+        return 0 if channels is None else channels.unread.used
+
+    @property
     def is_running(self) -> bool:
         """Whether there is, or is about to be, a kernel."""
         return self._phase_now.has_kernel

@@ -18,8 +18,13 @@ from kallichore.wire.envelope import KernelReader
 from kallichore.wire.frames import MessageParts, join
 from kallichore.wire.signing import Signer
 from kallichore.zeromq.kernel_socket import KernelSocket
+from kallichore.zeromq.unread import Budget
 
 _LONGEST_IDENTITY = 255
+
+UNREAD_LIMIT = 64 << 20
+"""Bytes that may wait here without having been looked at, over a kernel's connections: more than ten seconds of a flood
+that is as fast as Python can print. Beyond it they stay in the connections."""
 
 _LAST_WORDS = (Channel.SHELL, Channel.CONTROL, Channel.IOPUB)
 """Channels that carry a kernel's last words, and whose loss is its end."""
@@ -31,10 +36,12 @@ class KernelChannels:
     Attributes:
         sockets: The socket of each channel.
         readers: What reads what comes on each of the channels whose messages reach clients.
+        unread: What was read and not looked at yet, in bytes over all of them.
     """
 
-    def __init__(self, sockets: Mapping[Channel, KernelSocket], signer: Signer) -> None:
+    def __init__(self, sockets: Mapping[Channel, KernelSocket], signer: Signer, unread: Budget) -> None:
         self.sockets = sockets
+        self.unread = unread
         self.readers = {channel: KernelReader(channel, signer) for channel in FROM_KERNEL}
         self._signer = signer
 
@@ -97,7 +104,7 @@ async def open_channels(info: ConnectionInfo, session_id: str) -> AsyncIterator[
         Channel.STDIN: info.stdin_port,
         Channel.HEARTBEAT: info.hb_port,
     }
-    signer = Signer(info.key, info.signature_scheme)
+    signer, unread = Signer(info.key, info.signature_scheme), Budget(UNREAD_LIMIT)
     name = session_id.encode("utf-8", "replace")
     async with trio.open_nursery() as nursery:
         sockets: dict[Channel, KernelSocket] = {}
@@ -108,9 +115,9 @@ async def open_channels(info: ConnectionInfo, session_id: str) -> AsyncIterator[
             # A REQ for heartbeats would be stuck with one that is unanswered; a DEALER can ask again.
             kind = "SUB" if channel is Channel.IOPUB else "DEALER"
             address = f"{info.ip}-{port}" if info.transport == "ipc" else (info.ip, port)
-            sockets[channel] = KernelSocket(address, kind, identity, nursery)
+            sockets[channel] = KernelSocket(address, kind, identity, nursery, unread)
         try:
-            yield KernelChannels(sockets, signer)
+            yield KernelChannels(sockets, signer, unread)
         finally:
             nursery.cancel_scope.cancel()
             for socket in sockets.values():

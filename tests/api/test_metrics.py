@@ -14,8 +14,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kallichore.client.api_client import ApiClient, ApiError, send_request
 from kallichore.client.channel_client import make_execute_request, open_channel
+from kallichore.config import ServerConfig
+from kallichore.embed import serve
 from kallichore.models.bodies import Status
-from kernels import REAL_TIME, body, execute, is_kernel, is_status, open_client, open_started, receive_until
+from kernels import (
+    REAL_TIME,
+    address_of,
+    body,
+    execute,
+    is_kernel,
+    is_status,
+    open_client,
+    open_started,
+    receive_until,
+)
 
 SMALLEST_JOURNAL = 1 << 16
 
@@ -115,6 +127,24 @@ async def test_messages_that_wait_are_counted_where_they_are() -> None:
     assert SMALLEST_JOURNAL // 2 < memory <= SMALLEST_JOURNAL
     assert 200 * 1000 < memory + file == status["journal_bytes"]
     assert (0, 0) == (after["kallichore_journal_bytes memory"], after["kallichore_journal_bytes file"])
+
+
+async def test_bytes_that_wait_to_be_looked_at_are_counted() -> None:
+    """What was read of a kernel and not taken apart is in the metrics and the status; with its kernel it is gone."""
+    async with serve(ServerConfig()) as server:
+        client = ApiClient(address_of(server))
+        async with open_started(client, body()) as channel:
+            await execute(channel, "print x")
+            before = (await scrape(client))["kallichore_unread_bytes"]
+            life = server.server.session("s")._life
+            assert life is not None
+            assert life.channels is not None
+            life.channels.unread.used += 1234
+            found = (await scrape(client))["kallichore_unread_bytes"], (await client.call("GET", "/status"))
+        await end(client)
+        after = (await scrape(client))["kallichore_unread_bytes"]
+
+    assert (0, 1234, 1234, 0) == (before, found[0], found[1]["unread_bytes"], after)
 
 
 async def test_large_messages_that_a_client_has_read_take_no_file() -> None:

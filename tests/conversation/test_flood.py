@@ -4,46 +4,102 @@ from __future__ import annotations
 
 import pytest
 
-from kallichore.conversation.flood import FLOOD_RATE, WINDOW, FloodGauge
+from kallichore.conversation.flood import ENOUGH, FLOOD_RATE, LONGEST_PAUSE, WINDOW, FloodGauge
+
+BUSY = 1.0
+"""When the kernel became busy."""
 
 
-def gauge_of(*counts: tuple[int, float]) -> FloodGauge:
-    """Return a gauge that counted so many messages at these times."""
+def pause_after(*counts: tuple[int, float]) -> float:
+    """Return the pause of a gauge that counted so many messages at these times, in one execution."""
     gauge = FloodGauge()
+    gauge.count(1, 10.0, BUSY)
     for messages, now in counts:
-        gauge.count(messages, now, None)
-    return gauge
+        gauge.count(messages, now, BUSY)
+    return gauge.pause
 
 
-@pytest.mark.parametrize(("messages", "expected"), [(int(FLOOD_RATE * WINDOW), False), (int(FLOOD_RATE), True)])
-def test_rate_over_a_window_makes_a_flood(messages: int, expected: bool) -> None:
-    """More than the rate, over a whole window, is a flood."""
-    assert expected is gauge_of((1, 10.0), (messages, 10.0 + WINDOW)).is_flood
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (FLOOD_RATE / 2, 0.0),
+        (FLOOD_RATE, 0.0),
+        (FLOOD_RATE * 1.05, LONGEST_PAUSE),
+        (2 * ENOUGH / LONGEST_PAUSE, LONGEST_PAUSE / 2),
+        (100_000.0, ENOUGH / 100_000),
+    ],
+)
+def test_more_than_a_rate_is_a_flood_and_its_pause_is_for_enough_messages(rate: float, expected: float) -> None:
+    """Over a whole window; the faster it is the shorter is the pause."""
+    window = 1.0
+
+    assert expected == pytest.approx(pause_after((round(rate * window), 10.0 + window)))
+
+
+def test_message_that_tells_of_the_beginning_is_in_no_window() -> None:
+    """Nor is what came with it: the window begins behind it."""
+    gauge = FloodGauge()
+    gauge.count(1000, 10.0, BUSY)
+    gauge.count(1, 10.0 + WINDOW, BUSY)
+
+    assert 0.0 == gauge.pause
+
+
+def test_burst_is_no_flood_before_its_window_ends() -> None:
+    """What a small execution says is over by then."""
+    assert 0.0 == pause_after((500, 10.0 + WINDOW / 2), (500, 10.0 + WINDOW * 0.99))
+
+
+def test_window_ends_after_its_time() -> None:
+    """At its end, and not later, the rate counts."""
+    assert 0.0 < pause_after((500, 10.0 + WINDOW * 1.001))
 
 
 def test_burst_after_a_silence_is_no_flood() -> None:
-    """What a small execution says is over before a window is."""
-    assert not gauge_of((1, 10.0), (1, 20.0), (500, 20.0 + WINDOW / 2)).is_flood
+    """The window is as long as the silence was."""
+    assert 0.0 == pause_after((400, 20.0))
 
 
 def test_flood_ends_with_its_rate() -> None:
-    """The first window with few messages is the end."""
-    assert not gauge_of((1, 10.0), (1000, 10.0 + WINDOW), (1, 10.1)).is_flood
+    """The first window with few messages is the end, and each window is counted anew."""
+    assert 0.0 == pause_after((1000, 10.1), (1, 10.2))
+
+
+def test_flood_goes_on_within_a_window() -> None:
+    """Between two windows the pause stays."""
+    assert 0.0 < pause_after((1000, 10.1), (1, 10.1 + WINDOW / 2))
 
 
 def test_many_small_executions_are_no_flood() -> None:
-    """Executions one after the other bring many messages a second, and each of them is waited for."""
+    """Executions one after the other bring many messages a second, and each of them is waited for.
+
+    Also where the idle of one and the busy of the next come at once.
+    """
     gauge = FloodGauge()
-    for number in range(10):
-        now = 10.0 + number * WINDOW
-        gauge.count(int(FLOOD_RATE), now, now)
-        gauge.count(int(FLOOD_RATE), now, None)
-        assert not gauge.is_flood
+    for number in range(100):
+        now = 10.0 + number * WINDOW / 10
+        gauge.count(50, now, now)
+        gauge.count(50, now + WINDOW / 20, now)
+
+        assert 0.0 == gauge.pause
 
 
-def test_flood_of_an_idle_kernel_is_one() -> None:
-    """A thread of the kernel's can print while nothing executes."""
+def test_execution_ends_the_flood_of_the_one_before() -> None:
+    """What the new one says first is not held up."""
     gauge = FloodGauge()
     for number in range(3):
-        gauge.count(int(FLOOD_RATE), 10.0 + number * WINDOW, 9.0)
-    assert gauge.is_flood
+        gauge.count(1000, 10.0 + number * WINDOW, BUSY)
+    before = gauge.pause
+    gauge.count(1, 10.0 + 3 * WINDOW, 10.0 + 3 * WINDOW)
+
+    assert (True, 0.0) == (before > 0, gauge.pause)
+
+
+def test_flood_of_a_kernel_that_executes_nothing_is_one() -> None:
+    """A thread of the kernel's can print while it is idle, or silent."""
+    for since in (9.0, None):
+        gauge = FloodGauge()
+        for number in range(3):
+            gauge.count(1000, 10.0 + number * WINDOW * 1.001, since)
+
+        assert gauge.pause > 0

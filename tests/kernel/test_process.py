@@ -120,8 +120,10 @@ async def test_kernel_reads_nothing_from_the_server() -> None:
     assert errors == "end"
 
 
-async def test_kernel_leads_a_session_and_a_group_of_its_own() -> None:
-    """A terminal's Ctrl-C does not reach a kernel: it leads its own session and process group."""
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_kernel_leads_a_group_and_has_no_terminal(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal's Ctrl-C does not reach a kernel; it is in our session, unless that has a terminal to be kept from."""
+    monkeypatch.setattr("kallichore.kernel.process.has_controlling_terminal", lambda: terminal)
     with trio.fail_after(PATIENCE):
         process = await launch("echo ready; exec sleep 60")
         await read_line(process.stdout)
@@ -129,7 +131,7 @@ async def test_kernel_leads_a_session_and_a_group_of_its_own() -> None:
         process.kill()
         await process.wait()
 
-    assert (process.pid, process.pid) == found
+    assert (process.pid if terminal else os.getsid(0), process.pid) == found
 
 
 async def test_signal_reaches_the_whole_group() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,10 +14,13 @@ import trio
 import trio.testing
 import zmq
 
-from kallichore.wire.zmtp import opening
-from kallichore.zeromq.kernel_socket import KernelSocket
+from kallichore.wire.zmtp import LARGE, SUBSCRIPTION, encode, opening
+from kallichore.zeromq.kernel_socket import MOST_PIECES, KernelSocket
+from kallichore.zeromq.unread import PIECE, Budget
 
 LIMIT = 20.0
+
+LIMIT_BYTES = 64 << 20
 
 
 Bind = Callable[..., tuple[Any, Any]]
@@ -43,11 +47,13 @@ def bind() -> Iterator[Bind]:
 
 
 @asynccontextmanager
-async def connected(address: Any, kind: str = "DEALER", identity: bytes = b"") -> AsyncIterator[KernelSocket]:
+async def connected(
+    address: Any, kind: str = "DEALER", identity: bytes = b"", budget: Budget | None = None
+) -> AsyncIterator[KernelSocket]:
     """Yield a connection."""
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
-            ours = KernelSocket(address, kind, identity, nursery)
+            ours = KernelSocket(address, kind, identity, nursery, budget or Budget(LIMIT_BYTES))
             await ours.connect(trio.Event())
             yield ours
             nursery.cancel_scope.cancel()
@@ -126,7 +132,7 @@ async def test_kernel_that_binds_late_is_found() -> None:
         held.bind(("127.0.0.1", 0))
         address = held.getsockname()
     async with trio.open_nursery() as nursery:
-        ours = KernelSocket(address, "DEALER", b"", nursery)
+        ours = KernelSocket(address, "DEALER", b"", nursery, Budget(LIMIT_BYTES))
         nursery.start_soon(ours.connect, trio.Event())
         with trio.fail_after(LIMIT):
             for said in (b"", b"SSH-2.0-OpenSSH\r\n", opening("ROUTER")):
@@ -175,7 +181,7 @@ async def test_what_was_sent_before_the_connection_goes_out_with_it(bind: Bind) 
     kernel, address = bind(zmq.ROUTER)
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
-            ours = KernelSocket(address, "DEALER", b"me", nursery)
+            ours = KernelSocket(address, "DEALER", b"me", nursery, Budget(LIMIT_BYTES))
             ours.send([b"early"])
             await ours.connect(trio.Event())
             heard = await hear(kernel)
@@ -192,7 +198,7 @@ async def test_connecting_can_be_cancelled_anywhere() -> None:
             if backlog is not None:
                 silent.listen(backlog)
             async with trio.open_nursery() as nursery:
-                ours = KernelSocket(silent.getsockname(), "DEALER", b"", nursery)
+                ours = KernelSocket(silent.getsockname(), "DEALER", b"", nursery, Budget(LIMIT_BYTES))
                 nursery.start_soon(ours.connect, trio.Event())
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
@@ -207,4 +213,191 @@ async def test_address_that_is_none_is_refused(address: Any) -> None:
     """What can never be connected to is an error at once."""
     async with trio.open_nursery() as nursery:
         with pytest.raises(OSError), trio.fail_after(LIMIT):
-            await KernelSocket(address, "DEALER", b"", nursery).connect(trio.Event())
+            await KernelSocket(address, "DEALER", b"", nursery, Budget(LIMIT_BYTES)).connect(trio.Event())
+
+
+# What waits here
+
+
+class RawKernel:
+    """A kernel's side that sends what bytes it likes, when it likes."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+
+    async def flood(self, messages: int) -> list[list[bytes]]:
+        """Send messages of a kilobyte; return them."""
+        sent = [[b"topic", b"%04d" % number, bytes(1000)] for number in range(messages)]
+        await self.stream.send_all(b"".join(piece for frames in sent for piece in encode(frames)))
+        return sent
+
+
+@asynccontextmanager
+async def raw_kernel(budget: Budget) -> AsyncIterator[tuple[KernelSocket, RawKernel]]:
+    """Yield a connection and its other side, behind the handshake."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        streams: list[trio.SocketStream] = []
+        is_ready = trio.Event()
+
+        async def accept() -> None:
+            stream = await listener.accept()
+            await stream.send_all(opening("PUB"))
+            heard = b""
+            # All of it, since a connection that is closed with something unread loses what was sent.
+            while not heard.endswith(SUBSCRIPTION):
+                heard += await stream.receive_some()
+            streams.append(stream)
+            is_ready.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            async with connected(listener.socket.getsockname(), "SUB", budget=budget) as ours:
+                await is_ready.wait()
+                async with streams[0]:
+                    yield ours, RawKernel(streams[0])
+
+
+async def arrives(ours: KernelSocket, size: int) -> None:
+    """Wait until so many bytes can be read."""
+    assert ours._socket is not None
+    await trio.lowlevel.wait_readable(ours._socket)
+    while len(ours._socket.recv(size, socket.MSG_PEEK)) < size:  # noqa: ASYNC110  # nobody tells
+        await trio.sleep(0.001)
+
+
+async def test_all_that_is_there_is_read_before_the_first_of_it_is_taken() -> None:
+    """One batch is a piece; the others wait here, in their order, and are counted until they are taken."""
+    budget = Budget(LIMIT_BYTES)
+    async with raw_kernel(budget) as (ours, kernel):
+        sent = await kernel.flood(500)
+        size = sum(len(piece) for frames in sent for piece in encode(frames))
+        await arrives(ours, size)
+        first = await ours.receive_batch()
+        waiting = budget.used
+        rest = await receive(ours, 500 - len(first))
+
+    assert size - PIECE == waiting
+    assert sent == first + rest
+    assert 0 == budget.used
+
+
+async def test_one_turn_reads_a_bounded_amount() -> None:
+    """A kernel that never pauses leaves others their turn: a megabyte, then the first batch."""
+    budget = Budget(LIMIT_BYTES)
+    async with raw_kernel(budget) as (ours, kernel), trio.open_nursery() as nursery:
+        nursery.start_soon(kernel.flood, 4000)
+        await arrives(ours, (MOST_PIECES + 4) * PIECE)
+        await ours.receive_batch()
+        first = budget.used
+        await ours.receive_batch()
+        second = budget.used
+        nursery.cancel_scope.cancel()
+
+    assert MOST_PIECES * PIECE == first
+    assert first <= second + PIECE <= first + MOST_PIECES * PIECE
+
+
+async def test_what_may_wait_is_bounded_and_nothing_is_lost_beyond_it() -> None:
+    """At the limit nothing more is read until some was taken; the rest stays in the connection."""
+    budget, most = Budget(4 * PIECE), 0
+    async with raw_kernel(budget) as (ours, kernel), trio.open_nursery() as nursery:
+        nursery.start_soon(kernel.flood, 4000)
+        messages: list[list[bytes]] = []
+        while len(messages) < 4000:
+            messages += await ours.receive_batch()
+            most = max(most, budget.used)
+
+    assert [b"%04d" % number for number in range(4000)] == [frames[1] for frames in messages]
+    assert 0 < most <= budget.limit + PIECE
+
+
+async def test_connection_is_read_though_others_have_used_up_what_may_wait() -> None:
+    """A reply is taken while output waits for its turn."""
+    budget = Budget(PIECE, used=PIECE)
+    async with raw_kernel(budget) as (ours, kernel):
+        sent = await kernel.flood(100)
+        found = await receive(ours, 100)
+
+    assert sent == found
+
+
+async def test_end_of_the_connection_is_told_behind_what_was_said_before_it() -> None:
+    """Who waits for the loss knows then that everything has been taken."""
+    async with raw_kernel(Budget(LIMIT_BYTES)) as (ours, kernel):
+        sent = await kernel.flood(500)
+        await kernel.stream.aclose()
+        messages: list[list[bytes]] = []
+        while len(messages) < 500:
+            messages += await ours.receive_batch()
+            assert not ours.lost.is_set()
+        assert not ours.is_drained
+        rest = ours.drain()
+
+        assert ours.lost.is_set()
+    assert (sent, []) == (messages, rest)
+
+
+async def test_drain_takes_everything_also_what_is_large() -> None:
+    """It is empty only when there is no more, not where a read completes no message."""
+    large = [[b"small"], [bytes(40 * LARGE)], [b"behind"]]
+    async with raw_kernel(Budget(LIMIT_BYTES)) as (ours, kernel):
+        sent = await kernel.flood(100)
+        data = b"".join(piece for frames in large for piece in encode(frames))
+        await kernel.stream.send_all(data)
+        await arrives(ours, len(data) + sum(len(piece) for frames in sent for piece in encode(frames)))
+        messages = []
+        while batch := ours.drain():
+            messages += batch
+
+    assert sent + large == messages
+
+
+async def test_large_message_is_received_into_its_place() -> None:
+    """It is not read ahead, and so not copied from there."""
+    budget = Budget(LIMIT_BYTES)
+    async with raw_kernel(budget) as (ours, kernel), trio.open_nursery() as nursery:
+        head, body = encode([bytes(32 * LARGE)])
+        messages: list[list[bytes]] = []
+
+        async def read() -> None:
+            messages.extend(await ours.receive_batch())
+
+        await kernel.stream.send_all(head + body[: 16 * LARGE])
+        await arrives(ours, 16 * LARGE)
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        waiting, missing = budget.used, ours._decoder.missing
+        await kernel.stream.send_all(body[16 * LARGE :])
+
+    assert (0, 16 * LARGE) == (waiting, missing)
+    assert [[bytes(32 * LARGE)]] == messages
+
+
+async def test_connection_that_is_closed_gives_back_what_waited() -> None:
+    """What nobody will take is not counted."""
+    budget = Budget(LIMIT_BYTES)
+    async with raw_kernel(budget) as (ours, kernel):
+        sent = await kernel.flood(500)
+        await arrives(ours, 400 * 1000)
+        await ours.receive_batch()
+        waiting = budget.used
+        ours.close()
+
+    assert sent
+    assert (True, 0) == (waiting > 0, budget.used)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock is Linux's")
+async def test_connection_has_a_large_buffer_that_may_still_grow(bind: Bind) -> None:
+    """It is as large as the system allows, and not fixed to that."""
+    _, address = bind(zmq.XPUB)
+    with socket.socket() as plain:
+        default = plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    async with connected(address, "SUB") as ours:
+        assert ours._socket is not None
+        size = ours._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        locks = ours._socket.getsockopt(socket.SOL_SOCKET, 72)
+
+    assert default < size
+    assert 0 == locks
