@@ -138,6 +138,7 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
     """
     address, resource = await _find_channels(address, session_id)
     stream = await open_stream(address)
+    is_closing = False
     try:
         async with trio.open_nursery() as nursery:
             socket = None
@@ -153,6 +154,7 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
             if socket is None:
                 raise _not_opened(address)
             yield ChannelClient(socket)
+            is_closing = True
             with trio.move_on_after(CLOSING_PATIENCE):
                 await socket.aclose()
             nursery.cancel_scope.cancel()
@@ -162,6 +164,8 @@ async def open_channel(address: Address, session_id: str) -> AsyncIterator[Chann
         if refusal is not None and others is None:
             status = innermost(refusal).status_code  # type: ignore[attr-defined]  # a ConnectionRejected
             raise _refused(resource, status) from group
+        if not is_closing:
+            raise
         # It also answers a ping that comes while we are closing, and stumbles over it.
         _, others = group.split(LocalProtocolError)
         if others is not None:

@@ -106,6 +106,8 @@ class Conversation:
     def say(self, member: str, value: Any) -> None:
         """Put a ``kind: kernel`` message into the journal."""
         payload = kernel_message(member, value)
+        if member == "exited":
+            self.journal.note_exit(self.journal.end + len(self._batch or ()))
         if self._batch is not None:
             self._batch.append(payload)
         else:
@@ -148,6 +150,8 @@ class Conversation:
         change = self.status.apply(event, reason, now)
         if change is None:
             return
+        if event is StatusEvent.START_REQUESTED:
+            self.journal.note_start()
         if self.status.current is Status.EXITED:
             self.queue.clear()
             self.open_input = None

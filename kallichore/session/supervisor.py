@@ -228,8 +228,8 @@ class Session:
         question = self.conversation.open_input
         if slot.is_numbered:
             slot.tell(self.conversation.state())
-        elif question is not None and slot.may_speak and question.position < slot.position:
-            slot.tell(question.payload)
+        elif question is not None and slot.may_speak:
+            slot.show(question.payload, question.position)
         self.on_activity()
         return slot
 
@@ -406,6 +406,7 @@ class Session:
             self._set_life(life)
             # Clients are not told: an adopted kernel does not start, it is there.
             self.conversation.status.apply(StatusEvent.ADOPTION_REQUESTED, None, trio.current_time())
+            self.conversation.journal.note_start()
             self._give_job(lambda: life.run_adopted(info, self._meeting.release_ports))
             return await life.started.wait()
         except StartupError as error:
