@@ -1,8 +1,7 @@
 """The pings to a client: when they go, and where they stand among its messages. [pure]
 
 An answer to a ping says that the client has what went before it (see `kallichore.conversation.delivery`). It costs both
-sides something. So one ping is under way at a time, and none goes within `PAUSE` of another, but for those that stand
-among many messages.
+sides something. So one ping is under way at a time, but for those that stand among many messages.
 
 No ping is the last thing of a batch. Who has what it wanted closes at once; a ping that came with that would not
 be answered any more, and some clients stumble over it (trio-websocket does). So a ping goes in front of the next batch,
@@ -19,8 +18,9 @@ import attrs
 from kallichore.attach.frames import PING, control_frame
 from kallichore.conversation.delivery import Deliveries, Delivery
 
-PAUSE = 0.005
-"""Seconds between two pings at least."""
+PAUSE = 0.02
+"""Seconds between a ping and the next that goes in front of messages: long beside a small execution, so that it costs
+these nothing, and short enough that little of steady output comes twice after a cut."""
 
 QUIET = 0.01
 """Seconds for which nothing has followed where a ping goes alone: long enough for one who closes to have done so."""
