@@ -87,8 +87,8 @@ class PurePath:
         """From the journal to bytes for a socket."""
         while (batch := self.slot.take_nowait()) is not None:
             join_small(text_frames(batch.payloads))
-            self.slot.delivered(batch.next_position)
-            self.slot.confirm(batch.next_position)
+            self.slot.delivery.give(batch.next_position)
+            self.slot.deliveries.pong(self.slot.delivery, self.slot.delivery.ping(batch.next_position))
 
     def all(self) -> None:
         """The whole way."""

@@ -1,22 +1,34 @@
-"""The pings among a client's messages: where they stand, and what an answer confirms. [pure]
+"""The pings to a client: when they go, and where they stand among its messages. [pure]
 
-A client's machine acknowledges what the client itself may never read, but a WebSocket's other end answers a ping only
-when it has read up to there (RFC 6455, section 5.5.3). So an answer says that all that went before it has arrived.
+An answer to a ping says that the client has what went before it (see `kallichore.conversation.delivery`). It costs both
+sides something. So one ping is under way at a time, but for those that stand among many messages.
+
+No ping is the last thing of a batch. Who has what it wanted closes at once; a ping that came with that would not
+be answered any more, and some clients stumble over it (trio-websocket does). So a ping goes in front of the next batch,
+or alone, when nothing has followed for a moment.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from math import inf
 from struct import pack, unpack
 
 import attrs
 
 from kallichore.attach.frames import PING, control_frame
+from kallichore.conversation.delivery import Deliveries, Delivery
+
+PAUSE = 0.02
+"""Seconds between a ping and the next that goes in front of messages: long beside a small execution, so that it costs
+these nothing, and short enough that little of steady output comes twice after a cut."""
+
+QUIET = 0.01
+"""Seconds for which nothing has followed where a ping goes alone: long enough for one who closes to have done so."""
 
 SHARE, MOST = 8, 64
-"""A ping follows as many messages as are an eighth of what this client was sent, at least each and at most 64. What is
-between the last answered one and a cut is sent again, perhaps twice. So one that has just come is pinged often, and one
-that has been there for long rarely, as each answer wakes its reader."""
+"""Among many messages a ping follows as many as are an eighth of what this client was given, and 64 at most. What is
+between the last answered one and a cut is sent again. So one that has just come is pinged more often (see
+`kallichore.conversation.delivery.FIRST_DISTANCE`) than one that has been there for long."""
 
 NUMBERED = 512
 """The same for a client that goes by the numbers: it says itself what it has, and its answers only free memory."""
@@ -25,65 +37,84 @@ MOST_BYTES = 1 << 20
 """Bytes of messages that a ping follows, however few these are: until one is answered the journal keeps them, and what
 is beyond its memory is written to a file. Messages of 10 MB took twice as long for it."""
 
-MOST_OPEN = 4096
-"""Pings that are remembered until they are answered; the buffers of a connection hold fewer."""
-
 
 @attrs.define
 class Pings:
-    """The pings of one client.
+    """The pings to one client. Times are in seconds of the caller's clock.
 
     Args:
+        deliveries: Is told of answers.
+        delivery: What the client was given and has.
         is_numbered: Whether it goes by the numbers.
+        interval: Seconds between the regular pings, which tell whether it is there.
+        allowance: How many of these it may leave unanswered.
+        regular_at: When the next of these goes.
     """
 
+    deliveries: Deliveries
+    delivery: Delivery
     is_numbered: bool
-    began: int = attrs.field(default=0, init=False)
-    """The number of the first message for this client."""
-    is_heard: bool = attrs.field(default=True, init=False)
-    """Whether one was answered since somebody set this to False."""
+    interval: float
+    allowance: int
+    regular_at: float
+    is_wanted: bool = attrs.field(default=False, init=False)
+    """Whether one has to go now, whatever else there is to send."""
     unpinged: int = attrs.field(default=0, init=False)
     """Messages that went out since the last ping."""
     unpinged_bytes: int = attrs.field(default=0, init=False)
     """How many bytes that is."""
-    _sent: int = attrs.field(default=0, init=False)
-    _answered: int = attrs.field(default=0, init=False)
-    _open: deque[tuple[int, int]] = attrs.field(factory=lambda: deque(maxlen=MOST_OPEN), init=False)
-    """Of the pings that were not answered yet, their numbers and those of the messages that followed them."""
+    sent_at: float = attrs.field(default=-inf, init=False)
+    """When something went out last; infinite while something is on its way."""
+    _pinged_at: float = attrs.field(default=-inf, init=False)
+    _is_heard: bool = attrs.field(default=True, init=False)
+    """Whether a ping was answered since the last regular one."""
+    unanswered: int = attrs.field(default=0, init=False)
+    """Regular pings in a row that were not."""
 
     @property
-    def are_answered(self) -> bool:
-        """Whether this client answers pings at all."""
-        return self._answered > 0
+    def is_given_up(self) -> bool:
+        """Whether the client left too many pings unanswered."""
+        return self.unanswered > self.allowance
 
     @property
-    def is_behind(self) -> bool:
-        """Whether a client that answers pings has not answered the latest."""
-        return bool(self._open) and self.are_answered
+    def quiet_at(self) -> float:
+        """When a ping has to go alone if nothing follows; infinite if there is nothing to ask or one is under way."""
+        if not self.unpinged or self.delivery.is_open or self.is_wanted:
+            return inf
+        return self.sent_at + QUIET
+
+    @property
+    def next_at(self) -> float:
+        """When to call `tick` again."""
+        return min(self.regular_at, self.quiet_at)
+
+    def tick(self, now: float) -> None:
+        """Take in what time it is; then a ping may be wanted, or the client be given up."""
+        if now >= self.regular_at:
+            self.regular_at = now + self.interval
+            self.unanswered = 0 if self._is_heard else self.unanswered + 1
+            self._is_heard, self.is_wanted = False, True
+        elif now >= self.quiet_at:
+            self.is_wanted = True
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether a ping has to go in front of messages that are sent now."""
+        return self.unpinged > 0 and not self.delivery.is_open and now >= self._pinged_at + PAUSE
 
     def room(self, position: int) -> int:
         """Return how many messages from number ``position`` on may follow before the next ping; 0 if it is due."""
         if self.unpinged_bytes >= MOST_BYTES:
             return 0
-        interval = NUMBERED if self.is_numbered else min(MOST, max(1, (position - self.began) // SHARE))
-        return max(0, interval - self.unpinged)
+        usual = max(self.delivery.distance, min(MOST, (position - self.delivery.began) // SHARE))
+        return max(0, (NUMBERED if self.is_numbered else usual) - self.unpinged)
 
-    def make(self, behind: int) -> bytes:
+    def make(self, behind: int, now: float) -> bytes:
         """Return the frame of a ping that goes out behind the messages before number ``behind``."""
-        self._sent += 1
-        self.unpinged = self.unpinged_bytes = 0
-        self._open.append((self._sent, behind))
-        return control_frame(PING, pack("!Q", self._sent))
+        self.unpinged, self.unpinged_bytes, self.is_wanted = 0, 0, False
+        self._pinged_at = now
+        return control_frame(PING, pack("!Q", self.delivery.ping(behind)))
 
-    def answer(self, payload: bytes) -> int | None:
-        """Take an answer's payload; return before which number all has arrived, or None if that is no news."""
-        if len(payload) != 8:
-            return None
-        (number,) = unpack("!Q", payload)
-        if not self._answered < number <= self._sent:
-            return None
-        self._answered, self.is_heard = number, True
-        confirmed = None
-        while self._open and self._open[0][0] <= number:
-            confirmed = self._open.popleft()[1]
-        return confirmed
+    def answer(self, payload: bytes) -> None:
+        """Take an answer's payload. What answers nothing is no news, and allowed."""
+        if len(payload) == 8 and self.deliveries.pong(self.delivery, *unpack("!Q", payload)):
+            self._is_heard = True

@@ -2,7 +2,8 @@
 
 Two tasks on one stream: a reader that takes what arrives apart and hands it to the session, and a writer that takes
 batches from the session's journal and sends each with one call. Control frames go through the writer too, so that
-frames never interleave. Pings tell whether the client is there, and what it has; see `kallichore.attach.pings`.
+frames never interleave. A third task keeps the time of pings, which tell whether the client is there, and what it has;
+see `kallichore.attach.pings`.
 
 Channel traffic does not pass through ASGI: a message costs less than 1 µs here and 58 µs there.
 """
@@ -14,7 +15,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 
 import attrs
 import trio
@@ -22,12 +23,13 @@ import trio_util
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from kallichore.attach.acknowledgement import count_unacknowledged
 from kallichore.attach.frames import PONG, close_frame, control_frame, text_frame
 from kallichore.attach.gathering import Gathering
 from kallichore.attach.incoming import Incoming, TooBig
 from kallichore.attach.outgoing import Outgoing
+from kallichore.attach.pings import Pings
 from kallichore.config import ServerConfig
+from kallichore.conversation.delivery import Ending
 from kallichore.session.clients import ClientSlot, Wish
 from kallichore.session.intake import TooMuchError
 from kallichore.session.supervisor import Session
@@ -41,9 +43,6 @@ CLOSING_PATIENCE = 1.0
 
 READ_SIZE = 1 << 16
 
-TAIL = 0.1
-"""Seconds after which the latest messages are followed by a ping, however few they are."""
-
 NOT_SENT = 1 << 18
 """Bytes that may wait in the system to be sent to a client: more would be in the way of replies that go ahead."""
 
@@ -53,7 +52,7 @@ MOST_CONTROL = 64
 _CAN_PUSH = sys.platform != "win32"
 """Whether a socket is a file that can be written to without waiting."""
 
-GOING_AWAY, TOO_BIG, NORMAL = 1001, 1009, 1000
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, TOO_BIG = 1000, 1001, 1002, 1005, 1009
 
 
 def upgrade_response(request: RequestHead) -> bytes:
@@ -79,31 +78,29 @@ class _Attachment:
     _gathering: Gathering
     _outgoing: Outgoing = attrs.field(init=False)
     _closing: bytes | None = attrs.field(default=None, init=False)
-    _peer_closed: bool = attrs.field(default=False, init=False)
-    _is_left_behind: bool = attrs.field(default=False, init=False)
-    """Whether the client closed in the middle of what it was sent: a ping in there was not answered, others were."""
-    _lost: int = attrs.field(default=0, init=False)
-    """Bytes that were unacknowledged when we broke the connection."""
-    _has_tail: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _is_over: bool = attrs.field(default=False, init=False)
+    """Whether nothing more is to be read."""
+    _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    """Ends when it is time to think of a ping."""
     _may_push: bool = attrs.field(default=False, init=False)
     """Whether the writer waits for news, and so somebody else may send."""
 
     def __attrs_post_init__(self) -> None:
-        self._outgoing = Outgoing(self.slot)
+        slot, interval, now = self.slot, self.config.ping_interval, trio.current_time()
+        allowance = self.config.ping_allowance
+        pings = Pings(slot.deliveries, slot.delivery, slot.is_numbered, interval, allowance, now + interval)
+        self._outgoing = Outgoing(slot, pings)
 
     async def run(self) -> None:
         """Serve the client until one side closes."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ping)
-            nursery.start_soon(self._ping_tail)
             await trio_util.wait_any(self._read, self._write)
             nursery.cancel_scope.cancel()
         with trio.move_on_after(CLOSING_PATIENCE):
             await self._say_goodbye()
-        if not self._peer_closed:
+        if not self._is_over:
             self._read_last()
-        if not self._peer_closed or self._is_left_behind:
-            self._outgoing.take_back(self._lost or count_unacknowledged(self.stream))
 
     def _close(self, code: int | None, reason: str = "") -> None:
         self._closing = self._closing or close_frame(code, reason)
@@ -120,7 +117,7 @@ class _Attachment:
         """Read once and hand the events on; False at the end of the stream."""
         for event in self._events():
             take(event)
-        if self._peer_closed:
+        if self._is_over:
             return False
         try:
             data = await self._receive()
@@ -160,7 +157,9 @@ class _Attachment:
             return list(self.incoming.events())
         except (RemoteProtocolError, LocalProtocolError) as error:
             logger.warning("[client %s] Protocol error: %s", self.session.session_id, error)
-            return [CloseConnection(code=1002, reason="protocol error")]
+            self._is_over = True
+            self._close(PROTOCOL_ERROR, "protocol error")
+            return []
 
     def _take(self, event: object) -> None:
         match event:
@@ -178,12 +177,12 @@ class _Attachment:
                     self._outgoing.control.append(control_frame(PONG, bytes(payload)))
                     self.slot.wake()
             case Pong(payload=payload):
-                self._outgoing.take_pong(bytes(payload))
+                self._outgoing.pings.answer(bytes(payload))
+                self._set_alarm()
             case CloseConnection(code=code):
-                # An answer to a close without a code has none either (RFC 6455, 5.5.1); 1005 is never sent.
-                self._peer_closed = True
-                self._is_left_behind = self._outgoing.pings.is_behind
-                self._close(None if int(code) == 1005 else int(code))
+                # An answer to a close without a code has none either (RFC 6455, 5.5.1).
+                self.slot.ending, self._is_over = Ending.CLOSED, True
+                self._close(None if int(code) == NO_CODE else int(code))
 
     def _take_text(self, text: str, finished: bool) -> None:
         try:
@@ -199,15 +198,7 @@ class _Attachment:
 
     # What leaves
 
-    def _take_next(self) -> bool:
-        """Make ready what is to be sent next; False if there is nothing."""
-        if not self._outgoing.take_next():
-            return False
-        if self._outgoing.pings.unpinged:
-            self._has_tail.set()
-        return True
-
-    def _push(self) -> None:
+    def _push(self, now: float) -> None:
         """Send what is ready, without waiting.
 
         Raises:
@@ -218,7 +209,16 @@ class _Attachment:
         outgoing = self._outgoing
         while outgoing.pieces:
             outgoing.went_out(os.write(self.stream.socket.fileno(), outgoing.pieces[0]))
-        outgoing.settle()
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        self._outgoing.settle(now)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """Let `_ping` wake for a ping that has to go alone, unless it wakes earlier anyway."""
+        if (at := self._outgoing.pings.quiet_at) < self._alarm.deadline:
+            self._alarm.deadline = at
 
     def _send_at_once(self) -> bool:
         """Send what is new in the task of whoever brought it; True if nothing is left to the writer.
@@ -229,9 +229,10 @@ class _Attachment:
         if not self._may_push:
             return False
         self._may_push = False
+        now = trio.current_time()
         try:
-            if self._take_next():
-                self._push()
+            if self._outgoing.take_next(now):
+                self._push(now)
         except OSError:
             return False
         self._may_push = True
@@ -250,16 +251,15 @@ class _Attachment:
             self.slot.on_displaced = hasten
             self.slot.on_news = self._send_at_once
             await self.slot.wait_turn()
-            self._outgoing.pings.began = self.slot.position
             try:
                 await self._write_on()
             finally:
                 # What somebody else began to send, and nobody went on with.
-                self._outgoing.settle()
+                self._settle(trio.current_time())
 
     async def _write_on(self) -> None:
         while self._closing is None:
-            if self._outgoing.pieces or self._take_next():
+            if self._outgoing.pieces or self._outgoing.take_next(trio.current_time()):
                 if not await self._send():
                     return
                 if self.slot.is_behind:
@@ -282,7 +282,7 @@ class _Attachment:
             while self._outgoing.pieces:
                 if isinstance(self.stream, trio.SocketStream) and _CAN_PUSH:
                     try:
-                        self._push()
+                        self._push(trio.current_time())
                     except BlockingIOError:
                         await trio.lowlevel.wait_writable(self.stream.socket)
                 else:
@@ -293,40 +293,24 @@ class _Attachment:
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             return False
         finally:
-            self._outgoing.settle()
+            self._settle(trio.current_time())
         return True
 
     async def _ping(self) -> None:
-        """Ping at once and then regularly; let a client go that leaves too many pings unanswered.
+        """Let pings go when it is time; let a client go that leaves too many unanswered.
 
         A client that does not even take what is written to it leaves its pings unanswered as well; the allowance covers
         a batch that is on its way.
         """
-        unanswered, pings = 0, self._outgoing.pings
-        # Closed where it is left: a generator that is left alone is closed by the collector, with a warning.
-        async with aclosing(trio_util.periodic(self.config.ping_interval)) as ticks:
-            async for _ in ticks:
-                unanswered = 0 if pings.is_heard else unanswered + 1
-                pings.is_heard = False
-                if unanswered > self.config.ping_allowance:
-                    logger.warning(
-                        "[client %s] Left %d pings unanswered; letting it go", self.session.session_id, unanswered
-                    )
-                    self._lost = count_unacknowledged(self.stream)
-                    await trio.aclose_forcefully(self.stream)
-                    return
-                self._outgoing.wants_ping = True
+        pings = self._outgoing.pings
+        while not pings.is_given_up:
+            with trio.CancelScope(deadline=pings.next_at) as self._alarm:
+                await trio.sleep_forever()
+            pings.tick(trio.current_time())
+            if pings.is_wanted:
                 self.slot.wake()
-
-    async def _ping_tail(self) -> None:
-        """Let a ping follow the latest messages where they are too few for one."""
-        while True:
-            await self._has_tail.wait()
-            await trio.sleep(TAIL)
-            self._has_tail = trio.Event()
-            if self._outgoing.pings.unpinged:
-                self._outgoing.wants_ping = True
-                self.slot.wake()
+        logger.warning("[client %s] Left %d pings unanswered; letting it go", self.session.session_id, pings.unanswered)
+        await trio.aclose_forcefully(self.stream)
 
     async def _say_goodbye(self) -> None:
         """Close in order: last words, close frame, and then wait for the other side to have read them."""
@@ -341,15 +325,16 @@ class _Attachment:
             self._closing = close_frame(code, self.slot.leaving or "")
         try:
             await self.stream.send_all(last + b"".join(self._outgoing.control) + (self._closing or b""))
-            while not self._peer_closed and await self._read_some(self._note_close):
+            while not self._is_over and await self._read_some(self._note_close):
                 pass
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
     def _note_close(self, event: object) -> None:
         if isinstance(event, Pong):
-            self._outgoing.take_pong(bytes(event.payload))
-        self._peer_closed = self._peer_closed or isinstance(event, CloseConnection)
+            self._outgoing.pings.answer(bytes(event.payload))
+        elif isinstance(event, CloseConnection):
+            self.slot.ending, self._is_over = Ending.CLOSED, True
 
 
 def _bound_what_waits(stream: trio.abc.Stream) -> None:

@@ -141,6 +141,7 @@ async def open_channel(address: Address, session_id: str, *, since: int | None =
     address, resource = await _find_channels(address, session_id)
     resource += "" if since is None else f"?since={since}"
     stream = await open_stream(address)
+    is_closing = False
     try:
         async with trio.open_nursery() as nursery:
             socket = None
@@ -156,6 +157,7 @@ async def open_channel(address: Address, session_id: str, *, since: int | None =
             if socket is None:
                 raise _not_opened(address)
             yield ChannelClient(socket)
+            is_closing = True
             with trio.move_on_after(CLOSING_PATIENCE):
                 await socket.aclose()
             nursery.cancel_scope.cancel()
@@ -165,6 +167,8 @@ async def open_channel(address: Address, session_id: str, *, since: int | None =
         if refusal is not None and others is None:
             status = innermost(refusal).status_code  # type: ignore[attr-defined]  # a ConnectionRejected
             raise _refused(resource, status) from group
+        if not is_closing:
+            raise
         # It also answers a ping that comes while we are closing, and stumbles over it.
         _, others = group.split(LocalProtocolError)
         if others is not None:

@@ -189,6 +189,8 @@ class Conversation:
 
     def say(self, member: str, value: Any) -> None:
         """Put a ``kind: kernel`` message into the journal."""
+        if member == "exited":
+            self.journal.note_exit(self.voice.next_number)
         self.voice.say(member, value)
 
     def say_output(self, stream: str, line: str) -> None:
@@ -281,6 +283,7 @@ class Conversation:
         self.activity.clear()
         self.open_input = None
         self.is_introduced = False
+        self.journal.note_start()
 
     def expect_kernel_info(self, msg_id: str) -> None:
         """Take the answers to this request of the server's own as its own: clients do not see them."""

@@ -49,12 +49,20 @@ class Batch(NamedTuple):
     """Whether these are urgent messages from beyond ``next_position``."""
 
 
-class _Offsets:
+FORGET_AT_LEAST = 4096
+"""Messages that are forgotten in one step, as each such step moves the rest."""
+
+
+class Offsets:
     """How many bytes of messages came before each number: a sum in one step, wherever it begins."""
 
     def __init__(self) -> None:
         self._offsets = array("Q", [0])
         self._forgotten = 0
+
+    def __len__(self) -> int:
+        """How many messages are remembered."""
+        return len(self._offsets) - 1
 
     def extend(self, payloads: Sequence[bytes]) -> int:
         """Add messages, and return how many bytes they have."""
@@ -82,9 +90,9 @@ class _Offsets:
         return bisect_left(self._offsets, least, start - self._forgotten, end - self._forgotten) + self._forgotten
 
     def forget(self, first: int) -> None:
-        """Forget what is before number ``first``; in large steps, since each moves the rest."""
+        """Forget what is before number ``first``, if that is much."""
         gone = first - self._forgotten
-        if gone > 4096 and gone > len(self._offsets) // 2:
+        if gone >= FORGET_AT_LEAST and gone > len(self) // 2:
             del self._offsets[:gone]
             self._forgotten = first
 
@@ -107,17 +115,19 @@ class Journal:
     end: int = attrs.field(default=0, init=False)
     """The number that the next message will have."""
     memory_bytes: int = attrs.field(default=0, init=False)
-    delivered: int = attrs.field(default=0, init=False)
-    """Up to where messages were delivered to somebody; whoever comes next begins here."""
     dropped: int = attrs.field(default=0, init=False)
     """How many messages were dropped undelivered in all."""
     needed: int = attrs.field(default=0, init=False)
     """What is before this number is kept only for those who come back."""
     _urgent: deque[int] = attrs.field(factory=deque, init=False)
     """The numbers of urgent messages that are still there."""
+    exits: list[int] = attrs.field(factory=list, init=False)
+    """The numbers of the messages that tell of a kernel's exit, of those that are still there and of the latest."""
+    _latest_start: int = attrs.field(default=0, init=False)
+    """The number of the first message about the latest kernel."""
     _memory: deque[bytes] = attrs.field(factory=deque, init=False)
     _overflowed: int = attrs.field(default=0, init=False)
-    _offsets: _Offsets = attrs.field(factory=_Offsets, init=False)
+    _offsets: Offsets = attrs.field(factory=Offsets, init=False)
 
     @property
     def first(self) -> int:
@@ -140,6 +150,20 @@ class Journal:
             self._urgent.popleft()
         numbers = list(takewhile(lambda number: number >= position, reversed(self._urgent)))
         return numbers[::-1]
+
+    def note_exit(self, number: int) -> None:
+        """Note that the message with this number, the next one or a later one, tells of a kernel's exit."""
+        self.exits = [each for each in self.exits if each >= self.first]
+        self.exits.append(number)
+
+    def note_start(self) -> None:
+        """Note that a kernel starts: the exits of those before it are no news any more."""
+        self._latest_start = self.end
+
+    @property
+    def old_exits(self) -> set[int]:
+        """The numbers of messages that tell of the exit of a kernel before the latest."""
+        return {number for number in self.exits if number < self._latest_start}
 
     def _make_room(self) -> None:
         """Move the oldest messages out of memory until it is within its limit."""

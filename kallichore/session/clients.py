@@ -13,6 +13,7 @@ from enum import StrEnum
 import attrs
 import trio
 
+from kallichore.conversation.delivery import Deliveries, Delivery, Ending
 from kallichore.conversation.journal import Batch, Journal
 
 BATCH_BYTES = 1 << 18
@@ -53,16 +54,14 @@ class Wish:
 class ClientSlot:
     """One client's place at a session. Made by `Audience.attach`."""
 
-    journal: Journal
+    deliveries: Deliveries
     wish: Wish
-    position: int
-    """The number of the next message for this client, counted from 0."""
-    confirmed: int
-    """Up to where this client is known to have what it was sent."""
-    _on_delivery: Callable[[ClientSlot, bool], None]
-    _on_confirmation: Callable[[], None]
     older: ClientSlot | None = None
     """The client that this one displaced: what is on its way to it has to be settled first."""
+    delivery: Delivery = attrs.field(init=False)
+    """What this client was given and has."""
+    ending: Ending = attrs.field(default=Ending.CUT, init=False)
+    """How its connection ended."""
     finished: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when nothing more is sent to this client."""
     leaving: str | None = attrs.field(default=None, init=False)
@@ -77,13 +76,18 @@ class ClientSlot:
     """Up to where it is told what was said before it came, which is in order."""
     _hurried: int = attrs.field(init=False)
     """Up to where urgent messages were sent ahead of others."""
-    _ahead: set[int] = attrs.field(factory=set, init=False)
-    """The numbers of those, as long as their turn has not come."""
+    _question: tuple[bytes, int] | None = attrs.field(default=None, init=False)
     _live: list[bytes] = attrs.field(factory=list, init=False)
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._replayed = self._hurried = self.journal.end
+        self.delivery = self.deliveries.begin(speaks=self.may_speak, since=self.wish.since)
+
+    @property
+    def journal(self) -> Journal:
+        """What the session has to say."""
+        return self.deliveries.journal
 
     @property
     def may_speak(self) -> bool:
@@ -98,7 +102,7 @@ class ClientSlot:
     @property
     def is_behind(self) -> bool:
         """Whether the journal has more for this client."""
-        return self.position < self.journal.end
+        return self.delivery.given < self.deliveries.journal.end
 
     def wake(self) -> None:
         """Let the client look again: the journal grew, or it has to leave."""
@@ -124,13 +128,20 @@ class ClientSlot:
         self._live.append(payload)
         self.wake()
 
+    def show(self, question: bytes, number: int) -> None:
+        """Show an open question of the kernel, the message with this number, unless it is to come anyway.
+
+        That is known only when this client's turn has come.
+        """
+        self._question = question, number
+
     def take_live(self) -> list[bytes]:
         """Return the live messages that are to be sent next."""
         live, self._live = self._live, []
         return [] if self.displaced else live
 
     def take_nowait(self) -> Batch | None:
-        """Return what is to be sent next, or None. It counts as delivered only with `delivered`.
+        """Return what is to be sent next, or None. Once it went out, it has to be noted with `Delivery.give`.
 
         A client that was displaced gets nothing more; one that has to leave for another reason gets what is there
         first. To one that is behind by more than a batch, replies and questions go ahead of output. Not to one that
@@ -138,38 +149,20 @@ class ClientSlot:
         """
         if self.displaced or not self.is_behind:
             return None
-        batch = self.journal.read(self.position, BATCH_BYTES, BATCH_MESSAGES)
-        if self._replayed <= batch.next_position < self.journal.end and not self.is_numbered:
-            urgent = self.journal.urgent_after(max(batch.next_position, self._hurried))
-            self._hurried = self.journal.end
+        journal, delivery = self.deliveries.journal, self.delivery
+        batch = journal.read(delivery.given, BATCH_BYTES, BATCH_MESSAGES)
+        if self._replayed <= batch.next_position < journal.end and not self.is_numbered:
+            urgent = journal.urgent_after(max(batch.next_position, self._hurried))
+            self._hurried = journal.end
             if urgent:
-                self._ahead.update(urgent)
-                payloads = [payload for number in urgent for payload in self.journal.read(number, 0, 1).payloads]
-                return Batch(payloads, self.position, 0, is_ahead=True)
-        if self._ahead:
-            first = batch.next_position - len(batch.payloads)
-            payloads = [b"" if self.was_ahead(first + at) else each for at, each in enumerate(batch.payloads)]
+                delivery.give_ahead(urgent)
+                payloads = [payload for number in urgent for payload in journal.read(number, 0, 1).payloads]
+                return Batch(payloads, delivery.given, 0, is_ahead=True)
+        if delivery.left_out:
+            first, left_out = batch.next_position - len(batch.payloads), delivery.left_out
+            payloads = [b"" if first + at in left_out else each for at, each in enumerate(batch.payloads)]
             batch = batch._replace(payloads=payloads)
         return batch
-
-    def was_ahead(self, number: int) -> bool:
-        """Tell whether a message was sent ahead of its turn."""
-        return number in self._ahead
-
-    def delivered(self, position: int) -> None:
-        """Note that this client has been sent the messages before ``position``; less than before takes that back."""
-        taken_back = position < self.position
-        self.position = position
-        self._on_delivery(self, taken_back)
-        if position < self.confirmed:
-            self.confirm(position)
-
-    def confirm(self, position: int) -> None:
-        """Note that this client has the messages before ``position``: nobody will ask for them to be sent again."""
-        self.confirmed = position
-        if self._ahead:
-            self._ahead = {number for number in self._ahead if number >= position}
-        self._on_confirmation()
 
     async def wait_turn(self) -> None:
         """Wait until the client that this one displaced has been sent its last message."""
@@ -177,7 +170,11 @@ class ClientSlot:
             await self.older.finished.wait()
             self.older = None
             if not self.is_numbered:
-                self.position = self.confirmed = self.journal.delivered
+                self.deliveries.begin_again(self.delivery)
+        if self._question is not None:
+            question, number = self._question
+            if not self.delivery.is_to_come(number):
+                self.tell(question)
 
 
 @attrs.define(eq=False)
@@ -189,7 +186,11 @@ class Audience:
     """
 
     journal: Journal
+    _deliveries: Deliveries = attrs.field(init=False)
     _slots: list[ClientSlot] = attrs.field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._deliveries = Deliveries(self.journal)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -208,38 +209,18 @@ class Audience:
         if older is not None:
             self._slots.remove(older)
             older.leave("Another client connected to this session", displaced=True)
-        position = self._first_position(wish)
-        # Until the older one is settled, what it did not confirm may still become the newer one's.
-        confirmed = position if older is None else min(position, older.confirmed)
-        slot = ClientSlot(self.journal, wish, position, confirmed, self._note_delivery, self._release, older)
+        slot = ClientSlot(self._deliveries, wish, older)
         self._slots.insert(0 if wish.attendance is Attendance.TAKE_OVER else len(self._slots), slot)
         return slot
 
-    def _first_position(self, wish: Wish) -> int:
-        if wish.since is None:
-            return self.journal.delivered
-        # A number that was never given is another server's: everything is new to this client.
-        return wish.since if wish.since <= self.journal.end else 0
-
     def detach(self, slot: ClientSlot) -> bool:
-        """Note that a client is gone: what nobody was sent is the next one's. True if it was not displaced before."""
+        """Note that a client is gone: what it does not have is the next one's. True if it was not displaced before."""
+        self._deliveries.end(slot.delivery, slot.ending)
         slot.finished.set()
         if slot not in self._slots:
             return False
         self._slots.remove(slot)
-        self._release()
         return True
-
-    def _note_delivery(self, slot: ClientSlot, taken_back: bool) -> None:
-        """What one client was sent, and may speak about, is no longer owed to the next; who watches does not count."""
-        if slot.may_speak:
-            others = (other.position for other in self._slots if other is not slot and other.may_speak)
-            before = max(others, default=0) if taken_back else self.journal.delivered
-            self.journal.delivered = max(slot.position, before)
-
-    def _release(self) -> None:
-        """Let go of what nobody will ask for: clients that are here, or who comes next."""
-        self.journal.release(min((slot.confirmed for slot in self._slots), default=self.journal.delivered))
 
     # What everybody is told
 

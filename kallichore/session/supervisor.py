@@ -228,8 +228,8 @@ class Session:
         question = self.conversation.open_input
         if slot.is_numbered:
             slot.tell(self.conversation.state())
-        elif question is not None and slot.may_speak and question.position < slot.position:
-            slot.tell(question.payload)
+        elif question is not None and slot.may_speak:
+            slot.show(question.payload, question.position)
         self.on_activity()
         return slot
 

@@ -31,7 +31,7 @@ from kernels import (
 )
 
 RECEIVE_BUFFER = 1 << 14
-"""Bytes; Linux doubles it. What a client's machine took and the client did not read is lost without a word."""
+"""Bytes; Linux doubles it. So little is taken by a client's machine that the client does not read."""
 
 
 @asynccontextmanager
@@ -175,10 +175,8 @@ async def test_what_a_frozen_client_never_read_is_the_next_clients() -> None:
     assert numbers == list(range(50))
 
 
-async def test_what_the_clients_machine_never_took_is_the_next_clients() -> None:
-    """One that answers no pings, stops reading and is cut off loses at most what its own machine had taken; nothing
-    comes twice.
-    """
+async def test_what_a_client_took_that_answers_no_pings_is_all_the_next_clients() -> None:
+    """A client that was cut off before it answered a ping has nothing for certain, however much it read."""
     count, size = 4000, 1000
     async with open_client(resource_sample_interval_ms=0) as client:
         await client.call("PUT", "/sessions", body())
@@ -195,5 +193,4 @@ async def test_what_the_clients_machine_never_took_is_the_next_clients() -> None
         async with open_channel(client.address, "s") as channel:
             numbers = numbers_of(await receive_until(channel, is_idle(msg_id)))
 
-    assert numbers == list(range(numbers[0], count))
-    assert 50 < numbers[0] < 50 + 8 * RECEIVE_BUFFER // size
+    assert list(range(count)) == numbers

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import given, strategies as st
 
 from kallichore.attach.frames import PING, TEXT
 from kallichore.attach.outgoing import Outgoing
+from kallichore.attach.pings import QUIET, Pings
 from kallichore.conversation.journal import Journal
 from kallichore.session.clients import Audience, Wish
 from kallichore.session.overflow_file import OverflowFile
@@ -14,23 +17,24 @@ from returning_client import whole_frames
 sizes = st.lists(st.integers(1, 300) | st.sampled_from([65535, 65536, 1 << 18, 300_000]), min_size=1, max_size=40)
 
 
-def make_outgoing(payloads: list[bytes], wish: Wish | None = None) -> Outgoing:
+def make_outgoing(payloads: list[bytes], wish: Wish | None = None, journal: Journal | None = None) -> Outgoing:
     """Return what goes out to a new client of a session that has said this."""
-    audience = Audience(Journal(1 << 30, 0, OverflowFile(), 1 << 30))
+    audience = Audience(journal or Journal(1 << 30, 0, OverflowFile(), 1 << 30))
     audience.journal.extend(payloads)
-    return Outgoing(audience.attach(wish or Wish()))
+    slot = audience.attach(wish or Wish())
+    return Outgoing(slot, Pings(slot.deliveries, slot.delivery, slot.is_numbered, 20, 3, inf))
 
 
-def send(outgoing: Outgoing, most: int) -> bytes:
+def send(outgoing: Outgoing, most: int, now: float = 0) -> bytes:
     """Let at most so many bytes go out, as a socket would, and return them."""
     sent = b""
-    while len(sent) < most and (outgoing.pieces or outgoing.take_next()):
+    while len(sent) < most and (outgoing.pieces or outgoing.take_next(now)):
         piece = bytes(outgoing.pieces[0][: most - len(sent)])
         outgoing.went_out(len(piece))
         sent += piece
         if not outgoing.pieces:
-            outgoing.settle()
-    outgoing.settle()
+            outgoing.settle(now)
+    outgoing.settle(now)
     return sent
 
 
@@ -40,48 +44,73 @@ def messages_in(data: bytes) -> list[bytes]:
 
 
 @given(sizes, st.data())
-def test_what_went_out_whole_is_delivered_wherever_it_broke(lengths: list[int], data: st.DataObject) -> None:
-    """The frame in which the connection broke is the next client's, and what came before it is not."""
+def test_what_went_out_whole_is_given_wherever_it_broke(lengths: list[int], data: st.DataObject) -> None:
+    """The frame in which the connection broke is not, nor what comes behind it."""
     payloads = [bytes([32 + number]) * length for number, length in enumerate(lengths)]
     outgoing = make_outgoing(payloads)
     sent = send(outgoing, data.draw(st.integers(0, sum(lengths) + 100)))
 
-    assert payloads[: outgoing.slot.position] == messages_in(sent)
-    assert outgoing.sent == len(sent)
+    assert payloads[: outgoing.slot.delivery.given] == messages_in(sent)
 
 
 @given(sizes, st.data())
-def test_what_was_not_acknowledged_is_taken_back(lengths: list[int], data: st.DataObject) -> None:
-    """Of a client that answers no pings, what its machine has is all that is known. That is delivered, but for a
-    message or so, as the pings among the messages are not counted.
-    """
+def test_answered_ping_confirms_what_went_before_it(lengths: list[int], data: st.DataObject) -> None:
+    """Wherever it stands, and whatever went out behind it."""
     payloads = [bytes([32 + number]) * length for number, length in enumerate(lengths)]
     outgoing = make_outgoing(payloads)
-    sent = send(outgoing, data.draw(st.integers(0, sum(lengths) + 1000)))
-    unacknowledged = data.draw(st.integers(0, len(sent)))
-    outgoing.take_back(unacknowledged)
-
-    acknowledged = len(sent) - unacknowledged
-    pings = sum(opcode == PING for opcode, _, _ in whole_frames(sent)) + 1
-    at_least, at_most = (len(messages_in(sent[: max(0, end)])) for end in (acknowledged - 10 * pings, acknowledged))
-
-    assert at_least <= outgoing.slot.position <= at_most
-
-
-@given(sizes, st.data())
-def test_what_followed_the_last_answered_ping_is_taken_back(lengths: list[int], data: st.DataObject) -> None:
-    """A client that answers pings has what went before them, whatever its machine says."""
-    payloads = [bytes([32 + number]) * length for number, length in enumerate(lengths)]
-    outgoing = make_outgoing(payloads)
-    outgoing.wants_ping = True
-    sent = send(outgoing, data.draw(st.integers(10, sum(lengths) + 1000)))
-    frames = list(whole_frames(sent))
+    outgoing.pings.is_wanted = True
+    frames = list(whole_frames(send(outgoing, data.draw(st.integers(10, sum(lengths) + 1000)))))
     pings = [index for index, (opcode, _, _) in enumerate(frames) if opcode == PING]
     answered = data.draw(st.sampled_from(pings))
-    outgoing.take_pong(frames[answered][1])
-    outgoing.take_back(data.draw(st.integers(0, len(sent))))
+    outgoing.pings.answer(frames[answered][1])
 
-    assert outgoing.slot.position == sum(opcode == TEXT for opcode, _, _ in frames[:answered])
+    assert outgoing.slot.delivery.confirmed == sum(opcode == TEXT for opcode, _, _ in frames[:answered])
+
+
+def kinds_in(data: bytes) -> str:
+    """Return a letter for each frame: m for a message, p for a ping."""
+    return "".join("p" if opcode == PING else "m" for opcode, _, _ in whole_frames(data))
+
+
+def test_pings_stand_among_messages_and_none_at_their_end() -> None:
+    """However many there are: who has what it wanted closes at once."""
+    outgoing = make_outgoing([b"x"] * 30)
+    first = kinds_in(send(outgoing, 1000, now=1))
+    outgoing.pings.answer(b"\0" * 7 + b"\1")
+    at_end = kinds_in(send(make_outgoing([b"x"] * 24), 1000))
+
+    assert "m" * 12 + "p" + "m" * 12 + "p" + "m" * 6 == first
+    assert "m" * 12 + "p" + "m" * 12 == at_end
+
+
+def test_ping_goes_in_front_of_the_next_messages_when_it_is_time() -> None:
+    """Not alone, where there are none; and once for all that it follows."""
+    outgoing = make_outgoing([b"x"] * 2)
+    journal = outgoing.slot.journal
+    sent = [kinds_in(send(outgoing, 1000, now)) for now in (1, 2)]
+    for now in (3, 4):
+        journal.extend([b"x"])
+        sent.append(kinds_in(send(outgoing, 1000, now)))
+    outgoing.pings.answer(b"\0" * 7 + b"\1")
+    confirmed = outgoing.slot.delivery.confirmed
+
+    assert ["mm", "", "pm", "m"] == sent
+    assert (2, 4) == (confirmed, outgoing.slot.delivery.given)
+
+
+def test_ping_that_is_wanted_goes_alone() -> None:
+    """Where there is nothing else; and when something went out is noted, once it has."""
+    outgoing = make_outgoing([b"x"] * 2)
+    assert outgoing.take_next(1)
+    on_its_way = outgoing.pings.sent_at, outgoing.pings.unpinged_bytes
+    sent = send(outgoing, 1000, 5)
+    quiet_at = outgoing.pings.quiet_at
+    outgoing.pings.is_wanted = True
+
+    assert on_its_way == (inf, len(sent))
+    assert quiet_at == 5 + QUIET
+    assert "p" == kinds_in(send(outgoing, 1000, 5))
+    assert not outgoing.take_next(5)
 
 
 def test_numbers_are_the_messages_last_member() -> None:
@@ -93,9 +122,25 @@ def test_numbers_are_the_messages_last_member() -> None:
 
 def test_what_was_dropped_is_told_before_what_follows() -> None:
     """An honest gap stands where it is."""
-    audience = Audience(Journal(10, 0, OverflowFile()))
-    audience.journal.extend([b"12345", b"67890", b"abcde"])
+    outgoing = make_outgoing([b"12345", b"67890", b"abcde"], journal=Journal(10, 0, OverflowFile()))
 
-    assert [b'{"kind":"kernel","messagesLost":1}', b"67890", b"abcde"] == messages_in(
-        send(Outgoing(audience.attach(Wish())), 1000)
-    )
+    assert [b'{"kind":"kernel","messagesLost":1}', b"67890", b"abcde"] == messages_in(send(outgoing, 1000))
+
+
+def test_what_went_ahead_of_its_turn_is_not_given_by_that() -> None:
+    """What its turn has not come for is still to be given, and it is not sent again then."""
+    outgoing = make_outgoing([])
+    journal = outgoing.slot.journal
+    journal.extend([b"o%d" % number for number in range(2000)])
+    journal.extend([b"reply"], urgent=True)
+    assert outgoing.take_next(0)
+    ahead = b"".join(outgoing.pieces)
+    outgoing.went_out(len(ahead))
+    outgoing.settle(0)
+    given = outgoing.slot.delivery.given
+    rest = messages_in(send(outgoing, 1 << 20))
+
+    assert [b"reply"] == messages_in(ahead)
+    assert given == 0
+    assert [b"o%d" % number for number in range(2000)] == rest
+    assert outgoing.slot.delivery.given == 2001

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from kallichore.conversation.journal import Batch, Journal, Overflow
+from kallichore.conversation import journal as journal_module
+from kallichore.conversation.journal import FORGET_AT_LEAST, Batch, Journal, Offsets, Overflow
 from kallichore.session.overflow_file import OverflowFile
 
 PLENTY = 1 << 20
@@ -257,6 +258,122 @@ def test_no_file_is_a_bounded_memory() -> None:
     assert (journal.read(0, PLENTY, 10), overflow.data) == (Batch([b"bb", b"cc"], 3, 1), b"")
 
 
+# Numbers that are forgotten
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "remembered"),
+    [
+        (FORGET_AT_LEAST, FORGET_AT_LEAST - 1, FORGET_AT_LEAST),
+        (FORGET_AT_LEAST, FORGET_AT_LEAST, 0),
+        (2 * FORGET_AT_LEAST, FORGET_AT_LEAST, 2 * FORGET_AT_LEAST),
+        (2 * FORGET_AT_LEAST + 1, FORGET_AT_LEAST + 1, FORGET_AT_LEAST),
+    ],
+)
+def test_numbers_are_forgotten_when_they_are_many_and_most(count: int, first: int, remembered: int) -> None:
+    """Each such step moves the rest."""
+    offsets = Offsets()
+    offsets.extend([b"x"] * count)
+    offsets.forget(first)
+
+    assert len(offsets) == remembered
+
+
+def test_sizes_are_known_behind_what_was_forgotten() -> None:
+    """Of the messages that are left, each by its number, and after a second step too."""
+    offsets = Offsets()
+    sizes = [number % 7 for number in range(4 * FORGET_AT_LEAST)]
+    added = offsets.extend([b"x" * size for size in sizes])
+    for first in (3 * FORGET_AT_LEAST, 4 * FORGET_AT_LEAST - 10):
+        offsets.forget(first)
+    end = len(sizes)
+    more = offsets.extend([b"12345", b""])
+
+    assert (sum(sizes), 5) == (added, more)
+    assert sum(sizes[-3:]) + 5 == offsets.between(end - 3, end + 2)
+    assert [*sizes[-3:], 5, 0] == offsets.sizes(end - 3, end + 2, 1000)
+    assert sizes[-3:] == offsets.sizes(end - 3, end, 1000)
+    assert sizes[-3:-1] == offsets.sizes(end - 3, end, sum(sizes[-3:-1]))
+    assert end - 2 == offsets.cut(end - 9, end, sum(sizes[-2:]))
+    assert end - 1 == offsets.cut(end - 9, end, sum(sizes[-2:]) - 1)
+    assert end - 9 == offsets.cut(end - 9, end, 1000)
+
+
+@pytest.mark.parametrize("memory", [PLENTY, 50])
+@pytest.mark.parametrize("keep", [0, 25])
+def test_journal_goes_on_where_many_numbers_were_forgotten(memory: int, keep: int) -> None:
+    """Messages come in their order, in memory and from the overflow, and the space for them is counted right."""
+    overflow = MemoryOverflow()
+    journal = Journal(memory, PLENTY, overflow, keep)
+    payloads = [b"%d" % (number % 1000) for number in range(5 * FORGET_AT_LEAST)]
+    for start in range(0, len(payloads), 100):
+        journal.extend(payloads[start : start + 100])
+        journal.release(start + 50)
+
+        assert journal.memory_bytes + overflow.size == sum(map(len, payloads[journal.first : start + 100]))
+        assert payloads[start + 50 : start + 100] == read_all(journal, start + 50)
+        assert sum(map(len, payloads[journal.first : start + 50])) <= keep
+    assert len(journal._offsets) < 3 * FORGET_AT_LEAST
+
+
+def test_journal_that_drops_what_is_old_forgets_its_numbers() -> None:
+    """Also where nobody ever reads."""
+    journal = journal_of(memory=10, file=0)
+    for _ in range(5 * FORGET_AT_LEAST // 100):
+        journal.extend([b"x"] * 100)
+
+    assert len(journal._offsets) < 2 * FORGET_AT_LEAST + 100
+    assert read_all(journal, journal.first) == [b"x"] * 10
+
+
+# Urgent messages, and exits
+
+
+def test_urgent_messages_are_found_by_their_numbers() -> None:
+    """From a position on, in order, as long as they are there and needed."""
+    journal = journal_of(b"a", keep=PLENTY)
+    for is_urgent in (True, False, True):
+        journal.extend([b"b", b"c"], urgent=is_urgent)
+    found = [journal.urgent_after(position) for position in (0, 1, 2, 3, 6, 7)]
+    journal.release(2)
+
+    assert [[1, 2, 5, 6], [1, 2, 5, 6], [2, 5, 6], [5, 6], [6], []] == found
+    assert journal.urgent_after(0) == [2, 5, 6]
+
+
+def test_urgent_messages_that_were_dropped_are_not_found() -> None:
+    """They are in the gap."""
+    journal = journal_of(memory=2, file=0)
+    journal.extend([b"a", b"b", b"c"], urgent=True)
+
+    assert journal.urgent_after(0) == [1, 2]
+
+
+def test_exit_is_old_when_the_next_kernel_starts() -> None:
+    """That of the latest kernel is not, nor that of one that could not be started."""
+    journal = journal_of(b"output")
+    journal.note_exit(1)
+    journal.extend([b"exited"])
+    first = journal.old_exits
+    journal.note_start()
+    journal.note_exit(journal.end + 1)
+    journal.extend([b"starting", b"exited"])
+
+    assert (set(), {1}, [1, 3]) == (first, journal.old_exits, journal.exits)
+
+
+def test_exits_are_forgotten_with_their_messages() -> None:
+    """A session may have many kernels."""
+    journal = journal_of()
+    for _ in range(3):
+        journal.note_exit(journal.end)
+        journal.extend([b"exited"])
+    journal.release(1)
+    journal.note_exit(journal.end)
+
+    assert journal.exits == [1, 2, 3]
+
+
 class JournalMachine(RuleBasedStateMachine):
     """A reader that takes any batches at any time, and releases them when it likes, from a journal under pressure.
 
@@ -383,6 +500,18 @@ class JournalOnAFullDiskMachine(KeepingJournalMachine):
         self.disk.is_full = not self.disk.is_full
 
 
+class ForgetfulJournalMachine(KeepingJournalMachine):
+    """The same with a journal that forgets numbers all the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        journal_module.FORGET_AT_LEAST = 2
+
+    def teardown(self) -> None:
+        """Let it be as it was."""
+        journal_module.FORGET_AT_LEAST = FORGET_AT_LEAST
+
+
 class JournalInAFileMachine(KeepingJournalMachine):
     """The same with a real file."""
 
@@ -409,6 +538,7 @@ def bounded(machine: type[JournalMachine], most: int) -> Any:
 
 TestJournalMachine = bounded(JournalMachine, 50)
 TestKeepingJournalMachine = bounded(KeepingJournalMachine, 50)
+TestForgetfulJournalMachine = bounded(ForgetfulJournalMachine, 50)
 TestJournalOnAFullDiskMachine = bounded(JournalOnAFullDiskMachine, 50)
 # The file changes nothing that the journal decides; fewer runs are enough to see that it keeps what it is given.
 TestJournalInAFileMachine = bounded(JournalInAFileMachine, 30)
