@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kallichore.kernel.kernelspecs import find_kernelspec, list_kernelspecs
     from kallichore.models.bodies import NewSession
     from kallichore.server import Server, open_server
-    from kallichore.session.supervisor import Session
+    from kallichore.session.session import Session
 
 __all__ = [
     "KallichoreError",
@@ -48,7 +48,7 @@ _HOMES = {
     "RunningServer": "embed",
     "Server": "server",
     "ServerConfig": "config",
-    "Session": "session.supervisor",
+    "Session": "session.session",
     "StartupError": "errors",
     "find_kernelspec": "kernel.kernelspecs",
     "list_kernelspecs": "kernel.kernelspecs",

@@ -30,7 +30,7 @@ from kallichore.config import ServerConfig
 from kallichore.errors import BadPathError, ConfigurationError, SessionNotFoundError
 from kallichore.models.bodies import NewSession
 from kallichore.server import Server, open_server
-from kallichore.session.supervisor import Session
+from kallichore.session.session import Session
 from kallichore.transport.connection_file import (
     ServerAddress,
     connection_document,

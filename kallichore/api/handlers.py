@@ -21,7 +21,7 @@ from kallichore.models.bodies import (
 from kallichore.server import Server
 from kallichore.session.execute_call import execute_code, stream_execution
 from kallichore.session.line_log import LineLog
-from kallichore.session.supervisor import Session
+from kallichore.session.session import Session
 
 ChannelPath = Callable[[Session], Awaitable[str]]
 

@@ -26,7 +26,7 @@ from kallichore.config import ServerConfig
 from kallichore.errors import ChannelSocketError, ConfigurationError
 from kallichore.kernel.launch_plan import safe_name
 from kallichore.session.clients import Attendance, Wish
-from kallichore.session.supervisor import Session
+from kallichore.session.session import Session
 from kallichore.transport.auth import is_authorized
 from kallichore.transport.named_pipe import PipeSystem, open_pipe_listener
 from kallichore.transport.places import LONGEST_SOCKET_PATH

@@ -32,7 +32,7 @@ from kallichore.config import ServerConfig
 from kallichore.conversation.delivery import Ending
 from kallichore.session.clients import ClientSlot, Wish
 from kallichore.session.intake import TooMuchError
-from kallichore.session.supervisor import Session
+from kallichore.session.session import Session
 from kallichore.transport.request_head import RequestHead, accept_token
 from kallichore.wire.client_messages import kernel_message
 

@@ -15,7 +15,7 @@ import trio
 
 from kallichore.models.bodies import Status
 from kallichore.session.intake import Intake
-from kallichore.session.supervisor import Session
+from kallichore.session.session import Session
 
 
 @attrs.frozen(kw_only=True)

@@ -13,7 +13,7 @@ import trio_util
 
 from kallichore.kernel.resources import ResourceSampler
 from kallichore.models.bodies import ResourceUsage
-from kallichore.session.supervisor import Session
+from kallichore.session.session import Session
 
 
 async def sample_resources(

@@ -40,7 +40,7 @@ from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
 from kallichore.session.facilities import Facilities
 from kallichore.session.line_log import LineLog
-from kallichore.session.supervisor import Session, supervise_session
+from kallichore.session.session import Session, supervise_session
 from kallichore.transport.runtime_directory import open_runtime_directory
 from kallichore.zeromq.registration import RegistrationDesk
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kallichore.models.bodies import ActiveSession, ExecutionQueue, Status
 
 if TYPE_CHECKING:
-    from kallichore.session.supervisor import Session
+    from kallichore.session.session import Session
 
 RECENT_ENTRIES = 3
 """Entries of the history that a session's description has; the whole of it has an operation of its own."""

@@ -23,7 +23,7 @@ from kallichore.errors import (
 )
 from kallichore.models.bodies import ExecuteOutput, ExecuteReply, ExecuteRequest, Status
 from kallichore.session.executions import Execution, open_execution
-from kallichore.session.supervisor import Session
+from kallichore.session.session import Session
 
 START_PATIENCE = 30.0
 """Seconds that a kernel which is starting may take until it is ready."""

@@ -17,12 +17,12 @@ import trio
 from kallichore.conversation.conversation import ExecutionOver, Heard, ProcessOutput
 from kallichore.errors import KallichoreError, KernelDiedError
 from kallichore.session.facilities import new_msg_id
-from kallichore.session.life import PARTIAL_PATIENCE
+from kallichore.session.process_output import PARTIAL_PATIENCE
 from kallichore.wire.client_messages import make
 from kallichore.wire.envelope import EnvelopeError, KernelMessage, decode, encode
 
 if TYPE_CHECKING:
-    from kallichore.session.supervisor import Session
+    from kallichore.session.session import Session
 
 WAITING_BYTES = 1 << 28
 """Bytes of messages that wait for a program that does not read on. What comes beyond is dropped, and counted."""

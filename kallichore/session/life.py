@@ -28,12 +28,13 @@ from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.exit_report import LAST_WORDS, Circumstances, make_exit_report
 from kallichore.conversation.flood import FloodGauge
 from kallichore.conversation.patience import StartPatience
+from kallichore.conversation.start_report import NOT_CONNECTED, FailedStart
 from kallichore.conversation.status import StatusEvent
 from kallichore.errors import StartupError, StartupReason, innermost
 from kallichore.kernel.ending import Ending
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.leftovers import record_kernel
-from kallichore.kernel.output import LineSplitter, StartupRecord
+from kallichore.kernel.output import StartupRecord
 from kallichore.kernel.process import KernelProcess, require_descriptors
 from kallichore.kernel.spawn import spawn
 from kallichore.kernel.stopped import is_stopped
@@ -42,7 +43,9 @@ from kallichore.models.bodies import ConnectionInfo
 from kallichore.session.alarm import Alarm
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.heart import Heart
+from kallichore.session.introduction import Introduction
 from kallichore.session.pending import Pending
+from kallichore.session.process_output import OutputReader
 from kallichore.wire.channels import FROM_KERNEL, Channel
 from kallichore.wire.client_messages import ClientMessage, Sender, make, to_kernel
 from kallichore.wire.envelope import EnvelopeError, KernelMessage
@@ -51,26 +54,8 @@ from kallichore.zeromq.kernel_channels import KernelChannels, open_channels
 
 logger = logging.getLogger(__name__)
 
-NOT_CONNECTED = 130
-"""The exit code that the API reports for a kernel whose sockets could not be reached."""
-
 SHUTDOWN = "shutdown_request"
 """What a client asks a kernel to end with."""
-
-ASK_AGAIN = 1.0
-"""Seconds after which a kernel that did not answer kernel_info is asked again, as by jupyter_client: some miss what
-comes before they are ready."""
-
-IOPUB_PATIENCE = 0.5
-"""Seconds that a kernel which answered kernel_info is given to be heard on iopub too, before it is asked again: a
-subscription takes a moment to reach the kernel, and what was published before that is gone."""
-
-IOPUB_ATTEMPTS = 3
-
-READ_SIZE = 1 << 16
-
-PARTIAL_PATIENCE = 0.1
-"""Seconds that the beginning of a line waits for the rest: a person is to see a progress bar, or a prompt, in time."""
 
 
 @attrs.define(eq=False)
@@ -108,14 +93,15 @@ class KernelLife:
     over: trio.Event = attrs.field(factory=trio.Event)
     _plan: LaunchPlan | None = attrs.field(default=None)
     _last_words: deque[str] = attrs.field(factory=lambda: deque(maxlen=LAST_WORDS))
-    _kernel_info: Pending[KernelMessage] = attrs.field(factory=Pending)
-    _patience: StartPatience | None = attrs.field(default=None)
-    """While the kernel has not said who it is: for how long it may go on so."""
+    _introduction: Introduction | None = attrs.field(default=None)
+    """While the kernel has not said who it is."""
     _alarm: Alarm = attrs.field(factory=Alarm)
     """Rings when something is over that the kernel did not say the end of."""
-    _partial_lines: set[str] = attrs.field(factory=set)
-    """The streams of which the beginning of a line waits for its rest."""
-    _iopub_heard: trio.Event = attrs.field(factory=trio.Event)
+    _output: OutputReader = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Before the start is over nobody reads along, and its record is made of lines.
+        self._output = OutputReader(self._tell_output, lambda: self.started.is_settled)
 
     @property
     def pid(self) -> int | None:
@@ -124,8 +110,8 @@ class KernelLife:
 
     @property
     def has_partial_line(self) -> bool:
-        """Whether the process printed the beginning of a line, which is passed on within `PARTIAL_PATIENCE`."""
-        return bool(self._partial_lines)
+        """Whether the process printed the beginning of a line, which clients are yet to be told."""
+        return self._output.has_partial_line
 
     @property
     def is_relaying(self) -> bool:
@@ -183,20 +169,21 @@ class KernelLife:
                 if following is None:
                     continue
                 if isinstance(following, KernelMessage):
-                    self._kernel_info.set(following)
+                    if self._introduction is not None:
+                        self._introduction.answer(following)
                 else:
                     self.send(following)
         finally:
             conversation.voice.end_batch()
-        if is_output:
-            self._iopub_heard.set()
+        if is_output and self._introduction is not None:
+            self._introduction.hear_iopub()
         self._alarm.set(conversation.look_at)
 
     def _drop(self, channel: Channel, error: Exception, now: float) -> None:
         self.dropped += 1
         logger.warning("Dropped a message of the kernel on %s (%d so far): %s", channel, self.dropped, error)
-        if self._patience is not None:
-            self._patience.refuse(f"on {channel}: {error}", now)
+        if self._introduction is not None:
+            self._introduction.patience.refuse(f"on {channel}: {error}", now)
 
     # Tasks
 
@@ -222,8 +209,8 @@ class KernelLife:
                 trio.open_nursery() as nursery,
             ):
                 try:
-                    await self._connect(self.channels, nursery, when_connected)
-                    await self._become_ready()
+                    introduction = await self._connect(self.channels, nursery, when_connected)
+                    await self._become_ready(introduction)
                 except StartupError as error:
                     self._fail(error)
         except* OSError as errors:
@@ -245,7 +232,7 @@ class KernelLife:
 
     async def _connect(
         self, channels: KernelChannels, nursery: trio.Nursery, when_connected: Callable[[], None]
-    ) -> None:
+    ) -> Introduction:
         with trio.move_on_after(_limit(self.connection_timeout)) as within:
             await channels.wait_connected()
         if within.cancelled_caught:
@@ -253,22 +240,27 @@ class KernelLife:
             text = f"The kernel did not answer on its sockets {missing} within {self.connection_timeout:g} seconds"
             raise _could_not_connect("KS-7", text)
         when_connected()
-        self._patience = StartPatience(_limit(self.connection_timeout), trio.current_time())
+        patience = StartPatience(_limit(self.connection_timeout), trio.current_time())
+        self._introduction = introduction = Introduction(self._ask_kernel_info, patience)
         for channel in FROM_KERNEL:
             nursery.start_soon(self._pump, channels, channel)
         heart = Heart(
             change_status=self.conversation.change_status,
             at_rest_since=self._at_rest_since,
             is_stopped=lambda: self.pid is not None and is_stopped(self.pid),
-            patience=lambda: self._patience,
+            patience=lambda: patience if self._introduction is not None else None,
             on_silence=self._end_if_it_hangs,
         )
         nursery.start_soon(heart.beat, channels.sockets[Channel.HEARTBEAT], self.facilities.config)
         nursery.start_soon(self._alarm.run, self._look_again)
+        return introduction
 
-    async def _become_ready(self) -> None:
-        reply = await self._ask_kernel_info()
-        self._patience = None
+    def _ask_kernel_info(self) -> None:
+        self.conversation.expect_kernel_info(self.request("kernel_info_request", {}, "shell"))
+
+    async def _become_ready(self, introduction: Introduction) -> None:
+        reply = await introduction.wait()
+        self._introduction = None
         info = self.conversation.learn_kernel_info(reply)
         # Where the kernel's own idle was not seen, nothing else would end `starting` (and Positron waits for an idle).
         self.conversation.change_status(StatusEvent.START_SUCCEEDED, "kernel_info_request", trio.current_time())
@@ -276,34 +268,6 @@ class KernelLife:
         self.started.set(info)
         while self.outbox:
             self.send(self.outbox.popleft())
-
-    async def _ask_kernel_info(self) -> KernelMessage:
-        """Return the kernel's answer to a kernel_info_request, once it was heard on iopub too.
-
-        Raises:
-            StartupError: ``KS-7``, it does not answer, or not so that it could be understood.
-        """
-        for _ in range(IOPUB_ATTEMPTS):
-            reply = await self._ask_until_answered()
-            with trio.move_on_after(IOPUB_PATIENCE):
-                await self._iopub_heard.wait()
-            if self._iopub_heard.is_set():
-                return reply
-        logger.warning("The kernel answers on shell, but says nothing on iopub")
-        return reply
-
-    async def _ask_until_answered(self) -> KernelMessage:
-        assert self._patience is not None
-        self._kernel_info = Pending()
-        while True:
-            self.conversation.expect_kernel_info(self.request("kernel_info_request", {}, "shell"))
-            ask_again_at = trio.current_time() + ASK_AGAIN
-            while (now := trio.current_time()) < ask_again_at:
-                if now >= self._patience.ends_at:
-                    text, reason = self._patience.complaint()
-                    raise StartupError("KS-7", text, exit_code=NOT_CONNECTED, reason=reason)
-                with trio.move_on_at(min(ask_again_at, self._patience.ends_at)):
-                    return await self._kernel_info.wait()
 
     def _look_again(self) -> None:
         """See to what the kernel replied to, and did not say the end of."""
@@ -350,32 +314,10 @@ class KernelLife:
                 self.take(channel, batch)
 
     async def _read_output(self, stream: trio.abc.ReceiveStream, name: str, ended: trio.Event) -> None:
-        splitter = LineSplitter()
         try:
-            async with stream:
-                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    while (lines := await self._read_lines(stream, name, splitter)) is not None:
-                        self._tell_output(name, lines)
+            await self._output.read(stream, name)
         finally:
-            self._tell_output(name, splitter.finish())
-            self._partial_lines.discard(name)
             ended.set()
-
-    async def _read_lines(
-        self, stream: trio.abc.ReceiveStream, name: str, splitter: LineSplitter
-    ) -> Sequence[str] | None:
-        """Return what one read completes, or the beginning of a line whose rest takes long; None at the end."""
-        # Before the start is over nobody reads along, and its record is made of lines.
-        if splitter.is_within_line and self.started.is_settled:
-            self._partial_lines.add(name)
-            patience = PARTIAL_PATIENCE
-        else:
-            self._partial_lines.discard(name)
-            patience = float("inf")
-        with trio.move_on_after(patience):
-            data = await stream.receive_some(READ_SIZE)
-            return splitter.feed(bytes(data)) if data else None
-        return splitter.take_partial()
 
     def _tell_output(self, name: str, lines: Sequence[str]) -> None:
         for line in lines:
@@ -449,7 +391,8 @@ class KernelLife:
     def _conclude(self, plan: LaunchPlan, ending: Ending) -> None:
         """Say how it ended, in the fixed order, and settle a start that came to nothing."""
         was_asked = self.stop_asked.is_set()
-        error = None if self.started.is_settled else self._startup_error(plan, ending)
+        start = FailedStart(plan, self.record, self.failure, was_asked, self.in_handshake)
+        error = None if self.started.is_settled else start.as_error(ending)
         text = self._report(ending)
         if ending.survivors is not None or (not was_asked and (ending.code != 0 or error is not None)):
             self.conversation.say_output("stderr", f"[kallichore] {text}\n")
@@ -461,30 +404,6 @@ class KernelLife:
         if error is not None:
             self.started.fail(error)
         self.over.set()
-
-    def _startup_error(self, plan: LaunchPlan, ending: Ending) -> StartupError:
-        output = self.record.text
-        if self.failure is not None:
-            code = None if self.failure.code == "KS-17" else NOT_CONNECTED
-            return StartupError(
-                self.failure.code,
-                self.failure.message,
-                self.failure.details,
-                exit_code=code,
-                output=output,
-                reason=self.failure.reason,
-            )
-        if self.stop_asked.is_set():
-            text, reason = "The start was given up because the kernel was asked to stop", StartupReason.GIVEN_UP
-            return StartupError("KS-8", text, exit_code=ending.code, output=output, reason=reason)
-        api_code = "KS-14" if self.in_handshake else "KS-8"
-        text = f"The kernel's process {ending.describe()} while it was starting"
-        if plan.stage is not None and not self.record.succeeded:
-            reason = StartupReason.STARTUP_FAILED
-        else:
-            reason = StartupReason.EXITED if ending.signal is None else StartupReason.KILLED
-        details = self.record.diagnose(plan, "exit")
-        return StartupError(api_code, text, details, exit_code=ending.code, output=output, reason=reason)
 
     def _report(self, ending: Ending) -> str:
         """Keep what is known of the kernel's end, and return it in words."""

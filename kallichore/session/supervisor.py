@@ -1,8 +1,8 @@
-"""A session, and the task that supervises it.
+"""The kernels of a session, one at a time: who asks for them, and the task that runs them.
 
-`Session` is what everybody else holds: acts that change its state at once, and waits for their results. The lives of
-its kernel run in `supervise_session`, one at a time, so that nobody who merely waits for a start, an HTTP client that
-goes away for one, can cancel it midway.
+What is asked for changes the state at once, and is waited for; the lives of the kernels run in `run_lives`, one after
+another, so that nobody who merely waits for a start, an HTTP client that goes away for one, can cancel it midway. What
+may follow what is the table of `kallichore.conversation.supervision`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import signal
 from collections import deque
 from collections.abc import Callable, Coroutine, MutableSequence, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,8 @@ import trio
 import trio_util
 
 from kallichore.conversation.conversation import Conversation
-from kallichore.conversation.journal import Journal
-from kallichore.conversation.status import SessionStatus, StatusEvent
+from kallichore.conversation.status import StatusEvent
 from kallichore.conversation.supervision import Event, Phase, Refusal, move
-from kallichore.conversation.voice import Voice
 from kallichore.errors import (
     AdoptionError,
     ConfigurationError,
@@ -38,27 +35,13 @@ from kallichore.errors import (
 )
 from kallichore.kernel.inheritance import Inheritance
 from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
-from kallichore.models.bodies import (
-    ActiveSession,
-    ConnectionInfo,
-    InterruptMode,
-    NewSession,
-    ResourceUsage,
-    RestartSession,
-    Status,
-    VarAction,
-)
-from kallichore.session.clients import Audience, ClientSlot, Wish
-from kallichore.session.description import describe
-from kallichore.session.executions import Execution, open_execution
-from kallichore.session.facilities import Facilities, new_msg_id, utc_date
+from kallichore.models.bodies import ConnectionInfo, InterruptMode, NewSession, RestartSession, Status, VarAction
+from kallichore.session.facilities import Facilities
 from kallichore.session.life import KernelLife
-from kallichore.session.line_log import LineLog
 from kallichore.session.meeting import Meet, MeetingPlace
-from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.pending import Pending
 from kallichore.wire.channels import TO_KERNEL
-from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, kernel_message, parse
+from kallichore.wire.client_messages import ClientMessage, Sender
 from kallichore.wire.signing import Signer
 
 logger = logging.getLogger(__name__)
@@ -67,39 +50,30 @@ OUTBOX_MESSAGES = 10_000
 """Clients' messages kept for a kernel that is still starting. A client that sends more before its kernel is there is
 refused, with an answer and a log line: nobody types that fast, so it is a loop gone wild."""
 
-SAMPLING_INTEREST = 60.0
-"""Seconds for which a session's resource usage is sampled after somebody asked for it without being connected."""
-
 RunLife = Callable[[], Coroutine[Any, Any, None]]
 
-LEAST_JOURNAL = 1 << 16
-"""Bytes of memory that a journal has at least."""
 
 @attrs.define(eq=False)
-class Session:
-    """One kernel looked after, over all its restarts. Made by `kallichore.server.Server`.
+class Supervisor:
+    """Looks after the kernels of one session.
 
     Args:
-        request: What it was created with.
-        key: The key that signs its kernel's messages; kept for the session's life.
+        request: What the session was created with.
+        key: The key that signs its kernels' messages.
+        sender: Who kernels are told its messages come from.
         facilities: The server's things.
-        on_activity: Called whenever something happens that counts against the server's idle shutdown.
+        conversation: What the session decides with, over all its kernels.
+
+    Attributes:
+        initial_env: The environment of the latest kernel that was launched.
     """
 
     request: NewSession
     key: str
+    sender: Sender
     facilities: Facilities
-    on_activity: Callable[[], None]
-    conversation: Conversation = attrs.field(init=False)
-    log: LineLog = attrs.field(factory=LineLog, init=False)
-    """What the kernel's process printed lately."""
-    audience: Audience = attrs.field(init=False)
-    """Its clients."""
-    created: datetime = attrs.field(init=False)
+    conversation: Conversation
     initial_env: dict[str, str] = attrs.field(factory=dict, init=False)
-    deleted: trio.Event = attrs.field(factory=trio.Event, init=False)
-    closed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    """Set when the session is over, deleted or with its server."""
     _actions: Sequence[VarAction] = attrs.field(init=False)
     _phase: trio_util.AsyncValue[Phase] = attrs.field(factory=lambda: trio_util.AsyncValue(Phase.RESTING), init=False)
     _life: KernelLife | None = attrs.field(default=None, init=False)
@@ -112,140 +86,37 @@ class Session:
     _outbox: deque[ClientMessage] = attrs.field(factory=deque, init=False)
     _meeting: MeetingPlace = attrs.field(init=False)
     _inheritance: Inheritance | None = attrs.field(default=None, init=False)
-    _overflow: OverflowFile = attrs.field(init=False)
-    _asked_for_usage: float = attrs.field(default=-SAMPLING_INTEREST, init=False)
 
     def __attrs_post_init__(self) -> None:
-        config = self.facilities.config
         self._actions = self.request.env
         self._meeting = MeetingPlace(self.request.session_id, self.key, self.facilities)
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
-        self._overflow = OverflowFile()
-        journal = Journal(
-            max(LEAST_JOURNAL, _given(self.request.journal_memory, config.journal_memory)),
-            max(0, _given(self.request.journal_file, config.journal_file)),
-            self._overflow,
-            max(0, _given(self.request.journal_keep, config.journal_keep)),
-        )
-        self.created = datetime.now(UTC)
-        self.audience = Audience(journal)
-        self.conversation = Conversation(
-            self.request,
-            Voice(journal, self.audience.wake),
-            SessionStatus(created=trio.current_time()),
-            lambda msg_type: self._sender.stamp({"msg_id": new_msg_id(), "msg_type": msg_type}, utc_date()),
-            self.on_activity,
-        )
-        self.conversation.log_output = lambda stream, line: self.log.append(stream, line, utc_date())
 
-    def __repr__(self) -> str:
-        queue = self.conversation.queue
-        return (
-            f"<Session {self.session_id!r} {self.status.value} pid={self.process_id} "
-            f"queued={len(queue)} clients={len(self.audience)}>"
-        )
-
-    # What it is
+    # What it is doing
 
     @property
-    def session_id(self) -> str:
-        """The id that the client chose."""
-        return self.request.session_id
-
-    @property
-    def status(self) -> Status:
-        """The status now."""
-        return self.conversation.status.current
-
-    @property
-    def process_id(self) -> int | None:
-        """The kernel's process id, while there is a process of ours."""
-        return None if self._life is None else self._life.pid
-
-    @property
-    def _phase_now(self) -> Phase:
+    def phase(self) -> Phase:
+        """What it is doing."""
         phase: Phase = self._phase.value
         return phase
 
     @property
-    def has_partial_output(self) -> bool:
-        """Whether the kernel's process printed the beginning of a line, which clients are yet to be told."""
-        return self._life is not None and self._life.has_partial_line
+    def life(self) -> KernelLife | None:
+        """The kernel that is there, or is on its way."""
+        return self._life
 
     @property
-    def unread_bytes(self) -> int:
-        """Bytes of the kernel's that were read and not looked at yet."""
-        channels = None if self._life is None else self._life.channels
-        return 0 if channels is None else channels.unread.used
+    def session_id(self) -> str:
+        """The session."""
+        return self.request.session_id
 
     @property
-    def is_running(self) -> bool:
-        """Whether there is, or is about to be, a kernel."""
-        return self._phase_now.has_kernel
+    def status(self) -> Status:
+        """The session's status."""
+        return self.conversation.status.current
 
-    @property
-    def is_changing(self) -> bool:
-        """Whether a restart is under way."""
-        return self._phase_now is Phase.RESTARTING
-
-    @property
-    def is_in_use(self) -> bool:
-        """Whether somebody is here, or something runs, waits, or is under way."""
-        conversation = self.conversation
-        return (
-            len(self.audience) > 0
-            or self._phase.value in (Phase.STARTING, Phase.RESTARTING)
-            or conversation.busy_since is not None
-            or conversation.queue.active is not None
-            or len(conversation.queue) > 0
-        )
-
-    @property
-    def _sender(self) -> Sender:
-        return Sender(self.session_id, self.request.username, self.request.protocol_version or "5.3")
-
-    @property
-    def wants_samples(self) -> bool:
-        """Whether anybody would look at the kernel's resource usage."""
-        asked_lately = trio.current_time() - self._asked_for_usage < SAMPLING_INTEREST
-        return self.process_id is not None and (len(self.audience) > 0 or asked_lately)
-
-    def describe(self) -> ActiveSession:
-        """Return the session as the API shows it; this counts as asking for its resource usage."""
-        now = self._asked_for_usage = trio.current_time()
-        return describe(self, now)
-
-    # Its clients
-
-    def attach(self, wish: Wish | None = None) -> ClientSlot:
-        """Make room for a new client, which `detach` ends; see `Audience.attach`.
-
-        It is shown an open question of the kernel that somebody else was sent and did not answer; one that comes back
-        with a number is first told how things stand.
-        """
-        slot = self.audience.attach(wish or Wish())
-        question = self.conversation.open_input
-        if slot.is_numbered:
-            slot.tell(self.conversation.state())
-        elif question is not None and slot.may_speak:
-            slot.show(question.payload, question.position)
-        self.on_activity()
-        return slot
-
-    def detach(self, slot: ClientSlot) -> None:
-        """Note that a client is gone: what nobody was sent is the next one's."""
-        if self.audience.detach(slot):
-            self.on_activity()
-
-    def receive(self, text: str | bytes) -> None:
-        """Take in a client's text frame; what is not a Jupyter message is logged and ignored."""
-        try:
-            message = parse(text)
-        except ClientMessageError as error:
-            logger.error("[session %s] Ignored a client's message: %s", self.session_id, error)
-            return
-        self.send(message)
+    # What goes to the kernel
 
     def send(self, message: ClientMessage) -> None:
         """Send a message to the kernel as a client would: now, or when its turn comes.
@@ -255,7 +126,7 @@ class Session:
         named, conversation = (self.session_id, message.msg_type), self.conversation
         if message.channel not in TO_KERNEL:
             logger.warning("[session %s] Dropped %s: kernels take nothing on %s", *named, message.channel)
-        elif self.is_changing and (message.channel == "shell" or self.status is Status.EXITED):
+        elif self.phase is Phase.RESTARTING and (message.channel == "shell" or self.status is Status.EXITED):
             # For the kernel to come: this one is asked to end.
             conversation.requests.add(message)
             self._keep(conversation.held, message)
@@ -276,23 +147,6 @@ class Session:
             self.conversation.refuse(message, "TooManyRequests", f"{OUTBOX_MESSAGES} requests wait for the kernel")
         else:
             waiting.append(message)
-
-    def note_usage(self, usage: ResourceUsage) -> None:
-        """Keep a sample of what the kernel uses, and tell the client."""
-        self.conversation.resource_usage = usage
-        self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
-
-    def note_memory(self, warning: str | None) -> None:
-        """Keep that the kernel's memory is near a limit, in words, or is not; clients and the log are told once."""
-        conversation = self.conversation
-        if warning is not None and conversation.memory_warning is None:
-            logger.warning("[session %s] %s", self.session_id, warning)
-            conversation.say_output("stderr", f"[kallichore] {warning}\n")
-        conversation.memory_warning = warning
-
-    def execute(self, code: str, **content: Any) -> AbstractAsyncContextManager[Execution]:
-        """Execute code and hear what the kernel says about it; see `kallichore.session.executions.open_execution`."""
-        return open_execution(self, code, **content)
 
     # Starting
 
@@ -333,14 +187,14 @@ class Session:
         Raises:
             StartupError: It is refused in this phase.
         """
-        phase = move(self._phase.value, event)
+        phase = move(self.phase, event)
         if isinstance(phase, Refusal):
             raise StartupError(phase.value, self._refusal(phase))
         return phase
 
     def _move(self, event: Event) -> None:
         """Go on to the phase that an event leads to, which is never refused."""
-        phase = move(self._phase.value, event)
+        phase = move(self.phase, event)
         assert isinstance(phase, Phase)
         self._phase.value = phase
 
@@ -357,7 +211,7 @@ class Session:
         return KernelLife(
             self.facilities,
             self.conversation,
-            self._sender,
+            self.sender,
             self.request.connection_timeout,
             self._outbox,
             lambda: self._move(Event.READY),
@@ -505,7 +359,7 @@ class Session:
         Raises:
             StartupError: A restart is under way (``KS-13``), or the new kernel could not be started.
         """
-        has_kernel = self.is_running
+        has_kernel = self.phase.has_kernel
         phase = self._allow(Event.RESTART)
         if self._run is not None:
             # A start or an adoption of this very moment, which nobody's impatience can be about.
@@ -542,19 +396,19 @@ class Session:
         if self._life is not None:
             self.conversation.move_to(self._life.read_directory())
 
-    def begin_stop(self, *, hurry: bool = False) -> None:
-        """Begin to end the kernel, for good: no restart follows. Idempotent."""
+    def begin_stop(self, requested_by: str, *, hurry: bool = False) -> None:
+        """Begin to end the kernel, for good: no restart follows. Idempotent; `hurry` skips the grace periods."""
         self._move(Event.STOP)
         self._give_up_next(StartupError("KS-16", self._refusal(Refusal.ENDING)))
         if self._life is not None:
-            self._life.requested_by = self._life.requested_by or ("delete" if self.deleted.is_set() else "shutdown")
+            self._life.requested_by = self._life.requested_by or requested_by
             self._life.ask_to_stop(hurry=hurry)
 
     async def wait_ended(self) -> None:
         """Wait until no kernel of this session runs."""
         await self._phase.wait_value(lambda phase: not phase.has_kernel)
 
-    # Its supervisor's part
+    # The task that runs them
 
     async def _next_life(self) -> tuple[KernelLife, RunLife]:
         while self._run is None:
@@ -605,26 +459,47 @@ class Session:
             self.conversation.say("exited", ending.code)
         life.started.fail(StartupError("KS-16", text, reason=StartupReason.FAILED))
 
-    def close(self) -> None:
-        """Give up what the session holds: a start that did not begin, reserved ports, the journal's file, its
-        client.
+    async def run_lives(self) -> None:
+        """Run the kernels that are asked for, one life at a time, for ever.
+
+        Cancelling is how it is stopped: the kernel is asked, given its grace period, terminated, killed and reaped, its
+        channels drained and closed, and its files removed, before this returns.
         """
-        self.begin_stop()
+        while True:
+            life, run = await self._next_life()
+            await self._run_shielded(life, run)
+
+    async def _run_shielded(self, life: KernelLife, run: RunLife) -> None:
+        """Run a life to its end. Cancelled, it asks the kernel to stop and waits for the end, which has a bound."""
+        done = trio.Event()
+
+        async def run_to_its_end() -> None:
+            with trio.CancelScope(shield=True):
+                try:
+                    await run()
+                except Exception as error:
+                    await self._break_off(life, error)
+                finally:
+                    self._end_life()
+                    done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_to_its_end)
+            try:
+                await done.wait()
+            finally:
+                if not done.is_set():
+                    self.begin_stop("shutdown")
+
+    def close(self) -> None:
+        """Give up a start that did not begin, reserved ports, and what kernels inherit."""
         if self._life is not None:
-            self._life.started.fail(StartupError("KS-16", "The server is shutting down"))
+            self._life.started.fail(StartupError("KS-16", self._refusal(Refusal.ENDING)))
             self._change(StatusEvent.EXITED, "the server is shutting down")
             self._end_life()
         self._meeting.release_ports()
         if self._inheritance is not None:
             self._inheritance.close()
-        self._overflow.close()
-        self.log.close()
-        self.closed.set()
-        self.audience.leave("The session was deleted" if self.deleted.is_set() else "The server is ending")
-
-
-def _given(value: int | None, default: int) -> int:
-    return default if value is None else value
 
 
 def _check_connection(info: ConnectionInfo) -> None:
@@ -632,46 +507,3 @@ def _check_connection(info: ConnectionInfo) -> None:
         Signer(info.key, info.signature_scheme)
     except ConfigurationError as error:
         raise StartupError("KS-6", error.message) from error
-
-
-async def supervise_session(session: Session) -> None:
-    """Run a session's kernels, one life at a time, until the session is deleted.
-
-    Cancelling is how it is stopped: the kernel is asked, given its grace period, terminated, killed and reaped, its
-    channels drained and closed, its files removed, and its client told, before this returns.
-    """
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when, session.deleted, nursery.cancel_scope)
-            while True:
-                await _run_shielded(session, *(await session._next_life()))
-    finally:
-        session.close()
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
-
-
-async def _run_shielded(session: Session, life: KernelLife, run: RunLife) -> None:
-    """Run one life to its end. Cancelled, it asks the kernel to stop and still waits for the end, which has a bound."""
-    done = trio.Event()
-
-    async def run_to_its_end() -> None:
-        with trio.CancelScope(shield=True):
-            try:
-                await run()
-            except Exception as error:
-                await session._break_off(life, error)
-            finally:
-                session._end_life()
-                done.set()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_to_its_end)
-        try:
-            await done.wait()
-        finally:
-            if not done.is_set():
-                session.begin_stop()

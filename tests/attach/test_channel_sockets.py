@@ -17,7 +17,7 @@ from kallichore.attach.channel_sockets import ChannelSockets, OpenSocket, open_p
 from kallichore.config import ServerConfig
 from kallichore.errors import ChannelSocketError
 from kallichore.server import Server, open_server
-from kallichore.session.supervisor import Session
+from kallichore.session.session import Session
 from kallichore.transport.named_pipe import connect_named_pipe
 from kernels import REAL_TIME, scripted
 from memory_pipes import MemoryPipes

@@ -394,7 +394,7 @@ async def test_session_ends_though_its_kernel_may_not_be_signalled(not_permitted
     async with open_server(config) as server:
         session = server.create_session(scripted("s", "ignore-shutdown"))
         await session.start()
-        life, pid = session._life, session.process_id
+        life, pid = session.supervisor.life, session.process_id
         assert life is not None
         assert life.process is not None
         assert pid is not None

@@ -16,7 +16,7 @@ from kallichore.models.bodies import NewSession, ResourceUsage, ServerConfigurat
 from kallichore.server.sampling import sample_resources
 from kallichore.server.server import Server
 from kallichore.session.facilities import Facilities
-from kallichore.session.supervisor import Session
+from kallichore.session.session import Session
 from kernels import body, is_kernel, open_client, open_started, receive_until
 
 HOUR = 3600.0

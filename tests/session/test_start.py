@@ -279,7 +279,8 @@ def hanging_once(place: Path, behaviour: str) -> tuple[str, ...]:
 async def wait_asked_for_info(session: Any) -> None:
     """Wait until a kernel that has printed something has a heartbeat too, and is asked for its info."""
     await session.log.wait_beyond(0)
-    while (patience := session._life._patience) is None or patience.ends_at < float("inf"):  # noqa: ASYNC110  # nothing tells
+    life = session.supervisor.life
+    while (asked := life._introduction) is None or asked.patience.ends_at < float("inf"):  # noqa: ASYNC110  # untold
         await trio.sleep(0.01)
     await wait_all_tasks_blocked()
 

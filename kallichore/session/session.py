@@ -1,0 +1,328 @@
+"""A session: what everybody else holds of it.
+
+Its clients, what it is asked and what it is, are here. Its kernels are its supervisor's affair; what a message means is
+its conversation's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import trio
+
+from kallichore.conversation.conversation import Conversation
+from kallichore.conversation.journal import Journal
+from kallichore.conversation.status import SessionStatus
+from kallichore.conversation.supervision import Phase
+from kallichore.conversation.voice import Voice
+from kallichore.models.bodies import ActiveSession, ConnectionInfo, NewSession, ResourceUsage, RestartSession, Status
+from kallichore.session.clients import Audience, ClientSlot, Wish
+from kallichore.session.description import describe
+from kallichore.session.executions import Execution, open_execution
+from kallichore.session.facilities import Facilities, new_msg_id, utc_date
+from kallichore.session.line_log import LineLog
+from kallichore.session.overflow_file import OverflowFile
+from kallichore.session.supervisor import Supervisor
+from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, kernel_message, parse
+
+logger = logging.getLogger(__name__)
+
+SAMPLING_INTEREST = 60.0
+"""Seconds for which a session's resource usage is sampled after somebody asked for it without being connected."""
+
+LEAST_JOURNAL = 1 << 16
+"""Bytes of memory that a journal has at least."""
+
+
+@attrs.define(eq=False)
+class Session:
+    """One kernel looked after, over all its restarts. Made by `kallichore.server.Server`.
+
+    Args:
+        request: What it was created with.
+        key: The key that signs its kernel's messages; kept for the session's life.
+        facilities: The server's things.
+        on_activity: Called whenever something happens that counts against the server's idle shutdown.
+    """
+
+    request: NewSession
+    key: str
+    facilities: Facilities
+    on_activity: Callable[[], None]
+    conversation: Conversation = attrs.field(init=False)
+    supervisor: Supervisor = attrs.field(init=False)
+    log: LineLog = attrs.field(factory=LineLog, init=False)
+    """What the kernel's process printed lately."""
+    audience: Audience = attrs.field(init=False)
+    """Its clients."""
+    created: datetime = attrs.field(factory=lambda: datetime.now(UTC), init=False)
+    deleted: trio.Event = attrs.field(factory=trio.Event, init=False)
+    closed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when the session is over, deleted or with its server."""
+    _overflow: OverflowFile = attrs.field(factory=OverflowFile, init=False)
+    _asked_for_usage: float = attrs.field(default=-SAMPLING_INTEREST, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        request, config = self.request, self.facilities.config
+        journal = Journal(
+            max(LEAST_JOURNAL, _given(request.journal_memory, config.journal_memory)),
+            max(0, _given(request.journal_file, config.journal_file)),
+            self._overflow,
+            max(0, _given(request.journal_keep, config.journal_keep)),
+        )
+        sender = Sender(request.session_id, request.username, request.protocol_version or "5.3")
+        self.audience = Audience(journal)
+        self.conversation = Conversation(
+            request,
+            Voice(journal, self.audience.wake),
+            SessionStatus(created=trio.current_time()),
+            lambda msg_type: sender.stamp({"msg_id": new_msg_id(), "msg_type": msg_type}, utc_date()),
+            self.on_activity,
+        )
+        self.conversation.log_output = lambda stream, line: self.log.append(stream, line, utc_date())
+        self.supervisor = Supervisor(request, self.key, sender, self.facilities, self.conversation)
+
+    def __repr__(self) -> str:
+        queue = self.conversation.queue
+        return (
+            f"<Session {self.session_id!r} {self.status.value} pid={self.process_id} "
+            f"queued={len(queue)} clients={len(self.audience)}>"
+        )
+
+    # What it is
+
+    @property
+    def session_id(self) -> str:
+        """The id that the client chose."""
+        return self.request.session_id
+
+    @property
+    def status(self) -> Status:
+        """The status now."""
+        return self.conversation.status.current
+
+    @property
+    def process_id(self) -> int | None:
+        """The kernel's process id, while there is a process of ours."""
+        life = self.supervisor.life
+        return None if life is None else life.pid
+
+    @property
+    def initial_env(self) -> dict[str, str]:
+        """The environment of the latest kernel that was started."""
+        return self.supervisor.initial_env
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is, or is about to be, a kernel."""
+        return self.supervisor.phase.has_kernel
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a restart is under way."""
+        return self.supervisor.phase is Phase.RESTARTING
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether somebody is here, or something runs, waits, or is under way."""
+        conversation = self.conversation
+        return (
+            len(self.audience) > 0
+            or self.supervisor.phase in (Phase.STARTING, Phase.RESTARTING)
+            or conversation.busy_since is not None
+            or conversation.queue.active is not None
+            or len(conversation.queue) > 0
+        )
+
+    @property
+    def has_partial_output(self) -> bool:
+        """Whether the kernel's process printed the beginning of a line, which clients are yet to be told."""
+        life = self.supervisor.life
+        return life is not None and life.has_partial_line
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of the kernel's that were read and not looked at yet."""
+        life = self.supervisor.life
+        channels = None if life is None else life.channels
+        return 0 if channels is None else channels.unread.used
+
+    @property
+    def wants_samples(self) -> bool:
+        """Whether anybody would look at the kernel's resource usage."""
+        asked_lately = trio.current_time() - self._asked_for_usage < SAMPLING_INTEREST
+        return self.process_id is not None and (len(self.audience) > 0 or asked_lately)
+
+    def describe(self) -> ActiveSession:
+        """Return the session as the API shows it; this counts as asking for its resource usage."""
+        now = self._asked_for_usage = trio.current_time()
+        return describe(self, now)
+
+    # Its clients
+
+    def attach(self, wish: Wish | None = None) -> ClientSlot:
+        """Make room for a new client, which `detach` ends; see `Audience.attach`.
+
+        It is shown an open question of the kernel that somebody else was sent and did not answer; one that comes back
+        with a number is first told how things stand.
+        """
+        slot = self.audience.attach(wish or Wish())
+        question = self.conversation.open_input
+        if slot.is_numbered:
+            slot.tell(self.conversation.state())
+        elif question is not None and slot.may_speak:
+            slot.show(question.payload, question.position)
+        self.on_activity()
+        return slot
+
+    def detach(self, slot: ClientSlot) -> None:
+        """Note that a client is gone: what nobody was sent is the next one's."""
+        if self.audience.detach(slot):
+            self.on_activity()
+
+    def receive(self, text: str | bytes) -> None:
+        """Take in a client's text frame; what is not a Jupyter message is logged and ignored."""
+        try:
+            message = parse(text)
+        except ClientMessageError as error:
+            logger.error("[session %s] Ignored a client's message: %s", self.session_id, error)
+            return
+        self.send(message)
+
+    def send(self, message: ClientMessage) -> None:
+        """Send a message to the kernel as a client would: now, or when its turn comes.
+
+        A request for which there is no kernel, and none on its way, is answered with an error.
+        """
+        self.supervisor.send(message)
+
+    def note_usage(self, usage: ResourceUsage) -> None:
+        """Keep a sample of what the kernel uses, and tell the client."""
+        self.conversation.resource_usage = usage
+        self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
+
+    def note_memory(self, warning: str | None) -> None:
+        """Keep that the kernel's memory is near a limit, in words, or is not; clients and the log are told once."""
+        conversation = self.conversation
+        if warning is not None and conversation.memory_warning is None:
+            logger.warning("[session %s] %s", self.session_id, warning)
+            conversation.say_output("stderr", f"[kallichore] {warning}\n")
+        conversation.memory_warning = warning
+
+    def execute(self, code: str, **content: Any) -> AbstractAsyncContextManager[Execution]:
+        """Execute code and hear what the kernel says about it; see `kallichore.session.executions.open_execution`."""
+        return open_execution(self, code, **content)
+
+    # Its kernel: see `Supervisor` for what each does
+
+    async def start(self) -> dict[str, Any]:
+        """Start the kernel and wait until it answered; return the content of its ``kernel_info_reply``.
+
+        Cancelling the wait does not cancel the start.
+
+        Raises:
+            StartupError: It runs already (``KS-2``) or could not be started; the process is gone then.
+        """
+        return await self.supervisor.start()
+
+    async def restart(self, options: RestartSession | None = None) -> None:
+        """End the kernel, if there is one, and start it again; wait until it answered.
+
+        Cancelling the wait does not cancel the restart.
+
+        Args:
+            options: Another working directory, or another list of environment actions, for this and later starts.
+
+        Raises:
+            StartupError: A restart is under way (``KS-13``), or the new kernel could not be started.
+        """
+        await self.supervisor.restart(options)
+
+    async def adopt(self, info: ConnectionInfo) -> dict[str, Any]:
+        """Connect to a kernel that somebody else started; return the content of its ``kernel_info_reply``.
+
+        Cancelling the wait does not cancel the adoption.
+
+        Raises:
+            AdoptionError: There is a kernel already (``KS-2``), or this one could not be reached (``KS-6``, ``KS-7``).
+        """
+        return await self.supervisor.adopt(info)
+
+    async def wait_ready(self) -> None:
+        """Wait until a start or restart that is under way is done. Cancelling changes nothing.
+
+        Raises:
+            StartupError: It came to nothing.
+        """
+        await self.supervisor.wait_ready()
+
+    async def wait_ended(self) -> None:
+        """Wait until no kernel of this session runs."""
+        await self.supervisor.wait_ended()
+
+    def connection_info(self) -> ConnectionInfo:
+        """Return where the kernel is, or is to be.
+
+        Raises:
+            ConnectionInfoError: There are no free ports.
+        """
+        return self.supervisor.connection_info()
+
+    def interrupt(self) -> None:
+        """Interrupt the running execution, and abort those that wait behind it.
+
+        Raises:
+            InterruptError: There is no kernel, or no process to signal.
+        """
+        self.supervisor.interrupt()
+
+    def kill(self) -> None:
+        """Kill the kernel with its whole process group, now. Its end follows a moment later.
+
+        Raises:
+            SessionNotRunningError: It has exited already.
+            NoProcessError: There is no process of ours: never started, or adopted.
+            ProcessNotFoundError: The process is gone already, or could not be signalled.
+        """
+        self.supervisor.kill()
+
+    def begin_stop(self, *, hurry: bool = False) -> None:
+        """Begin to end the kernel, for good: no restart follows. Idempotent."""
+        self.supervisor.begin_stop("delete" if self.deleted.is_set() else "shutdown", hurry=hurry)
+
+    def close(self) -> None:
+        """Give up what the session holds: its kernel's things, the journal's file, its clients."""
+        self.begin_stop()
+        self.supervisor.close()
+        self._overflow.close()
+        self.log.close()
+        self.closed.set()
+        self.audience.leave("The session was deleted" if self.deleted.is_set() else "The server is ending")
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+async def supervise_session(session: Session) -> None:
+    """Run a session's kernels, one life at a time, until the session is deleted.
+
+    Cancelling is how it is stopped: the kernel is asked, given its grace period, terminated, killed and reaped, its
+    channels drained and closed, its files removed, and its client told, before this returns.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when, session.deleted, nursery.cancel_scope)
+            await session.supervisor.run_lives()
+    finally:
+        session.close()
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
