@@ -151,10 +151,11 @@ class ClientSlot:
             return None
         journal, delivery = self.deliveries.journal, self.delivery
         batch = journal.read(delivery.given, BATCH_BYTES, BATCH_MESSAGES)
-        if self._replayed <= batch.next_position < journal.end and not self.is_numbered:
-            urgent = journal.urgent_after(max(batch.next_position, self._hurried))
+        if delivery.given >= self._replayed and batch.next_position < journal.end and not self.is_numbered:
+            urgent = journal.urgent_after(max(delivery.given, self._hurried))
             self._hurried = journal.end
-            if urgent:
+            # Those in the batch as well, or later ones would overtake them; unless there are no others.
+            if urgent and urgent[-1] >= batch.next_position:
                 delivery.give_ahead(urgent)
                 payloads = [payload for number in urgent for payload in journal.read(number, 0, 1).payloads]
                 return Batch(payloads, delivery.given, 0, is_ahead=True)

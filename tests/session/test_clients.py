@@ -222,27 +222,55 @@ def test_replies_stay_in_order_for_who_comes_back_or_goes_by_the_numbers(wish: W
     assert output == take(slot)
 
 
-def test_replies_go_ahead_only_behind_what_was_said_before_a_client_came() -> None:
-    """First all of that, in order, then what is urgent of the rest."""
-    audience = make_audience()
-    output = say_much(audience, reply=b"one")
+@pytest.mark.parametrize("past", [1, BATCH_MESSAGES, BATCH_MESSAGES + 1])
+def test_replies_go_ahead_only_behind_what_was_said_before_a_client_came(past: int) -> None:
+    """First all of that, in order and with what shares a batch with it, then what is urgent of the rest."""
+    audience = make_audience(past)
     slot = audience.attach(Wish())
-    more = say_much(audience, reply=b"two")
+    output = [*(b"%d" % number for number in range(past)), *say_much(audience, reply=b"one")]
+    output += say_much(audience, reply=b"two")[:-1]
+    told = -(-past // BATCH_MESSAGES) * BATCH_MESSAGES
+    sent = take(slot)
 
-    # The second batch begins with the end of the past, and is behind it then.
-    assert [*output[:BATCH_MESSAGES], b"two", *output[BATCH_MESSAGES:], b"one", *more] == take(slot)
+    assert output[:past] == sent[:past]
+    assert output[:told] == sent[:told]
+    assert sent.index(b"one") < sent.index(b"two")
+    assert told == min(sent.index(b"one"), sent.index(b"two"))
+    assert len(output) + 3 == len(sent)
 
 
-def test_reply_that_is_in_the_next_batch_needs_no_haste() -> None:
-    """It comes with that."""
+@pytest.mark.parametrize("place", [0, 5, BATCH_MESSAGES - 1])
+def test_reply_that_is_in_the_next_batch_needs_no_haste(place: int) -> None:
+    """It comes with that, where there is no later one."""
     audience = make_audience()
     slot = audience.attach(Wish())
+    output = [b"o%d" % number for number in range(2 * BATCH_MESSAGES)]
+    audience.journal.extend(output[:place])
     audience.journal.extend([b"reply"], urgent=True)
-    output = say_much(audience, reply=b"end")[:BATCH_MESSAGES]
-    audience.journal.extend(output)
-    batches = [slot.take_nowait(), slot.take_nowait()]
+    audience.journal.extend(output[place:])
 
-    assert [[b"end"], [b"reply", *output[: BATCH_MESSAGES - 1]]] == [batch.payloads for batch in batches if batch]
+    assert [*output[:place], b"reply", *output[place:]] == take(slot)
+
+
+def test_reply_right_behind_the_next_batch_goes_ahead() -> None:
+    """It would wait for all of that."""
+    audience = make_audience()
+    slot = audience.attach(Wish())
+    output = [b"o%d" % number for number in range(BATCH_MESSAGES)]
+    audience.journal.extend(output)
+    audience.journal.extend([b"reply"], urgent=True)
+
+    assert [b"reply", *output] == take(slot)
+
+
+def test_replies_stay_in_their_order() -> None:
+    """One in the next batch is not overtaken by a later one that goes ahead: they may be on the same channel."""
+    audience = make_audience()
+    slot = audience.attach(Wish())
+    audience.journal.extend([b"early"], urgent=True)
+    output = say_much(audience, reply=b"late")
+
+    assert [b"early", b"late", *output] == take(slot)
 
 
 # Live messages
