@@ -37,7 +37,7 @@ class Activity:
     _open: dict[str, str] = attrs.field(factory=dict, init=False)
     """What has begun, by ``msg_id``, with its type, in the order of its beginning."""
     _depth: dict[str, int] = attrs.field(factory=dict, init=False)
-    """Of what began without a name, how many times it did."""
+    """How many idles without a name each takes: one for its own busy, and one for each nameless busy within it."""
     _replied: dict[str, float] = attrs.field(factory=dict, init=False)
     """Of the open requests those that were replied to, and when."""
 
@@ -61,6 +61,7 @@ class Activity:
         for other in [known for known, kind in self._open.items() if kind != EXECUTION and known != msg_id]:
             self._close([other], now)
         self._open[msg_id] = msg_type
+        self._depth.setdefault(msg_id, 1)
         if self.since is None:
             self.since, self.at_rest_since = now, None
 

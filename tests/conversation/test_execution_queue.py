@@ -1,4 +1,4 @@
-"""The execution queue: one execution at a time, none lost, none sent twice, none held up by an idle that never comes."""
+"""The execution queue: one execution at a time, none lost, none sent twice, none held up by an idle that is missing."""
 
 from __future__ import annotations
 

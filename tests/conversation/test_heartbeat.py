@@ -188,7 +188,7 @@ def seconds(least: float, most: float) -> st.SearchStrategy[float]:
 
 
 class HeartbeatMachine(RuleBasedStateMachine):
-    """The loop that uses the monitor, on a clock that also jumps, with a kernel that works and answers when it likes."""
+    """The loop that uses the monitor, on a clock that jumps, with a kernel that works and answers when it likes."""
 
     def __init__(self) -> None:
         super().__init__()
