@@ -44,8 +44,8 @@ def failure(name: str, text: str) -> Answer:
 
 def reply_type(request: ClientMessage) -> str | None:
     """Return the type of a request's reply; None if it has none, as comm messages."""
-    name, is_request, _ = request.msg_type.rpartition("_request")
-    return f"{name}_reply" if is_request and request.channel in ("shell", "control") else None
+    name, is_request, rest = request.msg_type.rpartition("_request")
+    return f"{name}_reply" if is_request and not rest and request.channel in ("shell", "control") else None
 
 
 def stops_on_error(request: ClientMessage) -> bool:
