@@ -340,7 +340,7 @@ class Conversation:
     ) -> ClientMessage | None:
         try:
             state = _read_execution_state(message.content).execution_state
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None
         if state not in ("busy", "idle"):
             return None
