@@ -370,6 +370,9 @@ class Conversation:
         if reason == EXECUTION or over == active_id:
             self.move_to(read_directory())
         self._tell_over(over)
+        if active_id is not None and over != active_id and self.queue.look_at is not None:
+            # It releases the next, as it may be meant for this one; whose own idle may still come.
+            self._late[active_id] = now
         return self.queue.on_idle(over, now)
 
     def _is_beside(self, parent: Header) -> bool:
