@@ -269,11 +269,15 @@ class Conversation:
             if message.msg_id not in held:
                 has_begun = message is self.queue.active or message.msg_id in self.activity
                 self.answer(message, answer_at_the_end(message, has_begun, why))
+        # What has its reply only lacks an idle.
+        replied = {*self._late, self.queue.active_id if self.queue.look_at is not None else None}
         self.queue.clear()
         self.activity.clear()
+        self._late.clear()
         self.open_input = self.memory_warning = None
-        for msg_id in self.listeners.keys() - held:
-            self.listeners[msg_id](KernelDiedError(why))
+        for msg_id, listener in self.listeners.items():
+            if msg_id not in held:
+                listener(ExecutionOver() if msg_id in replied else KernelDiedError(why))
 
     # What the kernel says
 
