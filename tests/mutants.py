@@ -41,7 +41,11 @@ REASONS = PLACE / "mutants.toml"
 
 TESTS: dict[str, tuple[str, ...]] = {
     "conversation/activity.py": ("conversation/test_activity.py",),
-    "conversation/conversation.py": ("conversation/test_conversation.py", "conversation/test_conversations.py"),
+    "conversation/conversation.py": (
+        "conversation/test_conversation.py",
+        "conversation/test_answers.py",
+        "conversation/test_whole_conversation.py",
+    ),
     "conversation/delivery.py": ("conversation/test_delivery.py",),
     "conversation/execution_queue.py": ("conversation/test_execution_queue.py",),
     "conversation/exit_report.py": ("conversation/test_exit_report.py",),
@@ -438,7 +442,7 @@ def main() -> None:
         dead = [name for name in known if name not in living] if options.every == 1 else []
         seconds = time.monotonic() - since
         counts = f"{len(mutants)} changes, {len(living)} live, {len(unexplained)} without a reason"
-        print(f"{module}: {counts}, {seconds:.0f} s")
+        print(f"{module}: {counts}, {seconds:.0f} s", flush=True)
         lines = {mutant.name: mutant.line for mutant in mutants}
         for name in unexplained:
             print(f"    {lines[name]}: {name!r}")
