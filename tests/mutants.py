@@ -19,6 +19,7 @@ import ast
 import importlib
 import io
 import os
+import resource
 import select
 import signal
 import sys
@@ -30,6 +31,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.machinery import SourceFileLoader
 from itertools import takewhile
+from math import ceil
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
@@ -70,8 +72,15 @@ TESTS: dict[str, tuple[str, ...]] = {
 EXAMPLES = 40
 """Of Hypothesis, for each test: a change that so few do not notice deserves a test of its own."""
 
-MOST_SECONDS = 20.0
-"""For one change, beyond five times what the tests take unchanged; one that takes longer is noticed, as it hangs."""
+MOST_WORK = 2
+"""Seconds of a processor for one change, beyond three times what the tests take unchanged. One that takes more goes
+round in circles, and counts as noticed; a busy machine is not to be mistaken for that."""
+
+MOST_SECONDS = 60.0
+"""For one change, beyond ten times what the tests take; one that takes longer waits for what never comes."""
+
+MOST_MEMORY = 4 << 30
+"""Bytes of address space: what goes round in circles may also grow."""
 
 AT_ONCE = os.cpu_count() or 2
 
@@ -311,6 +320,15 @@ def _become(mutant: Mutant) -> None:
     SourceFileLoader.get_code = get_changed_code  # type: ignore[method-assign]
 
 
+class _Outcome(NamedTuple):
+    mutant: Mutant | None
+    passed: bool
+    seconds: float
+    work: float
+    """Seconds of a processor."""
+    said: str
+
+
 @attrs.define
 class _Trial:
     """The tests of one module, run in forks of this process."""
@@ -318,6 +336,7 @@ class _Trial:
     tests: list[str]
     place: Path
     limit: float = 600.0
+    most_work: int = 600
     _running: dict[int, tuple[Mutant | None, float]] = attrs.field(factory=dict, init=False)
 
     def start(self, mutant: Mutant | None) -> None:
@@ -327,7 +346,8 @@ class _Trial:
         if not pid:
             code = 2
             try:
-                os.setpgid(0, 0)
+                resource.setrlimit(resource.RLIMIT_CPU, (self.most_work, self.most_work))
+                resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
                 if mutant is not None:
                     _become(mutant)
                 code = _run_tests(self.tests, self.place)
@@ -340,22 +360,21 @@ class _Trial:
     def __len__(self) -> int:
         return len(self._running)
 
-    def wait(self) -> tuple[Mutant | None, bool, float, str]:
-        """Wait for one to end: which it was, whether all tests passed, after how many seconds, what they said."""
+    def wait(self) -> _Outcome:
+        """Wait for one to end."""
         while True:
             for pid, (mutant, began) in self._running.items():
-                ended, status = os.waitpid(pid, os.WNOHANG)
+                ended, status, usage = os.wait4(pid, os.WNOHANG)
                 seconds = time.monotonic() - began
                 if not ended and seconds > self.limit:
                     os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                    ended, status = pid, signal.SIGKILL
+                    ended, status, usage = os.wait4(pid, 0)
                 if ended:
                     del self._running[pid]
                     said = self.place / f"{pid}"
                     text = said.read_text() if said.exists() else ""
                     said.unlink(missing_ok=True)
-                    return mutant, status == 0, seconds, text
+                    return _Outcome(mutant, status == 0, seconds, usage.ru_utime + usage.ru_stime, text)
             select.select([], [], [], 0.01)
 
 
@@ -368,17 +387,18 @@ def _try_module(module: str, mutants: list[Mutant], place: Path) -> Iterator[Mut
     _prepare(module)
     trial = _Trial([f"tests/{name}" for name in TESTS[module] if (PLACE / name).exists()], place)
     trial.start(None)
-    _, passed, seconds, text = trial.wait()
-    if not passed:
-        raise SystemExit(f"{module}: its tests fail as it is\n{text}")
-    trial.limit = MOST_SECONDS + 5 * seconds
+    unchanged = trial.wait()
+    if not unchanged.passed:
+        raise SystemExit(f"{module}: its tests fail as it is\n{unchanged.said}")
+    trial.limit = MOST_SECONDS + 10 * unchanged.seconds
+    trial.most_work = ceil(MOST_WORK + 3 * unchanged.work)
     waiting = list(reversed(mutants))
     while waiting or trial:
         while waiting and len(trial) < AT_ONCE:
             trial.start(waiting.pop())
-        mutant, lives, _, _ = trial.wait()
-        if lives and mutant is not None:
-            yield mutant
+        outcome = trial.wait()
+        if outcome.passed and outcome.mutant is not None:
+            yield outcome.mutant
 
 
 def try_module(module: str, mutants: list[Mutant]) -> list[str]:

@@ -272,6 +272,7 @@ def test_who_listens_to_what_was_replied_to_is_told_that_it_is_over(talk: Talk, 
     talk.change(StatusEvent.EXITED)
 
     assert [type(heard) for heard in talk.heard] == [ExecutionOver, KernelDiedError]
+    assert talk.conversation.look_at is None
 
 
 @pytest.mark.parametrize(
@@ -295,9 +296,10 @@ def test_what_was_replied_to_is_not_answered_again(talk: Talk, end: Callable[[Ta
 
 
 def test_other_reply_is_no_answer_to_what_runs(talk: Talk) -> None:
-    """Without a parent, it is an answer to nothing that is known."""
+    """Without a parent, it is an answer to nothing that is known; and what is no reply answers nothing."""
     talk.tell(A)
     talk.hear("inspect_reply", None, {"status": "ok"}, "shell")
+    talk.hear("odd", A, {"status": "ok"}, "shell")
     talk.told()
     talk.change(StatusEvent.EXITED)
 

@@ -76,8 +76,9 @@ def test_what_is_served_beside_says_nothing_about_the_session(
 
 @pytest.mark.parametrize("beside", BESIDE, ids=lambda message: f"{message.msg_type} on {message.channel}")
 def test_what_is_served_beside_an_idle_kernel_leaves_it_idle(talk: Talk, beside: ClientMessage) -> None:
-    """Nothing of its main shell runs."""
+    """Nothing of its main shell runs, however often it says so."""
     talk.tell(beside)
+    talk.busy(beside)
     talk.run(beside)
 
     assert (talk.status, talk.news("status"), talk.conversation.busy_since) == ("idle", [], None)
@@ -397,6 +398,7 @@ def test_session_begins_with_what_it_was_created_with() -> None:
     conversation = Talk().conversation
 
     assert (conversation.working_directory, conversation.input_prompt) == ("/home", ">")
+    assert conversation.is_introduced is False
     assert (conversation.continuation_prompt, conversation.kernel_info, conversation.resource_usage) == ("+", {}, None)
 
 
@@ -539,6 +541,23 @@ def test_question_is_over_when_the_kernel_is_interrupted(talk: Talk, msg_type: s
     assert (talk.conversation.open_input is not None) == is_open
 
 
+def test_question_on_iopub_is_none(talk: Talk) -> None:
+    """Kernels ask on stdin; iopub tells everybody, and nobody answers there."""
+    talk.hear("input_request", request("a"), {})
+
+    assert talk.conversation.open_input is None
+
+
+def test_replies_and_questions_may_go_ahead_of_output(talk: Talk) -> None:
+    """Who waits for them does not wait for all that was printed before."""
+    begin = talk.journal.end
+    talk.hear("stream", request("a"), {})
+    talk.reply(request("a"))
+    talk.hear("input_request", request("a"), {}, "stdin")
+
+    assert talk.journal.urgent_after(begin) == [begin + 1, begin + 2]
+
+
 def test_other_words_on_stdin_are_no_question(talk: Talk) -> None:
     """They are passed on."""
     talk.hear("odd", request("a"), {}, "stdin")
@@ -615,6 +634,33 @@ def test_replies_are_no_output_that_an_idle_could_follow(talk: Talk) -> None:
     talk.wait(GRACE / 2)
 
     assert talk.status == "idle"
+
+
+def test_look_before_the_time_finds_nothing(talk: Talk) -> None:
+    """And one that is late finds what there is."""
+    talk.tell(request("a"), request("b"))
+    talk.listen(request("a"))
+    talk.busy(request("a"))
+    talk.now += 60
+    talk.reply(request("a"))
+    early = talk.conversation.look_again(talk.now + GRACE / 2)
+    heard = ExecutionOver() in talk.heard
+    talk.wait(GRACE + 1)
+
+    assert (early, heard, ExecutionOver() in talk.heard) == (None, False, True)
+    assert (talk.sent, talk.status) == (["a", "b"], "idle")
+
+
+def test_idle_that_names_another_says_nothing_about_what_was_not_replied_to(talk: Talk) -> None:
+    """It runs on."""
+    talk.tell(request("a"), request("b"))
+    talk.listen(request("a"))
+    talk.busy(request("a"))
+    talk.idle(Header("other", "execute_request"))
+    at = talk.conversation.look_at
+    talk.wait(9)
+
+    assert (at, talk.sent, talk.status, ExecutionOver() in talk.heard) == (None, ["a"], "busy", False)
 
 
 def test_late_idle_tells_who_listens_at_once(talk: Talk) -> None:

@@ -21,6 +21,19 @@ def test_rate_over_a_window_makes_a_flood(messages: int, expected: bool) -> None
     assert expected is gauge_of((1, 10.0), (messages, 10.0 + WINDOW)).is_flood
 
 
+@pytest.mark.parametrize(("more", "expected"), [(0, False), (1, True)])
+@pytest.mark.parametrize("idle_since", [None, 5.0])
+def test_one_message_more_than_the_rate_makes_the_flood(more: int, expected: bool, idle_since: float | None) -> None:
+    """From the very first window on, and in the first after an execution began or ended."""
+    gauge = FloodGauge()
+    before = gauge.is_flood
+    if idle_since is not None:
+        gauge.count(9, 0.0, idle_since)
+    gauge.count(int(FLOOD_RATE * WINDOW) + more, WINDOW, idle_since)
+
+    assert (before, gauge.is_flood) == (False, expected)
+
+
 def test_burst_after_a_silence_is_no_flood() -> None:
     """What a small execution says is over before a window is."""
     assert not gauge_of((1, 10.0), (1, 20.0), (500, 20.0 + WINDOW / 2)).is_flood
