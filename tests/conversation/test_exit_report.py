@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kallichore.conversation.exit_report import Circumstances, make_exit_report, running_request
+from kallichore.conversation.exit_report import MOST_CODE, Circumstances, make_exit_report, running_request
 from kallichore.kernel.ending import Ending
 from kallichore.models.bodies import ExitCause, KernelExit
 
@@ -48,3 +48,38 @@ def test_report_names_what_ran_and_the_memory() -> None:
     assert "`x = load() …` for 12.3 s" in report.text
     assert "1,000 MB when last looked at and 3,000 MB at its peak" in report.text
     assert ("a\n", "b\n") == report.last_words
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("x", "x"),
+        (" x\n", "x"),
+        ("x" * MOST_CODE, "x" * MOST_CODE),
+        ("x" * MOST_CODE + "y", "x" * MOST_CODE + " …"),
+        ("x\ny", "x …"),
+    ],
+)
+def test_code_is_cut_to_a_line(code: str, expected: str) -> None:
+    """With a sign that there is more, if there is; the time is told in tenths of a second."""
+    running = running_request("m", code, 12.34)
+
+    assert (running.msg_id, running.code, running.seconds) == ("m", expected, 12.3)
+
+
+def test_whole_report_is_in_sentences() -> None:
+    """What happened, who did it, what ran, and the memory."""
+    running = running_request("m", "x", 1)
+    report = report_of(Ending(7, -1, "SIGKILL", out_of_memory=True), running=running, memory_bytes=2_000_000)
+    text = report.text
+
+    assert text.endswith(". It had been running `x` for 1.0 s. Its memory was 2 MB when last looked at")
+
+
+def test_memory_is_told_only_where_it_may_be_the_reason() -> None:
+    """Not of a kernel that just exited, nor where it is not known."""
+    exited = report_of(Ending(7, 3), memory_bytes=2_000_000)
+    unknown = report_of(Ending(7, -1, "SIGKILL"))
+
+    assert "memory was" not in exited.text + unknown.text
+    assert exited.memory_bytes == 2_000_000
