@@ -33,6 +33,13 @@ def soak(session: nox.Session) -> None:
     session.run("python", "tests/soak.py", *session.posargs)
 
 
+@nox.session(python="3.11")
+def mutants(session: nox.Session) -> None:
+    """Change the pure modules by one operator or line at a time, and list what no test notices; names go after `--`."""
+    session.install(*CONSTRAINTS, "-e", ".[tests]")
+    session.run("python", "tests/mutants.py", *session.posargs)
+
+
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types for each system: the code of the others cannot run here."""

@@ -37,7 +37,7 @@ class Activity:
     _open: dict[str, str] = attrs.field(factory=dict, init=False)
     """What has begun, by ``msg_id``, with its type, in the order of its beginning."""
     _depth: dict[str, int] = attrs.field(factory=dict, init=False)
-    """Of what began without a name, how many times it did."""
+    """How many idles without a name each takes: one for its own busy, and one for each nameless busy within it."""
     _replied: dict[str, float] = attrs.field(factory=dict, init=False)
     """What was replied to and did not end, and when. A reply may come before the busy, over another socket."""
     _latest: str | None = attrs.field(default=None, init=False)
@@ -64,6 +64,7 @@ class Activity:
         if self._open:
             self._close([known for known, kind in self._open.items() if kind != EXECUTION and known != msg_id], now)
         self._open[msg_id] = msg_type
+        self._depth.setdefault(msg_id, 1)
         if self.since is None:
             self.since, self.at_rest_since = now, None
 

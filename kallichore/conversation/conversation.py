@@ -267,11 +267,16 @@ class Conversation:
             if message.msg_id not in held:
                 has_begun = message is self.queue.active or message.msg_id in self.activity
                 self.answer(message, answer_at_the_end(message, has_begun, why))
+        # What has its reply only lacks an idle.
+        replied = {*self._late, self.queue.active_id if self.queue.is_replied else None}
         self.queue.clear()
         self.activity.clear()
+        self._late.clear()
         self.open_input = self.memory_warning = None
-        for msg_id in self.listeners.keys() - held:
-            self.listeners[msg_id](KernelDiedError(f"The kernel ended during the execution: {why}"))
+        died = KernelDiedError(f"The kernel ended during the execution: {why}")
+        for msg_id, listener in self.listeners.items():
+            if msg_id not in held:
+                listener(ExecutionOver() if msg_id in replied else died)
 
     # What the kernel says
 
@@ -340,7 +345,7 @@ class Conversation:
     ) -> ClientMessage | None:
         try:
             state = _read_execution_state(message.content).execution_state
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None
         if state not in ("busy", "idle"):
             return None
@@ -370,6 +375,9 @@ class Conversation:
         if reason == EXECUTION or over == active_id:
             self.move_to(read_directory())
         self._tell_over(over)
+        if active_id is not None and over != active_id and self.queue.is_replied:
+            # It releases the next, as it may be meant for this one; whose own idle may still come.
+            self._late[active_id] = None
         self.queue.on_idle(over, now)
         self._expect_more(now)
         return self.queue.proceed(now)
@@ -440,7 +448,8 @@ class Conversation:
         active_id, due = self.queue.active_id, self.queue.look_at
         released = None
         if active_id is not None and due is not None and now >= due:
-            self._late[active_id] = None
+            if self.queue.is_replied:
+                self._late[active_id] = None
             released = self.queue.proceed(now)
         if now < self._published + GRACE:
             self.activity.postpone(now)

@@ -47,6 +47,11 @@ class ExecutionQueue(Generic[M]):
         return None if self._active is None else self._active[0]
 
     @property
+    def is_replied(self) -> bool:
+        """Whether the active execution has its reply."""
+        return self._replied
+
+    @property
     def pending(self) -> tuple[M, ...]:
         """The executions that wait, first to run first."""
         return tuple(message for _, message in self._pending)

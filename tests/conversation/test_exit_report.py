@@ -1,21 +1,15 @@
-"""Why a kernel ended: what the report says, and that clients, callers and the session's description all get it."""
+"""Why a kernel ended: what the report says of it. That everybody gets it is tested in tests/session."""
 
 from __future__ import annotations
 
-import os
-import signal
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import trio
 
-from kallichore.client.api_client import ApiError
-from kallichore.client.channel_client import make_execute_request
-from kallichore.conversation.exit_report import Circumstances, make_exit_report, running_request
+from kallichore.conversation.exit_report import MOST_CODE, Circumstances, make_exit_report, running_request
 from kallichore.kernel.ending import Ending
 from kallichore.models.bodies import ExitCause, KernelExit
-from kernels import REAL_TIME, ask_until, body, is_kernel, is_type, open_client, open_started, receive_until
 
 
 def report_of(ending: Ending, **known: Any) -> KernelExit:
@@ -56,43 +50,36 @@ def test_report_names_what_ran_and_the_memory() -> None:
     assert ("a\n", "b\n") == report.last_words
 
 
-async def test_death_is_explained_everywhere() -> None:
-    """A kernel that is killed from outside in the middle of its work: the output, the status, the call, the session."""
-    async with open_client() as client, open_started(client, body()) as channel:
-        msg_id = await channel.send(make_execute_request("stderr last words\nsleep 60"))
-        seen = await receive_until(channel, is_type("execute_input", msg_id))
-        if not any("output" in message for message in seen):
-            # It comes through a pipe, and may come before or after.
-            await receive_until(channel, is_kernel("output"))
-        pid = (await client.call("GET", "/sessions/s"))["process_id"]
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("x", "x"),
+        (" x\n", "x"),
+        ("x" * MOST_CODE, "x" * MOST_CODE),
+        ("x" * MOST_CODE + "y", "x" * MOST_CODE + " …"),
+        ("x\ny", "x …"),
+    ],
+)
+def test_code_is_cut_to_a_line(code: str, expected: str) -> None:
+    """With a sign that there is more, if there is; the time is told in tenths of a second."""
+    running = running_request("m", code, 12.34)
 
-        async def call() -> None:
-            with pytest.raises(ApiError, match="SIGKILL"):
-                await client.call("POST", "/sessions/s/execute", {"code": "print never"})
-
-        with trio.fail_after(REAL_TIME):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(call)
-                await ask_until(client, lambda session: session["execution_queue"]["length"] == 1)
-                os.kill(pid, signal.SIGKILL)
-                ended = await receive_until(channel, is_kernel("exited"))
-        report = (await client.call("GET", "/sessions/s"))["last_exit"]
-
-    told = [message["output"][1] for message in ended if "output" in message]
-    # Beside a test on the same machine that runs out of memory, this end would be taken for one of those.
-    assert report["cause"] in ("killed_from_outside", "out_of_memory")
-    assert "had been running `stderr last words …`" in told[-1]
-    assert (pid, -1, "SIGKILL") == (report["process_id"], report["exit_code"], report["signal"])
-    assert msg_id == report["running"]["msg_id"]
-    assert ["last words\n"] == report["last_words"]
+    assert (running.msg_id, running.code, running.seconds) == ("m", expected, 12.3)
 
 
-@pytest.mark.parametrize(("end", "asked"), [("kill", "kill"), ("restart", "restart")])
-async def test_who_asked_for_the_end_is_told(end: str, asked: str) -> None:
-    """An end that a call asked for is no mystery."""
-    async with open_client() as client, open_started(client, body()) as channel:
-        await client.call("POST", f"/sessions/s/{end}")
-        await receive_until(channel, is_kernel("exited"))
-        report = (await client.call("GET", "/sessions/s"))["last_exit"]
+def test_whole_report_is_in_sentences() -> None:
+    """What happened, who did it, what ran, and the memory."""
+    running = running_request("m", "x", 1)
+    report = report_of(Ending(7, -1, "SIGKILL", out_of_memory=True), running=running, memory_bytes=2_000_000)
+    text = report.text
 
-    assert ("requested", asked) == (report["cause"], report["requested_by"])
+    assert text.endswith(". It had been running `x` for 1.0 s. Its memory was 2 MB when last looked at")
+
+
+def test_memory_is_told_only_where_it_may_be_the_reason() -> None:
+    """Not of a kernel that just exited, nor where it is not known."""
+    exited = report_of(Ending(7, 3), memory_bytes=2_000_000)
+    unknown = report_of(Ending(7, -1, "SIGKILL"))
+
+    assert "memory was" not in exited.text + unknown.text
+    assert exited.memory_bytes == 2_000_000

@@ -55,6 +55,19 @@ def test_window_ends_after_its_time() -> None:
     assert 0.0 < pause_after((500, 10.0 + WINDOW * 1.001))
 
 
+@pytest.mark.parametrize(("more", "expected"), [(0, False), (1, True)])
+@pytest.mark.parametrize("idle_since", [None, 5.0])
+def test_one_message_more_than_the_rate_makes_the_flood(more: int, expected: bool, idle_since: float | None) -> None:
+    """From the very first window on, and in the first after an execution began or ended."""
+    gauge = FloodGauge()
+    before = gauge.is_flood
+    if idle_since is not None:
+        gauge.count(9, 0.0, idle_since)
+    gauge.count(int(FLOOD_RATE * WINDOW) + more, WINDOW, idle_since)
+
+    assert (before, gauge.is_flood) == (False, expected)
+
+
 def test_burst_after_a_silence_is_no_flood() -> None:
     """The window is as long as the silence was."""
     assert 0.0 == pause_after((400, 20.0))

@@ -14,10 +14,17 @@ PAUSE = 2.0
 
 @pytest.fixture
 def monitor() -> HeartbeatMonitor:
-    """Return a monitor whose first heartbeat was sent at 100 s."""
+    """Return a monitor of a kernel that answered before, and whose heartbeat was sent at 100 s."""
     monitor = HeartbeatMonitor(LIMIT, PAUSE)
+    monitor.sent(97)
+    monitor.answered(98)
     monitor.sent(100)
     return monitor
+
+
+def judge(monitor: HeartbeatMonitor, now: float, at_rest_since: float | None = 0, is_stopped: bool = False) -> bool:
+    """Look at the deadline as the loop does, by default of a kernel that runs nothing."""
+    return monitor.is_overdue(now) and monitor.judge(now, at_rest_since=at_rest_since, is_stopped=is_stopped)
 
 
 def test_first_heartbeat_is_due_at_once() -> None:
@@ -39,32 +46,34 @@ def test_answered_heartbeat_is_followed_by_a_pause(monitor: HeartbeatMonitor) ->
 
 def test_silence_begins_at_the_limit_and_once(monitor: HeartbeatMonitor) -> None:
     """The kernel counts as silent when the limit is over, not before, and begins to only once."""
-    assert [monitor.expired(now) for now in (104.99, 105, 105, 106)] == [False, True, False, False]
+    assert [judge(monitor, now) for now in (104.99, 105, 105, 106)] == [False, True, False, False]
 
 
 def test_silent_kernel_is_asked_again_after_the_pause(monitor: HeartbeatMonitor) -> None:
     """Heartbeats go on every limit and pause, and further silence begins nothing new."""
-    monitor.expired(105)
+    judge(monitor, 105)
     due = monitor.next_action_at()
     monitor.sent(due)
 
-    assert (due, monitor.next_action_at(), monitor.expired(112), monitor.is_silent) == (107, 112, False, True)
+    assert (due, monitor.next_action_at(), judge(monitor, 112), monitor.is_silent) == (107, 112, False, True)
 
 
-def test_late_answer_ends_silence_once(monitor: HeartbeatMonitor) -> None:
+def test_late_answer_ends_silence(monitor: HeartbeatMonitor) -> None:
     """An answer after the limit is an answer."""
-    monitor.expired(105)
+    judge(monitor, 105)
+    silent = monitor.is_silent
+    monitor.answered(106)
 
-    assert (monitor.answered(106), monitor.is_silent, monitor.answered(106.1)) == (True, False, False)
+    assert (silent, monitor.is_silent) == (True, False)
 
 
 def test_answer_to_the_heartbeat_before_counts_for_the_open_one(monitor: HeartbeatMonitor) -> None:
     """A kernel that answers anything is there: its next heartbeat comes a pause later, and no deadline is left."""
-    monitor.expired(105)
+    judge(monitor, 105)
     monitor.sent(107)
     monitor.answered(108)
 
-    assert (monitor.expired(112), monitor.next_action_at()) == (False, 110)
+    assert (judge(monitor, 112), monitor.next_action_at()) == (False, 110)
 
 
 def test_second_answer_does_not_delay_the_next_heartbeat(monitor: HeartbeatMonitor) -> None:
@@ -75,31 +84,94 @@ def test_second_answer_does_not_delay_the_next_heartbeat(monitor: HeartbeatMonit
     assert monitor.next_action_at() == 102.5
 
 
-def test_answer_within_the_limit_ends_no_silence(monitor: HeartbeatMonitor) -> None:
-    """A kernel that was never silent is not back."""
-    assert monitor.answered(104.9) is False
-
-
 def test_silence_can_begin_again(monitor: HeartbeatMonitor) -> None:
     """After it was back, the kernel can be silent anew."""
-    monitor.expired(105)
+    judge(monitor, 105)
     monitor.answered(106)
     monitor.sent(107)
 
-    assert monitor.expired(112) is True
+    assert judge(monitor, 112) is True
 
 
 def test_machine_that_slept_does_not_blame_the_kernel(monitor: HeartbeatMonitor) -> None:
     """After a deadline was missed by far, by an hour of sleep, the kernel gets the whole limit anew."""
     woken = 100 + 3600
 
-    assert (monitor.expired(woken), monitor.is_silent, monitor.next_action_at()) == (False, False, woken + LIMIT)
-    assert monitor.expired(woken + LIMIT) is True
+    assert (judge(monitor, woken), monitor.is_silent, monitor.next_action_at()) == (False, False, woken + LIMIT)
+    assert judge(monitor, woken + LIMIT) is True
+
+
+def test_kernel_that_runs_code_may_be_silent(monitor: HeartbeatMonitor) -> None:
+    """A kernel with one thread answers nothing while code runs; it is asked again after the pause."""
+    assert judge(monitor, 105, at_rest_since=None) is False
+    assert (monitor.is_silent, monitor.next_action_at(), monitor.is_due(107)) == (False, 107, True)
+
+
+def test_kernel_that_is_stopped_is_silent_whatever_it_runs(monitor: HeartbeatMonitor) -> None:
+    """A stopped process explains its silence, also in the middle of an execution or a moment after one."""
+    assert judge(monitor, 105, at_rest_since=None, is_stopped=True) is True
+    assert monitor.is_silent
+
+
+def test_stopped_kernel_gets_no_more_time_after_an_execution(monitor: HeartbeatMonitor) -> None:
+    """That it has been at rest for a moment only is no excuse for a stopped one."""
+    assert judge(monitor, 105, at_rest_since=104, is_stopped=True) is True
+
+
+def test_silence_counts_from_when_the_kernel_is_at_rest(monitor: HeartbeatMonitor) -> None:
+    """A kernel that just ended an execution gets the whole limit from then on."""
+    assert (judge(monitor, 105, at_rest_since=103), monitor.next_action_at()) == (False, 108)
+    assert [judge(monitor, now, at_rest_since=103) for now in (107.9, 108)] == [False, True]
+
+
+def test_kernel_at_rest_for_as_long_as_the_limit_is_silent(monitor: HeartbeatMonitor) -> None:
+    """It could have answered for as long as it may take."""
+    assert judge(monitor, 105, at_rest_since=100) is True
+
+
+def test_execution_ends_a_silence(monitor: HeartbeatMonitor) -> None:
+    """A kernel that was silent and now runs something is not told to be silent any more, and may be so again."""
+    judge(monitor, 105)
+    monitor.sent(107)
+    executing = judge(monitor, 112, at_rest_since=None)
+    silent = monitor.is_silent
+    monitor.sent(114)
+
+    assert (executing, silent, judge(monitor, 119)) == (False, False, True)
+
+
+def test_kernel_that_never_answered_is_not_silent() -> None:
+    """A kernel without a heartbeat can be used all the same; only if it is stopped something is wrong."""
+    monitor = HeartbeatMonitor(LIMIT, PAUSE)
+    monitor.sent(100)
+
+    assert (judge(monitor, 105), monitor.was_answered, monitor.is_silent) == (False, False, False)
+
+    monitor.sent(107)
+
+    assert judge(monitor, 112, is_stopped=True) is True
+
+
+def test_answer_is_remembered() -> None:
+    """From the first answer on silence says something."""
+    monitor = HeartbeatMonitor(LIMIT, PAUSE)
+    monitor.sent(100)
+    monitor.answered(101)
+
+    assert monitor.was_answered
+
+
+def test_answer_to_nothing_leaves_the_first_heartbeat_due() -> None:
+    """An answer that nobody asked for makes no pause."""
+    monitor = HeartbeatMonitor(LIMIT, PAUSE)
+    monitor.answered(1)
+
+    assert monitor.is_due(1)
 
 
 def test_look_that_is_a_little_late_counts(monitor: HeartbeatMonitor) -> None:
     """A busy loop looks late by a moment; that does not excuse the kernel."""
-    assert monitor.expired(105 + TOO_LATE) is True
+    assert judge(monitor, 105 + TOO_LATE) is True
 
 
 def test_sleep_during_the_pause_is_followed_by_a_heartbeat(monitor: HeartbeatMonitor) -> None:
@@ -107,7 +179,7 @@ def test_sleep_during_the_pause_is_followed_by_a_heartbeat(monitor: HeartbeatMon
     monitor.answered(100.1)
     woken = 100 + 3600
 
-    assert (monitor.expired(woken), monitor.is_due(woken)) == (False, True)
+    assert (judge(monitor, woken), monitor.is_due(woken)) == (False, True)
 
 
 def seconds(least: float, most: float) -> st.SearchStrategy[float]:
@@ -116,7 +188,7 @@ def seconds(least: float, most: float) -> st.SearchStrategy[float]:
 
 
 class HeartbeatMachine(RuleBasedStateMachine):
-    """The loop that uses the monitor, on a clock that also jumps, with a kernel that answers when it likes."""
+    """The loop that uses the monitor, on a clock that jumps, with a kernel that works and answers when it likes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,17 +196,26 @@ class HeartbeatMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.open_for = 0.0
         """For how many waking seconds a heartbeat is unanswered; sleep does not count."""
-        self.waits_for_answer = False
+        self.waits_for_answer = self.has_answered = False
         self.silent = False
         self.last_sent = float("-inf")
+        self.at_rest_since: float | None = 0.0
+        self.is_stopped = False
 
     def look(self) -> None:
         """Do what the loop does when its wait ends."""
-        if self.monitor.expired(self.now):
-            assert (self.silent, self.waits_for_answer) == (False, True)
-            assert self.open_for >= LIMIT
+        before = self.silent
+        if self.monitor.is_overdue(self.now):
+            at_rest_since, is_stopped = self.at_rest_since, self.is_stopped
+            begins = self.monitor.judge(self.now, at_rest_since=at_rest_since, is_stopped=is_stopped)
+            self.silent = self.monitor.is_silent
 
-            self.silent = True
+            assert begins == (self.silent and not before)
+            if begins:
+                assert self.waits_for_answer
+                assert self.open_for >= LIMIT
+                assert is_stopped or self.has_answered
+                assert is_stopped or (at_rest_since is not None and self.now - at_rest_since >= LIMIT)
         if self.monitor.is_due(self.now):
             assert self.now - self.last_sent >= PAUSE
 
@@ -165,22 +246,33 @@ class HeartbeatMachine(RuleBasedStateMachine):
     def sleep(self, asleep: float) -> None:
         """The machine sleeps: longer than all deadlines, and no part of it is the kernel's fault."""
         self.now += asleep
+        before = self.silent
         self.look()
+
+        assert self.silent == before
+
+    @rule()
+    def begin_or_end_an_execution(self) -> None:
+        """The kernel is at work or at rest."""
+        self.at_rest_since = self.now if self.at_rest_since is None else None
+
+    @rule()
+    def stop_or_continue(self) -> None:
+        """Somebody stops the process, or lets it go on."""
+        self.is_stopped = not self.is_stopped
 
     @precondition(lambda self: self.last_sent >= 0)
     @rule(after=seconds(0, 1))
     def answer(self, after: float) -> None:
         """The kernel answers, in time, late, or twice; before the loop looks at the deadline."""
         self.now += after
-
-        assert self.monitor.answered(self.now) == self.silent
-
-        self.silent, self.waits_for_answer = False, False
+        self.monitor.answered(self.now)
+        self.silent, self.waits_for_answer, self.has_answered = False, False, True
 
     @invariant()
     def agrees_on_silence(self) -> None:
         """Silence begins and ends in turn, as it was told."""
-        assert self.monitor.is_silent == self.silent
+        assert (self.monitor.is_silent, self.monitor.was_answered) == (self.silent, self.has_answered)
 
 
 TestHeartbeatMachine = HeartbeatMachine.TestCase

@@ -104,11 +104,15 @@ def test_oldest_entries_go_first() -> None:
     for number in range(MOST_ENTRIES + 5):
         history.begin(request(str(number), code=str(number)), number)
 
+    assert [history.code_of(msg_id) for msg_id in ("4", "5", "104")] == ["", "5", "104"]
     assert [str(number) for number in range(5, MOST_ENTRIES + 5)] == [entry.input for entry in history.entries()]
     assert ["103", "104"] == [entry.input for entry in history.entries(2)]
 
 
-@given(st.lists(st.text(max_size=30), max_size=40), st.integers(8, 64))
+pieces = st.tuples(st.text(max_size=12), st.sampled_from([1, 1, 2, 40])).map(lambda piece: piece[0] * piece[1])
+
+
+@given(st.lists(pieces, max_size=40), st.integers(8, 64))
 def test_clipping_keeps_both_ends(pieces: list[str], most_bytes: int) -> None:
     """What fits is whole; else the first and the newest half stay, without half a character, and the rest is
     counted.
@@ -126,8 +130,45 @@ def test_clipping_keeps_both_ends(pieces: list[str], most_bytes: int) -> None:
         assert data.startswith(head.encode())
         assert data.endswith(tail.encode())
         assert len(data) == len(head.encode()) + int(missing) + len(tail.encode())
-        assert max(len(head.encode()), len(tail.encode())) <= (most_bytes + 1) // 2
-        assert clipping.is_truncated
+        assert (most_bytes + 1) // 2 - 4 < len(head.encode()) <= (most_bytes + 1) // 2
+        assert most_bytes // 2 - 4 < len(tail.encode()) <= most_bytes // 2
+    assert clipping.is_truncated == (len(data) > most_bytes)
+
+
+@pytest.mark.parametrize("pieces", [["x" * 64], ["x"] * 64, ["x" * 32, "x" * 32], ["x" * 40, "x" * 24]])
+def test_what_just_fits_is_whole(pieces: list[str]) -> None:
+    """A byte more is too much."""
+    clipping = Clipping(64)
+    for piece in pieces:
+        clipping.add(piece)
+    whole = (clipping.text(), clipping.is_truncated)
+    clipping.add("y")
+
+    assert whole == ("x" * 64, False)
+    assert clipping.text() == "x" * 32 + "\n[... 1 bytes left out ...]\n" + "x" * 31 + "y"
+    assert clipping.is_truncated
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\ud800" * 300, "é\ud800" * 300])
+def test_half_a_pair_is_a_question_mark(text: str) -> None:
+    """Text that no encoding takes is clipped all the same, at its beginning and later."""
+    first, later = Clipping(64), Clipping(64)
+    later.add("x" * 64)
+    for clipping in (first, later):
+        clipping.add(text)
+
+    assert "?" in first.text()
+    assert later.text().endswith("?")
+
+
+def test_bytes_that_are_left_out_are_counted() -> None:
+    """Characters of text, or of a JSON string that was not read."""
+    added, literal = Clipping(64), Clipping(64)
+    added.add("é" * 1000)
+    literal.add_literal(b'"%s"' % (b"x" * 1000))
+
+    assert "[... 1936 bytes left out ...]" in added.text()
+    assert literal.text() == "x" * 32 + "\n[... 936 bytes left out ...]\n" + "x" * 32
 
 
 def test_endless_output_takes_bounded_memory() -> None:
@@ -168,3 +209,66 @@ def test_large_message_is_clipped_in_the_history() -> None:
     assert "bytes left out" in clipped
     assert len(clipped) < 2 * MOST_BYTES
     assert "short" == short
+
+
+def test_large_output_that_is_no_text_is_left_out() -> None:
+    """What cannot be read is counted, and nothing else of it is there."""
+    history = History()
+    history.begin(request("a"), 0)
+    history.hear(message("a", "stream", {"name": "stdout", "text": ["x" * 9] * LARGE}))
+    (entry,) = history.entries()
+
+    assert entry.output.startswith("\n[... ")
+    assert entry.output.endswith(" bytes left out ...]\n")
+
+
+def test_error_without_a_name_is_kept() -> None:
+    """What is missing is empty."""
+    history = History()
+    history.begin(request("a"), 0)
+    history.hear(message("a", "error", {}))
+
+    assert history.entries()[0].error == ExecutionError(name="", message="", traceback=())
+    assert not history.entries()[0].truncated
+
+
+@pytest.mark.parametrize(
+    ("traceback", "kept", "truncated"),
+    [
+        (["x" * MOST_BYTES], ["x" * MOST_BYTES], False),
+        (["y" + "x" * MOST_BYTES], ["x" * MOST_BYTES], True),
+        (["é" * MOST_BYTES + "x"], ["é" * (MOST_BYTES // 2 - 1) + "x"], True),
+        (["a", "x" * MOST_BYTES, "b"], ["b"], True),
+        (["a", "x" * (MOST_BYTES - 2), "b"], ["a", "x" * (MOST_BYTES - 2), "b"], False),
+    ],
+    ids=["fits", "one too long", "one with letters of two bytes", "a long one in the middle", "all fit"],
+)
+def test_end_of_a_traceback_is_kept(traceback: list[str], kept: list[str], truncated: bool) -> None:
+    """As many whole lines as there is room for; of a last one that is too long its end."""
+    history = History()
+    history.begin(request("a"), 0)
+    history.hear(message("a", "error", {"traceback": traceback}))
+    (entry,) = history.entries()
+    assert entry.error is not None
+
+    assert (list(entry.error.traceback), entry.truncated) == (kept, truncated)
+
+
+def test_message_is_cut_between_characters() -> None:
+    """Half a letter is none."""
+    history = History()
+    history.begin(request("a"), 0)
+    history.hear(message("a", "error", {"evalue": "x" + "é" * 9999}))
+    error = history.entries()[0].error
+    assert error is not None
+
+    assert error.message == "x" + "é" * 1023
+
+
+def test_attribution_that_cannot_be_read_is_none() -> None:
+    """The execution is kept all the same."""
+    history = History()
+    history.begin(request("a", metadata={"attribution": 5}), 0)
+    (entry,) = history.entries()
+
+    assert (entry.input, entry.source, entry.agent) == ("1", None, None)

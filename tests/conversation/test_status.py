@@ -1,4 +1,4 @@
-"""The statuses of a session: what each event leads to, and for how long a session counts as idle or busy."""
+"""The statuses of a session: what each event leads to, and for how long a session counts as idle."""
 
 from __future__ import annotations
 
@@ -47,11 +47,7 @@ def test_new_session_is_uninitialized() -> None:
     """A session that was never started is uninitialized, and idle since its creation."""
     status = SessionStatus(created=CREATED)
 
-    assert (status.current, status.idle_seconds(CREATED + 7.9), status.busy_seconds(CREATED + 7.9)) == (
-        Status.UNINITIALIZED,
-        7,
-        0,
-    )
+    assert (status.current, status.reason, status.idle_seconds(CREATED + 7.9)) == (Status.UNINITIALIZED, None, 7)
 
 
 @pytest.mark.parametrize(("reached", "path"), PATHS.items())
@@ -158,21 +154,15 @@ def test_heartbeat_that_is_back_does_not_revive_an_older_life() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reached", "idle", "busy"),
-    [
-        (Status.STARTING, 0, 0),
-        (Status.IDLE, 10, 0),
-        (Status.BUSY, 0, 10),
-        (Status.OFFLINE, 0, 0),
-        (Status.EXITED, 10, 0),
-    ],
+    ("reached", "idle"),
+    [(Status.STARTING, 0), (Status.IDLE, 10), (Status.BUSY, 0), (Status.OFFLINE, 0), (Status.EXITED, 10)],
 )
-def test_seconds_count_in_whole_from_the_change(reached: Status, idle: int, busy: int) -> None:
-    """Idle and exited count as idle, busy as busy, starting and offline as neither; fractions do not count."""
+def test_seconds_count_in_whole_from_the_change(reached: Status, idle: int) -> None:
+    """Idle and exited count as idle, busy, starting and offline do not; fractions do not count."""
     status = status_after(*PATHS[reached])
     now = CREATED + len(PATHS[reached]) + 10.99
 
-    assert (status.idle_seconds(now), status.busy_seconds(now)) == (idle, busy)
+    assert status.idle_seconds(now) == idle
 
 
 class StatusMachine(RuleBasedStateMachine):
@@ -254,11 +244,10 @@ class StatusMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_from_the_last_change(self) -> None:
-        """Since when the kernel is idle or busy is when the status last changed, and never both."""
-        since = self.changed_at
-        expected = {Status.BUSY: (None, since), Status.OFFLINE: (None, None), Status.STARTING: (None, None)}
+        """Since when the kernel is idle or gone is when the status last changed."""
+        is_at_rest = self.status.current in (*GONE, Status.IDLE)
 
-        assert (self.status.idle_since, self.status.busy_since) == expected.get(self.status.current, (since, None))
+        assert self.status.idle_since == (self.changed_at if is_at_rest else None)
 
 
 TestStatusMachine = StatusMachine.TestCase

@@ -26,6 +26,7 @@ def test_frames_are_those_of_the_messaging_specification() -> None:
     """The delimiter, the signature, the four parts and the buffers follow each other; buffers are not signed."""
     message = PARTS._replace(buffers=[b"first", b""])
 
+    assert DELIMITER == b"<IDS|MSG>"
     assert join(message, SIGNER) == [DELIMITER, SIGNER.sign(PARTS[:4]), *PARTS[:4], b"first", b""]
 
 

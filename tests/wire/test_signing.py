@@ -23,6 +23,21 @@ def test_signature_is_the_hmac_over_the_four_parts(key: str, scheme: str) -> Non
     assert signer.verify(expected.encode(), PARTS)
 
 
+def test_large_content_is_signed_like_any_other() -> None:
+    """However the parts are taken in."""
+    parts = (b"header", b"parent", b"metadata", b"x" * 200_000)
+    expected = hmac.new(b"key", b"".join(parts), "sha256").hexdigest().encode()
+
+    assert expected == Signer("key").sign(parts)
+
+
+def test_signer_says_what_it_signs_with() -> None:
+    """A kernel's connection file says the same."""
+    signer = Signer("key", "hmac-sha512")
+
+    assert (signer.key, signer.scheme) == ("key", "hmac-sha512")
+
+
 def test_signer_signs_each_message_anew() -> None:
     """What was signed before does not show in the next signature."""
     signer = Signer("key")

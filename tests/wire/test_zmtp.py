@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from kallichore.wire.zmtp import LARGE, MANY, SUBSCRIPTION, Decoder, ZmtpError, encode, opening
+from kallichore.wire.zmtp import LARGE, MANY, STEP, SUBSCRIPTION, Decoder, ZmtpError, encode, opening
 
 GREETING = opening("DEALER")[:64]
 READY = opening("DEALER")[64:]
@@ -147,6 +147,10 @@ def test_ping_is_answered_with_its_own_context() -> None:
         (GREETING + READY + b"\x08\x00", "the flags 0x08"),
         (GREETING + READY + b"\x05\x00", "the flags 0x05"),
         (GREETING + READY + b"\x06" + (1 << 40).to_bytes(8, "big"), "1099511627776 bytes"),
+        (GREETING + READY + b"\x07\x00", "the flags 0x07"),
+        (GREETING + READY + b"\x06" + LARGE.to_bytes(8, "big"), "65536 bytes"),
+        (GREETING[:10] + b"\x02", "speaks version 2 of ZMTP; 3 is the least"),
+        (GREETING + b"\x01\x01a", "before the handshake"),
         (GREETING + b"\x04\x0b\x05ERROR\x04nope", "it refuses: nope"),
     ],
 )
@@ -154,6 +158,100 @@ def test_what_is_not_zmtp_3_is_refused_in_words(data: bytes, reason: str) -> Non
     """Other protocols, older versions, other mechanisms and broken frames end the connection, and say why."""
     with pytest.raises(ZmtpError, match=reason):
         Decoder().feed(data)
+
+
+def test_newer_version_of_the_protocol_is_understood() -> None:
+    """It speaks as we do with who is older (RFC 23, version negotiation)."""
+    decoder = Decoder()
+
+    assert decoder.feed(GREETING[:10] + b"\x04" + GREETING[11:] + READY + wire([b"a"])) == [[b"a"]]
+
+
+@pytest.mark.parametrize("known", [1, 9, 10, 11, 12, 63])
+def test_greeting_that_is_not_whole_is_waited_for(known: int) -> None:
+    """Nothing is refused that may become a greeting of ours."""
+    decoder = Decoder()
+
+    received = decoder.feed(GREETING[:known])
+
+    assert received == []
+    assert not decoder.is_open
+    assert decoder.feed(GREETING[known:] + READY) == []
+    assert decoder.is_open
+
+
+def test_command_just_small_enough_is_waited_for() -> None:
+    """It is read whole, and what we do not know is left alone."""
+    decoder = Decoder()
+    size = LARGE - 1
+    decoder.feed(GREETING + READY + b"\x06" + size.to_bytes(8, "big"))
+
+    assert decoder.missing == 0
+    assert decoder.feed(b"\x03ODD".ljust(size, b"x") + wire([b"a"])) == [[b"a"]]
+    assert decoder.replies == []
+
+
+def test_ping_brings_back_sixteen_bytes_at_most() -> None:
+    """More than that is no context (RFC 37)."""
+    decoder = Decoder()
+    decoder.feed(GREETING + READY + b"\x04\x1b\x04PING\0\0" + b"0123456789abcdefXXXX")
+
+    assert decoder.replies == [b"\x04\x15\x04PONG0123456789abcdef"]
+
+
+@pytest.mark.parametrize("step", [1, 1000, 100_000, 1 << 24])
+@pytest.mark.parametrize("behind", [[], [b"more", b""], [b"y" * LARGE]], ids=["last", "more", "more that is large"])
+def test_large_frame_is_received_in_place(monkeypatch: pytest.MonkeyPatch, step: int, behind: list[bytes]) -> None:
+    """Space is made in steps, the next after what was filled, and never more than is missing."""
+    monkeypatch.setattr("kallichore.wire.zmtp.STEP", step)
+    large = b"".join(number.to_bytes(4, "big") for number in range(50_000))
+    data = wire([b"a", large, *behind])
+    decoder = Decoder()
+    decoder.feed(GREETING + READY)
+    position = 100
+    received = decoder.feed(data[:position])
+    filled = position - 12
+    while decoder.missing:
+        missing = decoder.missing
+        with decoder.space() as space:
+            assert 0 < len(space) <= min(missing, max(step, filled))
+
+            size = min(len(space), 70_001)
+            space[:size] = data[position : position + size]
+        received += decoder.fill(size)
+        position += size
+        filled += size
+
+        assert decoder.missing == missing - size
+
+    received += decoder.feed(data[position:])
+
+    assert received == [[b"a", large, *behind]]
+
+
+def test_large_frame_is_begun_where_it_is_large_only() -> None:
+    """A smaller one is waited for as it is, and a whole one is taken at once."""
+    decoder = Decoder()
+    decoder.feed(GREETING + READY)
+    missing = []
+    for size in (LARGE - 1, LARGE):
+        data = wire([bytes(size)])
+        decoder.feed(data[:-1])
+        missing.append(decoder.missing)
+
+        assert decoder.feed(data[-1:]) == [[bytes(size)]]
+
+    assert missing == [0, 1]
+
+
+def test_announced_size_does_not_reserve_memory() -> None:
+    """A size is but a claim: a terabyte that is announced takes no more than a step."""
+    decoder = Decoder()
+    decoder.feed(GREETING + READY + b"\x02" + (1 << 40).to_bytes(8, "big") + b"x")
+
+    assert decoder.missing == (1 << 40) - 1
+    with decoder.space() as space:
+        assert len(space) <= STEP
 
 
 @given(st.binary(max_size=300), st.booleans())
