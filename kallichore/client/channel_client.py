@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import attrs
 import trio
@@ -126,10 +126,16 @@ def _headers(address: Address) -> list[tuple[bytes, bytes]]:
 
 
 @asynccontextmanager
-async def open_channel(address: Address, session_id: str, *, since: int | None = None) -> AsyncIterator[ChannelClient]:
-    """Connect to a session's channels; a client that is connected already is displaced. Closed on leaving.
+async def open_channel(
+    address: Address, session_id: str, *, since: int | None = None, attach: str | None = None
+) -> AsyncIterator[ChannelClient]:
+    """Connect to a session's channels. Closed on leaving.
 
-    With ``since``, messages have numbers, those beyond that one come, and before them a ``sessionState``.
+    Args:
+        address: Where the server is.
+        session_id: The session.
+        since: A message's number: those beyond it come, with their numbers, and before them a ``sessionState``.
+        attach: ``share`` to join other clients, ``watch`` to only read; else one that is there is displaced.
 
     What the block raises comes out in a group, as from any nursery; so does a `ChannelClosedError` where the server
     never answers the upgrade.
@@ -139,7 +145,8 @@ async def open_channel(address: Address, session_id: str, *, since: int | None =
         OSError: Nobody listens there.
     """
     address, resource = await _find_channels(address, session_id)
-    resource += "" if since is None else f"?since={since}"
+    query = {name: value for name, value in (("since", since), ("attach", attach)) if value is not None}
+    resource += f"?{urlencode(query)}" if query else ""
     stream = await open_stream(address)
     is_closing = False
     try:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-import trio
-from trio_websocket import open_websocket
-from wsproto.utilities import LocalProtocolError
 
 from kallichore.client.api_client import ApiClient, open_stream
-from kallichore.client.channel_client import ChannelClient, ChannelClosedError, make_execute_request, make_message
+from kallichore.client.channel_client import (
+    ChannelClient,
+    ChannelClosedError,
+    make_execute_request,
+    make_message,
+    open_channel,
+)
 from kernels import (
-    REAL_TIME,
     ask_until,
     body,
     execute,
@@ -36,29 +37,9 @@ def open_unsampled(**settings: Any) -> Any:
     return open_client(resource_sample_interval_ms=0, **settings)
 
 
-@asynccontextmanager
-async def attend(client: ApiClient, **query: Any) -> AsyncIterator[ChannelClient]:
+def attend(client: ApiClient, **query: Any) -> AbstractAsyncContextManager[ChannelClient]:
     """Connect to the session's channels with some parameters."""
-    address = client.address
-    headers = [("authorization", f"Bearer {address.token}")]
-    path = f"/sessions/s/channels?{urlencode(query)}"
-    assert address.port is not None
-    is_closing = False
-    try:
-        with trio.fail_after(REAL_TIME):
-            async with open_websocket(
-                "127.0.0.1",
-                address.port,
-                path,
-                use_ssl=False,
-                extra_headers=[(k.encode(), v.encode()) for k, v in headers],
-            ) as socket:
-                yield ChannelClient(socket)
-                is_closing = True
-    except LocalProtocolError:
-        # trio-websocket answers a ping that comes while it is closing, and stumbles over it.
-        if not is_closing:
-            raise
+    return open_channel(client.address, "s", **query)
 
 
 async def test_client_that_comes_back_with_a_number_gets_the_rest_again() -> None:
