@@ -68,6 +68,20 @@ def test_one_message_more_than_the_rate_makes_the_flood(more: int, expected: boo
     assert (before, gauge.pause > 0) == (0.0, expected)
 
 
+def test_each_window_is_counted_anew() -> None:
+    """Neither the messages of the one before count, nor the one that ended it; each alone is at the rate."""
+    gauge = FloodGauge()
+    gauge.count(9, 0.0, BUSY)
+    for windows in (1, 2):
+        gauge.count(int(FLOOD_RATE * WINDOW), windows * WINDOW, BUSY)
+
+        assert 0.0 == gauge.pause
+
+    gauge.count(int(FLOOD_RATE * WINDOW) + 1, 3 * WINDOW, BUSY)
+
+    assert gauge.pause > 0
+
+
 def test_burst_after_a_silence_is_no_flood() -> None:
     """The window is as long as the silence was."""
     assert 0.0 == pause_after((400, 20.0))
