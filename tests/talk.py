@@ -102,7 +102,7 @@ class Talk:
         self.now += seconds
         at = self.conversation.look_at
         if at is not None and self.now >= at:
-            self._send(self.conversation.look_again(self.now))
+            self._send(self.conversation.look_again(self.now, lambda: self.directory))
 
     def tell(self, *messages: ClientMessage) -> None:
         """Have a client say something."""
@@ -160,6 +160,18 @@ class Talk:
         """Have somebody in this process listen to executions."""
         for message in messages:
             self.conversation.listeners[message.msg_id] = self.heard.append
+
+    def look_finds_nothing(self) -> bool:
+        """Look again when it is time to; whether that changed nothing, and nothing is to be looked at from then on."""
+        before = self._shown()
+        if (at := self.conversation.look_at) is not None:
+            self.wait(max(at - self.now, 0))
+        return (self._shown(), self.conversation.look_at) == (before, None)
+
+    def _shown(self) -> tuple[object, ...]:
+        queue, directory = self.conversation.queue, self.conversation.working_directory
+        running = (queue.active_id, self.conversation.busy_since, self.status, directory)
+        return (len(self.sent), len(self.heard), self.journal.end, self.pending, *running)
 
     # What came of it
 

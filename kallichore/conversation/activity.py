@@ -100,10 +100,11 @@ class Activity:
             self._replied.setdefault(msg_id, now)
 
     def expire(self, now: float) -> bool:
-        """Close what was replied to `GRACE` ago; True if anything was."""
+        """Close what was replied to `GRACE` ago; True if any of it was open."""
         due = [msg_id for msg_id, replied in self._replied.items() if now >= replied + GRACE]
+        was_open = any(msg_id in self._open for msg_id in due)
         self._close(due, now)
-        return bool(due)
+        return was_open
 
     def postpone(self, now: float) -> None:
         """Let what was replied to stay open for another `GRACE`: its output still comes, and so its idle may."""

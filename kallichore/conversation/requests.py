@@ -46,8 +46,8 @@ def failure(name: str, text: str) -> Answer:
 
 
 def reply_type(request: ClientMessage) -> str | None:
-    """Return the type of a request's reply; None if it has none, as comm messages."""
-    if not request.msg_type.endswith("_request") or request.channel == "stdin":
+    """Return the type of a request's reply; None if it has none, as comm messages and what goes elsewhere."""
+    if not request.msg_type.endswith("_request") or request.channel not in ("shell", "control"):
         return None
     return request.msg_type.removesuffix("request") + "reply"
 

@@ -125,14 +125,59 @@ def test_each_reply_has_its_own_moment() -> None:
     assert activity.look_at == 4.25 + GRACE
 
 
-def test_reply_to_what_is_over_is_no_news() -> None:
-    """Nothing is to be looked at for a request that never began, or has ended."""
+def test_second_reply_does_not_put_off_the_end() -> None:
+    """A kernel that answers twice has been done since its first answer."""
+    activity = activity_of(("a", EXECUTION))
+    activity.reply("a", 2)
+    activity.reply("a", 2.25)
+
+    assert activity.look_at == 2 + GRACE
+
+
+def test_reply_behind_the_idle_is_no_news() -> None:
+    """Nothing is to be looked at for a request that has just ended."""
     activity = activity_of(("a", EXECUTION))
     activity.end("a", 2)
-    for msg_id in ("a", "never"):
-        activity.reply(msg_id, 3)
+    activity.reply("a", 3)
 
     assert activity.look_at is None
+
+
+@pytest.mark.parametrize("has_idle", [True, False])
+def test_reply_may_come_before_the_busy(has_idle: bool) -> None:
+    """It comes over another socket; the request is over by its idle, or as long after its reply as any other."""
+    activity = Activity()
+    activity.reply("a", 1)
+    noted = activity.look_at
+    activity.begin("a", EXECUTION, 1.25)
+    begun = (activity.since, activity.look_at)
+    if has_idle:
+        activity.end("a", 1 + GRACE)
+    else:
+        assert activity.expire(1 + GRACE) is True
+
+    assert (noted, begun) == (1 + GRACE, (1.25, 1 + GRACE))
+    assert (activity.since, activity.at_rest_since, activity.look_at) == (None, 1 + GRACE, None)
+
+
+def test_reply_to_what_never_begins_changes_nothing() -> None:
+    """It is looked at in vain, and forgotten."""
+    activity = Activity()
+    activity.reply("never", 1)
+
+    assert activity.expire(1 + GRACE) is False
+    assert (activity.since, activity.at_rest_since, activity.look_at) == (None, NEVER, None)
+
+
+def test_what_is_due_counts_if_any_of_it_was_open() -> None:
+    """Whichever of them was replied to first."""
+    for first, second in (("a", "never"), ("never", "a")):
+        activity = activity_of(("a", EXECUTION))
+        activity.reply(first, 2)
+        activity.reply(second, 2)
+
+        assert activity.expire(2 + GRACE) is True
+        assert (activity.since, activity.look_at) == (None, None)
 
 
 def test_idle_that_comes_leaves_nothing_to_look_at() -> None:
@@ -262,17 +307,21 @@ def test_another_kernel_has_done_nothing_yet() -> None:
     activity = Activity()
     for _ in range(2):
         activity.begin_nameless("x", 1)
+    activity.end("y", 2)
     activity.reply("x", 2)
     activity.clear()
     new = (activity.since, activity.at_rest_since, activity.look_at, "x" in activity)
+    activity.reply("y", 3)
+    replied = activity.look_at
     activity.begin_nameless("x", 3)
 
     assert new == (None, NEVER, None, False)
+    assert replied == 3 + GRACE
     assert activity.end_nameless("x", 4) is True
 
 
 class ActivityMachine(RuleBasedStateMachine):
-    """A kernel that executes, serves comm messages meanwhile, replies, and forgets some of its idles."""
+    """A kernel that executes, serves comm messages meanwhile, replies at any time, and forgets some of its idles."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -282,6 +331,9 @@ class ActivityMachine(RuleBasedStateMachine):
         self.open: list[tuple[str, str]] = []
         """What it is at work on, the innermost last."""
         self.replied: dict[str, float] = {}
+        """When it replied to what has not ended since, begun or not."""
+        self.latest: str | None = None
+        """What its latest idle named."""
         self.since: float | None = None
         self.at_rest_since: float | None = NEVER
 
@@ -310,7 +362,7 @@ class ActivityMachine(RuleBasedStateMachine):
         """Something ends, and what is inside it."""
         self.now += 1
         at = data.draw(st.integers(0, len(self.open) - 1))
-        msg_id = self.open[at][0]
+        self.latest = msg_id = self.open[at][0]
         self.close(*(inner for inner, _ in self.open[at:]))
         self.activity.end(msg_id, self.now)
 
@@ -318,26 +370,28 @@ class ActivityMachine(RuleBasedStateMachine):
     def end_something_else(self) -> None:
         """An idle names a request that is not open."""
         self.now += 1
+        self.latest = "unknown"
         self.close(*list(self.replied))
         self.activity.end("unknown", self.now)
 
-    @precondition(lambda self: self.open)
     @rule(data=st.data())
     def reply(self, data: st.DataObject) -> None:
-        """Something is replied to."""
+        """Something is replied to, perhaps again: what is open, what is over, or what begins next."""
         self.now += GRACE / 4
-        msg_id, _ = data.draw(st.sampled_from(self.open))
-        self.replied[msg_id] = self.now
+        msg_id = str(data.draw(st.integers(1, self.count + 1)))
+        if msg_id != self.latest:
+            self.replied.setdefault(msg_id, self.now)
         self.activity.reply(msg_id, self.now)
 
     @rule(seconds=st.sampled_from([GRACE / 4, GRACE]))
     def wait(self, seconds: float) -> None:
         """Time goes by."""
         self.now += seconds
-        due = [msg_id for msg_id, replied in self.replied.items() if self.now >= replied + GRACE]
+        due = {msg_id for msg_id, replied in self.replied.items() if self.now >= replied + GRACE}
+        was_open = not due.isdisjoint(msg_id for msg_id, _ in self.open)
         self.close(*due)
 
-        assert self.activity.expire(self.now) == bool(due)
+        assert self.activity.expire(self.now) == was_open
 
     @rule()
     def publish(self) -> None:

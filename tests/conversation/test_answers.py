@@ -100,6 +100,18 @@ def test_failure_aborts_what_waits_behind_the_reply(talk: Talk) -> None:
     assert reasons(talk) == ["The execution was taken out of the queue: an execution before it failed"] * 2
 
 
+def test_failure_that_comes_behind_its_idle_aborts_what_waits(talk: Talk) -> None:
+    """Reply and idle come over two sockets, in either order: nothing is sent before the reply has said how it went."""
+    waiting(talk)
+    talk.idle(A)
+    before = (talk.sent[:], talk.pending)
+    talk.reply(A, "error")
+    talk.wait()
+
+    assert before == (["a"], ["b", "c"])
+    assert (talk.sent, talk.pending, talk.answers()) == (["a"], [], aborted("b", "c"))
+
+
 @pytest.mark.parametrize(
     ("first", "status"), [(GOES_ON, "error"), (request("a", code="1", silent=True), "error"), (A, "ok"), (A, "aborted")]
 )
@@ -165,6 +177,35 @@ def test_server_aborts_what_waits_for_its_own_requests(talk: Talk) -> None:
     assert (before, talk.pending, talk.answers()) == (["b", "c"], [], aborted("b", "c"))
 
 
+@pytest.mark.parametrize("by_a_client", [True, False])
+def test_what_is_sent_after_an_interrupt_runs_though_the_interrupted_fails(talk: Talk, by_a_client: bool) -> None:
+    """It was sent in spite of what ran before it. A failure of its own aborts what waits behind it, as always."""
+    d, e = request("d"), request("e")
+    waiting(talk)
+    if by_a_client:
+        talk.tell(request("z", "interrupt_request", "control"))
+    else:
+        talk.conversation.clear_for("interrupt_request")
+    talk.told()
+    talk.tell(d, e)
+    talk.reply(A, "error")
+    talk.idle(A)
+    after = (talk.sent[-1], talk.pending, talk.answers())
+    talk.run(d, "error")
+
+    assert after == ("d", ["e"], [])
+    assert (talk.sent[-1], talk.answers()) == ("d", aborted("e"))
+
+
+def test_interrupt_of_an_idle_kernel_spares_no_later_failure(talk: Talk) -> None:
+    """It interrupted nothing."""
+    talk.conversation.clear_for("interrupt_request")
+    waiting(talk)
+    talk.reply(A, "error")
+
+    assert (talk.pending, talk.answers()) == ([], aborted("b", "c"))
+
+
 def test_killed_kernel_aborts_what_waits(talk: Talk) -> None:
     """The reason is told to who listens."""
     waiting(talk)
@@ -218,11 +259,10 @@ def test_end_of_the_kernel_answers_all_that_is_open(talk: Talk) -> None:
     talk.change(StatusEvent.EXITED, "it was killed")
     told = talk.told()
     content = {message["parent_header"]["msg_id"]: message["content"] for message in told[:-1:2]}
-    why = "The kernel ended during the execution: it was killed"
 
     assert content == {
-        "a": failure("KernelDied", why),
-        "i": failure("KernelDied", why),
+        "a": failure("KernelDied", "it was killed"),
+        "i": failure("KernelDied", "it was killed"),
         "n": {"status": "aborted"},
         "z": {"status": "ok", "restart": True},
     }
@@ -246,7 +286,19 @@ def test_execution_that_the_kernel_was_sent_counts_as_begun(talk: Talk) -> None:
     assert talk.answers()[0] == ("execute_reply", "a", "error")
 
 
-@pytest.mark.parametrize(("reason", "expected"), [(None, "it exited"), ("", "it exited"), ("signal 9", "signal 9")])
+@pytest.mark.parametrize("reason", [None, ""])
+def test_end_without_a_reason_is_told_as_such(talk: Talk, reason: str | None) -> None:
+    """All that is known is that the kernel exited."""
+    talk.tell(A)
+    talk.told()
+    talk.change(StatusEvent.EXITED, reason)
+
+    assert talk.told()[0]["content"] == failure("KernelDied", "The kernel exited")
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"), [(None, "The kernel exited"), ("", "The kernel exited"), ("signal 9", "signal 9")]
+)
 def test_who_listens_is_told_of_the_end(talk: Talk, reason: str | None, expected: str) -> None:
     """With the reason, also where it waited."""
     waiting(talk)
@@ -272,7 +324,7 @@ def test_who_listens_to_what_was_replied_to_is_told_that_it_is_over(talk: Talk, 
     talk.change(StatusEvent.EXITED)
 
     assert [type(heard) for heard in talk.heard] == [ExecutionOver, KernelDiedError]
-    assert talk.conversation.look_at is None
+    assert talk.look_finds_nothing()
 
 
 @pytest.mark.parametrize(

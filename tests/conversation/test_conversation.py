@@ -129,6 +129,18 @@ def test_word_from_beside_ends_offline(talk: Talk, running: bool, expected: str)
     assert talk.news("status") == [{"status": expected, "reason": "usage_request"}]
 
 
+def test_look_at_what_was_served_beside_does_not_end_offline(talk: Talk) -> None:
+    """The kernel has said nothing since it fell silent: that time went by after a reply of before is no word of it."""
+    z = request("z", "usage_request", "control")
+    talk.tell(z)
+    talk.run(z)
+    talk.change(StatusEvent.HEARTBEAT_LOST)
+    talk.told()
+    talk.wait()
+
+    assert (talk.status, talk.told(), talk.conversation.look_at) == ("offline", [], None)
+
+
 def test_comm_message_within_a_cell_does_not_make_the_session_idle(talk: Talk) -> None:
     """Code that serves them while it waits still runs."""
     a, c = request("a"), request("c", "comm_msg")
@@ -149,15 +161,17 @@ def test_other_states_say_nothing_and_are_passed_on(talk: Talk, content: Any) ->
 
 
 def test_statuses_without_a_parent_belong_to_what_the_kernel_has(talk: Talk) -> None:
-    """They begin and end the execution, and release the next."""
+    """They begin and end the execution, and with its reply release the next."""
     talk.tell(request("a"), request("b"))
     talk.listen(request("a"))
     talk.busy(None)
     during = talk.status
     talk.idle(None)
+    over = (talk.status, talk.sent[:], talk.heard[-2])
+    talk.hear("execute_reply", None, {"status": "ok"}, "shell")
 
-    assert (during, talk.status, talk.sent) == ("busy", "idle", ["a", "b"])
-    assert talk.heard[-2] == ExecutionOver()
+    assert (during, *over) == ("busy", "idle", ["a"], ExecutionOver())
+    assert talk.sent == ["a", "b"]
 
 
 def test_kernel_without_an_execution_may_be_at_work_without_a_name(talk: Talk) -> None:
@@ -210,6 +224,7 @@ def test_busy_counts_from_what_was_first(talk: Talk) -> None:
     talk.now += 1
     talk.busy(request("a"))
     begun = talk.conversation.busy_since
+    talk.reply(request("a"))
     talk.idle(request("a"))
     over = talk.conversation.busy_since
     talk.busy(request("c", "inspect_request"))
@@ -298,7 +313,8 @@ def test_end_of_a_kernel_ends_all_that_was_true_of_it(talk: Talk) -> None:
     conversation = talk.conversation
 
     assert (conversation.queue.active, talk.pending, conversation.busy_since) == (None, [], None)
-    assert (conversation.open_input, conversation.memory_warning, conversation.look_at) == (None, None, None)
+    assert (conversation.open_input, conversation.memory_warning) == (None, None)
+    assert talk.look_finds_nothing()
 
 
 def test_next_kernel_begins_anew(talk: Talk) -> None:
@@ -576,6 +592,70 @@ def test_nothing_is_to_be_looked_at_without_a_reply(talk: Talk) -> None:
     assert talk.conversation.look_at is None
 
 
+@pytest.mark.parametrize("idle_first", [True, False])
+def test_both_signs_of_the_end_leave_nothing_to_look_at(talk: Talk, idle_first: bool) -> None:
+    """They come over two sockets; the second releases the next, and a look that is still to come finds nothing."""
+    a = request("a")
+    talk.tell(a, request("b"))
+    talk.listen(a)
+    talk.busy(a)
+    first, second = (talk.idle, talk.reply) if idle_first else (talk.reply, talk.idle)
+    first(a)
+    after_one = talk.sent[:]
+    second(a)
+
+    assert (after_one, talk.sent, talk.heard.count(ExecutionOver())) == (["a"], ["a", "b"], 1)
+    assert talk.look_finds_nothing()
+    assert talk.status == "idle"
+
+
+def test_idle_ends_an_execution_without_a_reply(talk: Talk) -> None:
+    """The session is idle and who listens is told at once; the next waits a moment for the reply, and no longer."""
+    a = request("a")
+    talk.tell(a, request("b"))
+    talk.listen(a)
+    talk.busy(a)
+    talk.idle(a)
+    at_once = (talk.status, talk.heard.count(ExecutionOver()), talk.sent[:])
+    talk.wait(GRACE - 0.01)
+    before = talk.sent[:]
+    talk.wait(0.01)
+
+    assert at_once == ("idle", 1, ["a"])
+    assert (before, talk.sent, talk.heard.count(ExecutionOver())) == (["a"], ["a", "b"], 1)
+
+
+@pytest.mark.parametrize("has_idle", [True, False])
+def test_reply_before_the_busy_ends_the_execution_all_the_same(talk: Talk, has_idle: bool) -> None:
+    """The reply comes over another socket, and may be the first that is heard; without an idle it is over as well."""
+    a = request("a")
+    talk.tell(a, request("b"))
+    talk.reply(a)
+    talk.busy(a)
+    during = (talk.status, talk.sent[:])
+    if has_idle:
+        talk.idle(a)
+    else:
+        talk.wait()
+
+    assert (during, talk.status, talk.sent) == (("busy", ["a"]), "idle", ["a", "b"])
+
+
+def test_directory_is_looked_at_where_no_idle_follows(talk: Talk) -> None:
+    """What is concluded to be over may have changed it like anything else, and it is told before the end is."""
+    a = request("a")
+    talk.tell(a)
+    talk.listen(a)
+    talk.busy(a)
+    talk.reply(a)
+    talk.directory = "/tmp"
+    before = talk.news("workingDirChanged")
+    talk.wait()
+
+    assert (before, talk.news("workingDirChanged")) == ([], ["/tmp"])
+    assert talk.heard[-1] == ExecutionOver()
+
+
 @pytest.mark.parametrize("says_busy", [True, False])
 def test_reply_ends_an_execution_without_an_idle(talk: Talk, says_busy: bool) -> None:
     """The next is sent a moment later, who listens is told, and the session is idle after the last."""
@@ -643,7 +723,7 @@ def test_look_before_the_time_finds_nothing(talk: Talk) -> None:
     talk.busy(request("a"))
     talk.now += 60
     talk.reply(request("a"))
-    early = talk.conversation.look_again(talk.now + GRACE / 2)
+    early = talk.conversation.look_again(talk.now + GRACE / 2, lambda: None)
     heard = ExecutionOver() in talk.heard
     talk.wait(GRACE + 1)
 
@@ -657,10 +737,12 @@ def test_idle_that_names_another_says_nothing_about_what_was_not_replied_to(talk
     talk.listen(request("a"))
     talk.busy(request("a"))
     talk.idle(Header("other", "execute_request"))
-    at = talk.conversation.look_at
+
+    assert talk.look_finds_nothing()
+
     talk.wait(9)
 
-    assert (at, talk.sent, talk.status, ExecutionOver() in talk.heard) == (None, ["a"], "busy", False)
+    assert (talk.sent, talk.status, ExecutionOver() in talk.heard) == (["a"], "busy", False)
 
 
 def test_late_idle_tells_who_listens_at_once(talk: Talk) -> None:

@@ -60,12 +60,26 @@ def test_window_ends_after_its_time() -> None:
 def test_one_message_more_than_the_rate_makes_the_flood(more: int, expected: bool, idle_since: float | None) -> None:
     """From the very first window on, and in the first after an execution began or ended."""
     gauge = FloodGauge()
-    before = gauge.is_flood
+    before = gauge.pause
     if idle_since is not None:
         gauge.count(9, 0.0, idle_since)
     gauge.count(int(FLOOD_RATE * WINDOW) + more, WINDOW, idle_since)
 
-    assert (before, gauge.is_flood) == (False, expected)
+    assert (before, gauge.pause > 0) == (0.0, expected)
+
+
+def test_each_window_is_counted_anew() -> None:
+    """Neither the messages of the one before count, nor the one that ended it; each alone is at the rate."""
+    gauge = FloodGauge()
+    gauge.count(9, 0.0, BUSY)
+    for windows in (1, 2):
+        gauge.count(int(FLOOD_RATE * WINDOW), windows * WINDOW, BUSY)
+
+        assert 0.0 == gauge.pause
+
+    gauge.count(int(FLOOD_RATE * WINDOW) + 1, 3 * WINDOW, BUSY)
+
+    assert gauge.pause > 0
 
 
 def test_burst_after_a_silence_is_no_flood() -> None:

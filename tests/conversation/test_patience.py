@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kallichore.conversation.patience import StartPatience
+from kallichore.errors import StartupReason
 
 LIMIT = 30.0
 CONNECTED = 100.0
@@ -16,7 +17,8 @@ def test_kernel_that_answers_nothing_gets_the_limit() -> None:
 
     assert patience.ends_at == 130
     assert patience.complaint() == (
-        "The kernel did not answer on its heartbeat, nor kernel_info_request, within 30 seconds"
+        "The kernel did not answer on its heartbeat, nor kernel_info_request, within 30 seconds",
+        StartupReason.SILENT,
     )
 
 
@@ -36,7 +38,10 @@ def test_kernel_that_falls_silent_gets_the_limit_from_then_on() -> None:
     patience.miss_heartbeat(207)
 
     assert patience.ends_at == 230
-    assert patience.complaint() == "The kernel fell silent before it told who it is, for more than 30 seconds"
+    assert patience.complaint() == (
+        "The kernel fell silent before it told who it is, for more than 30 seconds",
+        StartupReason.SILENT,
+    )
 
     patience.hear_heartbeat()
 
@@ -50,11 +55,13 @@ def test_kernel_whose_answers_have_to_be_dropped_gets_the_limit() -> None:
     patience.refuse("no delimiter", 110)
     patience.refuse("the signature does not fit", 111)
 
-    assert patience.ends_at == 140
-    assert patience.complaint() == (
+    text = (
         "The kernel did not answer kernel_info_request within 30 seconds: "
         "what it sent was dropped, the signature does not fit"
     )
+
+    assert patience.ends_at == 140
+    assert patience.complaint() == (text, StartupReason.NOT_UNDERSTOOD)
 
 
 def test_what_began_first_ends_first() -> None:
@@ -75,4 +82,6 @@ def test_session_without_a_limit_waits_for_ever() -> None:
 
 def test_fraction_of_a_second_is_told_as_such() -> None:
     """A limit is told as it was set."""
-    assert "within 0.5 seconds" in StartPatience(0.5, CONNECTED).complaint()
+    text, _ = StartPatience(0.5, CONNECTED).complaint()
+
+    assert text.endswith("within 0.5 seconds")

@@ -30,8 +30,11 @@ BESIDE: dict[str, Callable[[str], ClientMessage]] = {
 }
 """What it sends elsewhere."""
 
-HABITS = ["all", "no idle", "no status", "idle of another", "nameless"]
-"""What a kernel says of a request beside its reply."""
+HABITS = ["all", "idle first", "reply before busy", "no idle", "no status", "idle of another", "nameless"]
+"""What a kernel says of a request beside its reply, and in which order that is heard: it comes over two sockets."""
+
+WITHOUT_BUSY = ("reply before busy", "no status")
+"""Those by which it has not said that it is at work before it replies."""
 
 
 class Conversing(RuleBasedStateMachine):
@@ -52,6 +55,8 @@ class Conversing(RuleBasedStateMachine):
         self.replies: Counter[str] = Counter()
         self.executions: list[str] = []
         """What is to run, in order."""
+        self.interrupted: str | None = None
+        """What the kernel had to execute when it was interrupted last."""
 
     @initialize()
     def look(self) -> None:
@@ -101,11 +106,16 @@ class Conversing(RuleBasedStateMachine):
         assert self.talk.sent[-1] == str(self.count)
 
     @precondition(lambda self: self.lives)
-    @rule()
-    def interrupt(self) -> None:
+    @rule(by_a_client=st.booleans())
+    def interrupt(self, by_a_client: bool) -> None:
         """What waits is answered at once."""
         waiting = self.talk.pending
-        self.ask(lambda msg_id: request(msg_id, "interrupt_request", "control"))
+        self.interrupted = next((message.msg_id for message in self.inbox if message.is_execution), None)
+        if by_a_client:
+            self.ask(lambda msg_id: request(msg_id, "interrupt_request", "control"))
+        else:
+            self.talk.conversation.clear_for("interrupt_request")
+            self.look()
 
         assert self.talk.pending == []
         assert all(self.replies[msg_id] == 1 for msg_id in waiting)
@@ -130,7 +140,7 @@ class Conversing(RuleBasedStateMachine):
         message = self.inbox[0]
         # A kernel that does not say whose its statuses are says so of executions: it has nothing else to name.
         self.begun = "all" if habit == "nameless" and not message.is_execution else habit
-        if self.begun != "no status":
+        if self.begun not in WITHOUT_BUSY:
             self.talk.busy(None if self.begun == "nameless" else message)
 
             assert self.talk.status == "busy"
@@ -143,18 +153,36 @@ class Conversing(RuleBasedStateMachine):
         message, habit = self.inbox.pop(0), self.begun
         self.begun = None
         waiting = self.talk.pending
-        if reply_type(message) is not None:
-            self.talk.reply(message, "error" if fails else "ok")
+        if reply_type(message) is None:
+            self.talk.idle(message)
             self.look()
-        stops = fails and message.is_execution and b"stop_on_error" not in message.content
+            return
+        if habit == "idle first":
+            self.talk.idle(message)
 
-        assert self.talk.pending == ([] if stops else waiting)
+            assert self.talk.pending == waiting, "the reply, which is still to come, may say that they do not run"
 
-        if habit in ("all", "nameless") or reply_type(message) is None:
-            self.talk.idle(None if habit == "nameless" else message)
-        elif habit == "idle of another":
+        self.answer(message, fails=fails, waiting=waiting, is_last=habit == "idle first")
+        if habit == "reply before busy":
+            self.talk.busy(message)
+
+            assert self.talk.status == "busy"
+
+        if habit == "idle of another":
             self.talk.idle(Header("unknown", "execute_request"))
+        elif habit not in ("idle first", "no idle", "no status"):
+            self.talk.idle(None if habit == "nameless" else message)
         self.look()
+
+    def answer(self, message: ClientMessage, *, fails: bool, waiting: list[str], is_last: bool) -> None:
+        """Have the kernel reply: a failure ends what waits; else the first of it is sent if this was the last sign."""
+        self.talk.reply(message, "error" if fails else "ok")
+        self.look()
+        goes_on = b"stop_on_error" in message.content or message.msg_id == self.interrupted
+        if fails and message.is_execution and not goes_on:
+            waiting = []
+
+        assert self.talk.pending == waiting[is_last and message.is_execution :]
 
     @precondition(lambda self: self.lives and self.beside)
     @rule(data=st.data(), says_it=st.booleans())
@@ -228,7 +256,7 @@ class Conversing(RuleBasedStateMachine):
     @invariant()
     def busy_while_it_works(self) -> None:
         """What the kernel has begun, and said so, is the session's status."""
-        if self.begun not in (None, "no status"):
+        if self.begun is not None and self.begun not in WITHOUT_BUSY:
             assert self.talk.status == "busy"
         if any(message.is_execution for message in self.inbox):
             assert self.talk.conversation.busy_since is not None
