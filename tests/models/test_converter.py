@@ -290,6 +290,7 @@ def test_dates_are_shown_in_utc() -> None:
         idle_seconds=1,
         busy_seconds=2,
         uptime_seconds=3,
+        kallichore_version="1",
         version="1",
         process_id=4,
         started=started,
