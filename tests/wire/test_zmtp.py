@@ -124,6 +124,7 @@ def test_opening_tells_who_we_are() -> None:
     assert (b"\xff" + bytes(8) + b"\x7f\x03\x00NULL").ljust(64, b"\0") == GREETING
     assert ready[:2] == bytes([4, len(ready) - 2])
     assert ready[2:] == b"\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\x02me"
+    assert opening("SUB")[66:] == b"\x05READY\x0bSocket-Type\0\0\0\x03SUB\x08Identity\0\0\0\0"
     assert wire([b"\x01"]) == SUBSCRIPTION
 
 
@@ -165,6 +166,18 @@ def test_newer_version_of_the_protocol_is_understood() -> None:
     decoder = Decoder()
 
     assert decoder.feed(GREETING[:10] + b"\x04" + GREETING[11:] + READY + wire([b"a"])) == [[b"a"]]
+
+
+def test_other_side_may_call_itself_the_server() -> None:
+    """Without a mechanism that says nothing."""
+    assert Decoder().feed(GREETING[:32] + b"\x01" + GREETING[33:] + READY + wire([b"a"])) == [[b"a"]]
+
+
+def test_flood_of_empty_messages_comes_whole() -> None:
+    """However little there is to tell one from the next."""
+    decoder = Decoder()
+
+    assert decoder.feed(GREETING + READY + wire([b""]) * MANY) == [[b""]] * MANY
 
 
 @pytest.mark.parametrize("known", [1, 9, 10, 11, 12, 63])
@@ -245,11 +258,11 @@ def test_large_frame_is_begun_where_it_is_large_only() -> None:
 
 
 def test_announced_size_does_not_reserve_memory() -> None:
-    """A size is but a claim: a terabyte that is announced takes no more than a step."""
+    """A size is but a claim: an exabyte that is announced takes no more than a step."""
     decoder = Decoder()
-    decoder.feed(GREETING + READY + b"\x02" + (1 << 40).to_bytes(8, "big") + b"x")
+    decoder.feed(GREETING + READY + b"\x02" + (1 << 60).to_bytes(8, "big") + b"x")
 
-    assert decoder.missing == (1 << 40) - 1
+    assert decoder.missing == (1 << 60) - 1
     with decoder.space() as space:
         assert len(space) <= STEP
 
