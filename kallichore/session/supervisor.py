@@ -119,10 +119,7 @@ class Supervisor:
     # What goes to the kernel
 
     def send(self, message: ClientMessage) -> None:
-        """Send a message to the kernel as a client would: now, or when its turn comes.
-
-        A request for which there is no kernel, and none on its way, is answered with an error.
-        """
+        """See `kallichore.session.session.Session.send`."""
         named, conversation = (self.session_id, message.msg_type), self.conversation
         if message.channel not in TO_KERNEL:
             logger.warning("[session %s] Dropped %s: kernels take nothing on %s", *named, message.channel)
@@ -151,24 +148,14 @@ class Supervisor:
     # Starting
 
     async def start(self) -> dict[str, Any]:
-        """Start the kernel and wait until it answered; return the content of its ``kernel_info_reply``.
-
-        Cancelling the wait does not cancel the start.
-
-        Raises:
-            StartupError: It runs already (``KS-2``) or could not be started; the process is gone then.
-        """
+        """See `kallichore.session.session.Session.start`."""
         starting = self._allow(Event.START)
         self._require_argv()
         self._phase.value = starting
         return await self._launch(self._make_life()).wait()
 
     async def wait_ready(self) -> None:
-        """Wait until a start or restart that is under way is done. Cancelling changes nothing.
-
-        Raises:
-            StartupError: It came to nothing.
-        """
+        """See `kallichore.session.session.Session.wait_ready`."""
         life = self._next or self._life
         if life is not None:
             await life.started.wait()
@@ -273,13 +260,7 @@ class Supervisor:
         return self._meeting.ports_info()
 
     async def adopt(self, info: ConnectionInfo) -> dict[str, Any]:
-        """Connect to a kernel that somebody else started; return the content of its ``kernel_info_reply``.
-
-        Cancelling the wait does not cancel the adoption.
-
-        Raises:
-            AdoptionError: There is a kernel already (``KS-2``), or this one could not be reached (``KS-6``, ``KS-7``).
-        """
+        """See `kallichore.session.session.Session.adopt`."""
         try:
             starting = self._allow(Event.START)
             _check_connection(info)
@@ -296,11 +277,7 @@ class Supervisor:
     # Interrupt, kill, restart, stop
 
     def interrupt(self) -> None:
-        """Interrupt the running execution and drop those that wait behind it.
-
-        Raises:
-            InterruptError: There is no kernel, or no process to signal.
-        """
+        """See `kallichore.session.session.Session.interrupt`."""
         life = self._life
         if life is None or life.over.is_set() or self.status in (Status.EXITED, Status.UNINITIALIZED):
             raise InterruptError(f"Session {self.session_id} has no kernel to interrupt")
@@ -322,13 +299,7 @@ class Supervisor:
             raise InterruptError(text) from error
 
     def kill(self) -> None:
-        """Kill the kernel with its whole process group, now. Its end follows a moment later.
-
-        Raises:
-            SessionNotRunningError: It has exited already.
-            NoProcessError: There is no process of ours: never started, or adopted.
-            ProcessNotFoundError: The process is gone already, or could not be signalled.
-        """
+        """See `kallichore.session.session.Session.kill`."""
         if self.status is Status.EXITED and self._life is None:
             raise SessionNotRunningError(f"The kernel of session {self.session_id} has exited already")
         self.conversation.drop_pending("the kernel was killed")
@@ -349,16 +320,7 @@ class Supervisor:
             raise ProcessNotFoundError(text, f"The signal could not be sent: {error}") from error
 
     async def restart(self, options: RestartSession | None = None) -> None:
-        """End the kernel, if there is one, and start it again; wait until it answered.
-
-        Cancelling the wait does not cancel the restart.
-
-        Args:
-            options: Another working directory, or another list of environment actions, for this and later starts.
-
-        Raises:
-            StartupError: A restart is under way (``KS-13``), or the new kernel could not be started.
-        """
+        """See `kallichore.session.session.Session.restart`."""
         has_kernel = self.phase.has_kernel
         phase = self._allow(Event.RESTART)
         if self._run is not None:
