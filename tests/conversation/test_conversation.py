@@ -294,6 +294,19 @@ def test_kernel_that_was_not_silent_just_exits(talk: Talk) -> None:
     assert talk.rests == 1
 
 
+def test_exit_is_old_news_once_another_kernel_starts(talk: Talk) -> None:
+    """A client that comes back then is not told of it as if it were its kernel's; other messages stay what they are."""
+    talk.conversation.say_output("stdout", "bye")
+    number = talk.journal.end
+    talk.conversation.say("exited", {"exit_code": 0})
+    talk.conversation.say_output("stdout", "late")
+    before = talk.journal.old_exits
+    talk.change(StatusEvent.EXITED)
+    talk.begin()
+
+    assert (before, talk.journal.old_exits) == (set(), {number})
+
+
 def test_same_status_again_is_not_told(talk: Talk) -> None:
     """Nor is anybody told that the session is at rest."""
     talk.change(StatusEvent.KERNEL_IDLE)
@@ -328,9 +341,12 @@ def test_next_kernel_begins_anew(talk: Talk) -> None:
     talk.hear("input_request", request("a"), {}, "stdin")
     before = talk.conversation.look_at is not None and talk.conversation.open_input is not None
     talk.conversation.begin_life()
+    talk.listen(request("a"))
 
     assert before
     assert (talk.conversation.look_at, talk.conversation.open_input) == (None, None)
+    assert talk.conversation.look_again(talk.now + 9, lambda: None) is None
+    assert talk.heard == []
     assert (talk.conversation.activity.since, talk.conversation.is_introduced) == (None, False)
     # The server's request to the kernel before is a client's like any other now.
     talk.conversation.is_introduced = True
