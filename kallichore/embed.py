@@ -192,9 +192,7 @@ def _socket_path(config: ServerConfig, runtime_directory: Path) -> Path:
     return (config.socket_directory or runtime_directory.parent) / name
 
 
-def _open_front_door(
-    server: Server, config: ServerConfig, connections: trio.Nursery, deaf: trio.Event
-) -> FrontDoor:
+def _open_front_door(server: Server, config: ServerConfig, connections: trio.Nursery, deaf: trio.Event) -> FrontDoor:
     """Return the door to a server.
 
     Args:

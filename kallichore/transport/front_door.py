@@ -82,7 +82,6 @@ class Screen(Protocol):
         """Return the whole answer to a request that is refused."""
 
 
-
 @attrs.frozen
 class _Upgrade:
     """A request that is the attachment's, and what came behind it."""
@@ -117,9 +116,7 @@ class _Http1(h11.Connection):
         headers = [(name, value) for name, value in event.headers if name != b"upgrade"]
         if len(headers) == len(event.headers):
             return event
-        return h11.Request(
-            method=event.method, target=event.target, http_version=event.http_version, headers=headers
-        )
+        return h11.Request(method=event.method, target=event.target, http_version=event.http_version, headers=headers)
 
 
 class _HttpStream(trio.abc.Stream):

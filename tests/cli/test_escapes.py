@@ -29,9 +29,10 @@ def test_one_line_is_one_line_and_shows_everything(text: str) -> None:
 @given(st.text())
 def test_lines_are_those_of_line_feeds(text: str) -> None:
     """In longer texts a line feed is one, and nothing else is."""
-    assert lines(text).splitlines() == [one_line(line) for line in text.replace("\r\n", "\n").split("\n")][
-        : len(lines(text).splitlines())
-    ]
+    assert (
+        lines(text).splitlines()
+        == [one_line(line) for line in text.replace("\r\n", "\n").split("\n")][: len(lines(text).splitlines())]
+    )
 
 
 @pytest.mark.parametrize(

@@ -156,9 +156,10 @@ async def test_kernel_without_a_heartbeat_works_and_is_never_offline_unless_it_i
 @pytest.mark.parametrize("act", ["restart", "kill"])
 async def test_kernel_that_was_offline_is_told_to_live_before_it_is_told_to_be_gone(act: str) -> None:
     """The real client opens its sending again only at a living status that is not `exited`."""
-    async with open_client(**QUICK_HEART, shutdown_grace=0.2, terminate_grace=0.2) as client, open_started(
-        client, body()
-    ) as channel:
+    async with (
+        open_client(**QUICK_HEART, shutdown_grace=0.2, terminate_grace=0.2) as client,
+        open_started(client, body()) as channel,
+    ):
         pid = (await client.call("GET", "/sessions/s"))["process_id"]
         os.kill(pid, signal.SIGSTOP)
         await receive_until(channel, is_status("offline"))
@@ -167,8 +168,6 @@ async def test_kernel_that_was_offline_is_told_to_live_before_it_is_told_to_be_g
         told = await receive_until(channel, is_status("starting" if act == "restart" else "exited"))
 
     assert statuses_of(told)[:2] == ["idle", "exited"]
-
-
 
 
 @pytest.mark.parametrize("behaviour", [(), ("heart-rests",)])

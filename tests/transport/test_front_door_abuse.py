@@ -190,9 +190,7 @@ def test_a_wish_for_http_2_is_ignored(server: Victim, count: int) -> None:
 
 def test_a_flood_of_frames_of_http_2_is_nobodys_burden(server: Victim) -> None:
     """64 KB of PRIORITY frames, which are cheap to send and dear to read, are not read."""
-    priorities = b"".join(
-        b"\0\0\5\2\0" + number.to_bytes(4, "big") + b"\0\0\0\0\x10" for number in range(1, 9001, 2)
-    )
+    priorities = b"".join(b"\0\0\5\2\0" + number.to_bytes(4, "big") + b"\0\0\0\0\x10" for number in range(1, 9001, 2))
     with server.watched():
         for _ in range(5):
             assert set(talk(server, HTTP_2 + b"\0\0\0\4\0\0\0\0\0" + priorities)) <= {505}
