@@ -162,7 +162,7 @@ class MeetingPlace:
         return choose_connection(self.request, self.facilities.config, sys.platform, _can_encrypt)
 
     def _document(self, choice: ConnectionChoice) -> dict[str, Any]:
-        """Return the connection file's members; they stay the same over all kernels of the session."""
+        """Return the connection file's members. The keys in it stay the same over all kernels of the session."""
         keys = None
         if choice.encrypts:
             keys = self._keys = self._keys or _make_keys()
