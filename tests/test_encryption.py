@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ from kernels import (
 )
 
 CURVE = {"supported_encryption": ["curve"]}
+
+ENCRYPTS = pytest.mark.skipif(
+    tuple(map(int, version("ipykernel").split(".")[:2])) < (7, 3), reason="ipykernel encrypts from 7.3 on"
+)
 
 WARNING = "without encryption"
 """Part of what ipykernel says of TCP in the clear."""
@@ -79,6 +84,7 @@ async def ask_as_jupyter(info: dict[str, Any], directory: Path) -> str:
     return done.stdout.decode()
 
 
+@ENCRYPTS
 @pytest.mark.parametrize(
     ("server", "session"),
     [
@@ -133,7 +139,9 @@ async def test_kernel_on_unix_sockets_works_and_leaves_none(private_place: Path)
     assert [] == left
 
 
-@pytest.mark.parametrize("setting", [{}, {"transport_encryption": "disabled", **CURVE}, {"transport_encryption": "auto"}])
+@pytest.mark.parametrize(
+    "setting", [{}, {"transport_encryption": "disabled", **CURVE}, {"transport_encryption": "auto"}]
+)
 async def test_kernel_is_not_encrypted_unless_both_sides_want_it(setting: dict[str, Any]) -> None:
     """By default, where the session says no, and where nobody says that the kernel can, it is as ever."""
     async with open_client() as client:
@@ -145,6 +153,7 @@ async def test_kernel_is_not_encrypted_unless_both_sides_want_it(setting: dict[s
     assert "curve_publickey" not in info
 
 
+@ENCRYPTS
 async def test_flood_of_an_encrypted_kernel_arrives_whole() -> None:
     """Thousands of messages come in order, and the last of a kernel that ends behind them."""
     async with (
@@ -189,6 +198,7 @@ async def refusal(request: Any) -> dict[str, Any]:
     return found.get("error", found)
 
 
+@ENCRYPTS
 async def test_encrypted_kernel_of_jupyter_is_adopted(private_place: Path) -> None:
     """It works by the members of its connection file, and its death is noticed; without its keys, or with others, the
     adoption fails and says why."""

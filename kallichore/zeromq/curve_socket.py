@@ -231,15 +231,12 @@ class CurveSocket:
         wire = self._wire
         if wire is None:
             return []
-        messages = wire.take()
-        if not messages:
-            # In this order: what came before the end is here when the end is told.
-            wire.read_events()
-            messages = wire.take()
-            if not messages and wire.has_ended:
-                self.close()
-                self._unsent.clear()
-                self.lost.set()
+        # Asked before: what came before the end is here when the end is told.
+        has_ended, messages = wire.has_ended, wire.take()
+        if has_ended and not messages:
+            self.close()
+            self._unsent.clear()
+            self.lost.set()
         return messages
 
 
