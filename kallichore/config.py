@@ -17,6 +17,8 @@ import attrs
 from kallichore.errors import ConfigurationError
 
 TRANSPORTS = ("tcp", "socket", "named-pipe")
+ENCRYPTION_POLICIES = ("disabled", "auto", "required")
+KERNEL_TRANSPORTS = ("tcp", "ipc")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 
 
@@ -104,6 +106,14 @@ class ServerConfig:
     resource_include_children: bool = True
     """Whether resource usage counts the kernel's child processes too."""
 
+    transport_encryption: str = attrs.field(default="disabled", validator=_one_of(ENCRYPTION_POLICIES))
+    """Whether what passes between the server and a kernel is encrypted (CurveZMQ), where its session does not say:
+    ``disabled``, ``auto`` (over TCP, where the kernelspec says that the kernel can) or ``required`` (a kernel that
+    cannot is not started)."""
+    kernel_transport: str = attrs.field(default="tcp", validator=_one_of(KERNEL_TRANSPORTS))
+    """Over what the server and a kernel are connected, where its session does not say: ``tcp`` (127.0.0.1) or ``ipc``
+    (Unix sockets in a private directory; not on Windows)."""
+
     shutdown_grace: float = attrs.field(default=5.0, validator=_seconds)
     """How long a kernel that was asked to shut down may take before it is terminated (SIGTERM).
     Five seconds is what Jupyter's own kernel manager gives."""
@@ -142,3 +152,5 @@ class ServerConfig:
             raise ConfigurationError("Unix sockets are not served on Windows; use the named-pipe or tcp transport")
         if sys.platform != "win32" and self.transport == "named-pipe":
             raise ConfigurationError("named pipes exist on Windows only; use the socket or tcp transport")
+        if sys.platform == "win32" and self.kernel_transport == "ipc":
+            raise ConfigurationError("kernel_transport ipc does not work on Windows; use tcp")

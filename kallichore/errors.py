@@ -218,6 +218,7 @@ class StartupReason(StrEnum):
     NOT_REGISTERED = "not_registered"
     GIVEN_UP = "given_up"
     SHUTTING_DOWN = "shutting_down"
+    BAD_CONNECTION = "bad_connection"
     FAILED = "failed"
 
 
@@ -241,6 +242,7 @@ HINTS = {
     StartupReason.NOT_REGISTERED: "Does the kernel know JEP 66? If not, give a protocol_version below 5.5.",
     StartupReason.GIVEN_UP: "Start it again.",
     StartupReason.SHUTTING_DOWN: "Start a server.",
+    StartupReason.BAD_CONNECTION: "Change transport_encryption or kernel_transport, or use a kernel that can encrypt.",
     StartupReason.FAILED: "The server's log says more.",
 }
 """What people can do about each."""

@@ -38,6 +38,7 @@ PURE_ROOMS = {"wire", "models", "conversation", "errors", "config"}
 """Rooms of which every module is pure; in the others a module says so by [pure] at the start of its docstring."""
 
 PURE_MODULES = {
+    "kallichore.kernel.connection_choice",
     "kallichore.kernel.environment",
     "kallichore.kernel.launch_plan",
     "kallichore.kernel.output",

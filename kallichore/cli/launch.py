@@ -19,7 +19,14 @@ import attrs
 
 from kallichore._version import __version__
 from kallichore.cli.logs import choose_level
-from kallichore.config import TRANSPORTS, ServerConfig, is_sendable, make_token
+from kallichore.config import (
+    ENCRYPTION_POLICIES,
+    KERNEL_TRANSPORTS,
+    TRANSPORTS,
+    ServerConfig,
+    is_sendable,
+    make_token,
+)
 from kallichore.errors import ConfigurationError
 
 LONGEST_TOKEN = 64
@@ -98,6 +105,8 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
         add("--unix-socket", metavar="PATH", help="listen on this Unix socket")
     add("--report-version", metavar="VERSION", help="what GET /status says as its version, for clients that pin one")
     add("--transport", metavar="KIND", help="tcp, socket or named-pipe")
+    add("--transport-encryption", metavar="POLICY", help="to kernels: disabled (the default), auto or required")
+    add("--kernel-transport", metavar="KIND", help="to kernels: tcp (the default) or ipc, which is Unix sockets")
     parser.add_argument("-V", "--version", action="version", version=f"kcserver {__version__}")
     parser.set_defaults(socket_dir=None, unix_socket=None)
     return parser
@@ -129,6 +138,13 @@ def _check(options: argparse.Namespace, transport: str, platform: str) -> None:
         raise ConfigurationError("--transport named-pipe works on Windows only; use socket or tcp")
     if transport not in TRANSPORTS:
         raise ConfigurationError(f"--transport {transport!r} is unknown; use {', '.join(TRANSPORTS)}")
+    for name, choices in (("transport_encryption", ENCRYPTION_POLICIES), ("kernel_transport", KERNEL_TRANSPORTS)):
+        value = getattr(options, name)
+        if value is not None and value not in choices:
+            option = name.replace("_", "-")
+            raise ConfigurationError(f"--{option} {value!r} is unknown; use {', '.join(choices)}")
+    if platform == "win32" and options.kernel_transport == "ipc":
+        raise ConfigurationError("--kernel-transport ipc does not work on Windows; use tcp")
 
 
 def read_token(path: Path, say: Callable[[str], None] = lambda _: None) -> tuple[str, bool]:
@@ -257,6 +273,8 @@ def read_command_line(
         report_version=options.report_version,
         idle_shutdown_hours=options.idle_shutdown_hours,
         resource_sample_interval_ms=1000 if interval is None else interval,
+        transport_encryption=options.transport_encryption or "disabled",
+        kernel_transport=options.kernel_transport or "tcp",
     )
     return Launch(config, token_file, bad_level, token_is_generated=options.token is None)
 

@@ -25,6 +25,7 @@ import attrs
 
 from kallichore.errors import KernelNotFoundError
 from kallichore.models.bodies import InterruptMode, NewSession, VarAction, VarActionType
+from kallichore.wire.curve_keys import CURVE
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ NATIVE_KERNEL = "python3"
 
 LOCAL_PROVISIONER = "local-provisioner"
 """jupyter_client's name for what we do: starting a kernel as a process of this machine."""
+
+_ENCRYPTS_SINCE = (7, 3)
+"""The version of ipykernel from which on it says in its kernel.json that it can encrypt."""
 
 _BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What comes of a kernel.json that cannot be used."""
@@ -55,6 +59,8 @@ class KernelSpec:
     resource_dir: str
     env: dict[str, str] = attrs.field(factory=dict)
     interrupt_mode: InterruptMode = InterruptMode.SIGNAL
+    supported_encryption: tuple[str, ...] = ()
+    """How it can encrypt: ``curve``, or nothing."""
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the variables that it sets, with the values of ``base`` put for ``$NAME`` and ``${NAME}``.
@@ -74,6 +80,7 @@ class KernelSpec:
             "language": self.language,
             "interrupt_mode": self.interrupt_mode,
             "env": tuple(VarAction(VarActionType.REPLACE, name, value) for name, value in variables.items()),
+            "supported_encryption": self.supported_encryption or None,
         }
         return NewSession(**{**request, **members})
 
@@ -116,7 +123,15 @@ def _from_document(document: dict[str, Any], folder: Path) -> KernelSpec:
         resource_dir=str(folder),
         env={str(name): str(value) for name, value in document.get("env", {}).items()},
         interrupt_mode=InterruptMode(document.get("interrupt_mode", "signal")),
+        supported_encryption=_supported_encryption(document),
     )
+
+
+def _supported_encryption(document: dict[str, Any]) -> tuple[str, ...]:
+    """Return how a kernel says that it can encrypt: as one word or a list of them, in any case (JEP 145)."""
+    told = document.get("metadata", {}).get("supported_encryption")
+    words = [told] if isinstance(told, str) else told if isinstance(told, list) else []
+    return tuple(str(word).strip().lower() for word in words)
 
 
 def _refuse_provisioner(name: str, document: dict[str, Any]) -> None:
@@ -141,7 +156,19 @@ def _native_kernel() -> KernelSpec | None:
         display_name=f"Python {sys.version_info.major} (ipykernel)",
         language="python",
         resource_dir=str(Path(found.submodule_search_locations[0]) / "resources"),
+        supported_encryption=(CURVE,) if _version_of("ipykernel") >= _ENCRYPTS_SINCE else (),
     )
+
+
+def _version_of(package: str) -> tuple[int, ...]:
+    """Return the first two numbers of an installed package's version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = re.match(r"(\d+)\.(\d+)", version(package))
+    except PackageNotFoundError:
+        return (0, 0)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _folders_in(parent: Path) -> list[Path]:

@@ -52,6 +52,21 @@ class InterruptMode(StrEnum):
     MESSAGE = "message"
 
 
+class TransportEncryption(StrEnum):
+    """Whether what passes between the server and a kernel is encrypted."""
+
+    DISABLED = "disabled"
+    AUTO = "auto"
+    REQUIRED = "required"
+
+
+class KernelTransport(StrEnum):
+    """Over what the server and a kernel are connected."""
+
+    TCP = "tcp"
+    IPC = "ipc"
+
+
 class StartupEnvironment(StrEnum):
     """In what shell, if any, and after what, a kernel is started."""
 
@@ -112,6 +127,13 @@ class NewSession:
     journal_memory: int | None = None
     journal_file: int | None = None
     journal_keep: int | None = None
+    transport_encryption: TransportEncryption | None = attrs.field(
+        default=None, converter=attrs.converters.optional(TransportEncryption)
+    )
+    kernel_transport: KernelTransport | None = attrs.field(
+        default=None, converter=attrs.converters.optional(KernelTransport)
+    )
+    supported_encryption: tuple[str, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(tuple))
 
 
 @attrs.frozen(kw_only=True)
@@ -135,6 +157,8 @@ class ConnectionInfo:
     key: str = attrs.field(repr=False)
     transport: str
     ip: str
+    curve_publickey: str | None = None
+    curve_secretkey: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)

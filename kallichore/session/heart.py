@@ -11,7 +11,7 @@ from kallichore.config import ServerConfig
 from kallichore.conversation.heartbeat import HeartbeatMonitor
 from kallichore.conversation.patience import StartPatience
 from kallichore.conversation.status import StatusEvent
-from kallichore.zeromq.kernel_socket import KernelSocket
+from kallichore.zeromq.connection import KernelConnection
 
 PAYLOAD = b"kallichore-heartbeat"
 
@@ -36,7 +36,7 @@ class Heart:
     patience: Callable[[], StartPatience | None]
     on_silence: Callable[[], None]
 
-    async def beat(self, socket: KernelSocket, config: ServerConfig) -> None:
+    async def beat(self, socket: KernelConnection, config: ServerConfig) -> None:
         """Send heartbeats, for ever, and tell when they stay unanswered and when they are answered again."""
         monitor = HeartbeatMonitor(config.heartbeat_limit, config.heartbeat_pause)
         while True:

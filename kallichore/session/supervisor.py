@@ -24,7 +24,6 @@ from kallichore.conversation.status import StatusEvent
 from kallichore.conversation.supervision import Event, Phase, Refusal, move
 from kallichore.errors import (
     AdoptionError,
-    ConfigurationError,
     InterruptError,
     NoProcessError,
     ProcessNotFoundError,
@@ -36,13 +35,13 @@ from kallichore.errors import (
 from kallichore.kernel.inheritance import Inheritance
 from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
 from kallichore.models.bodies import ConnectionInfo, InterruptMode, NewSession, RestartSession, Status, VarAction
+from kallichore.models.converter import unstructure
 from kallichore.session.facilities import Facilities
 from kallichore.session.life import KernelLife
 from kallichore.session.meeting import Meet, MeetingPlace
 from kallichore.session.pending import Pending
 from kallichore.wire.channels import TO_KERNEL
 from kallichore.wire.client_messages import ClientMessage, Sender
-from kallichore.wire.signing import Signer
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ class Supervisor:
 
     def __attrs_post_init__(self) -> None:
         self._actions = self.request.env
-        self._meeting = MeetingPlace(self.request.session_id, self.key, self.facilities)
+        self._meeting = MeetingPlace(self.request, self.key, self.facilities)
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
 
@@ -236,7 +235,7 @@ class Supervisor:
 
         def on_registered(info: ConnectionInfo) -> None:
             life.in_handshake = False
-            self.conversation.say("handshakeCompleted", [self.session_id, attrs.asdict(info)])
+            self.conversation.say("handshakeCompleted", [self.session_id, unstructure(info)])
 
         life.in_handshake = True
         return self._meeting.open_handshake(life.sender, self.request.connection_timeout, on_registered)
@@ -263,7 +262,7 @@ class Supervisor:
         """See `kallichore.session.session.Session.adopt`."""
         try:
             starting = self._allow(Event.START)
-            _check_connection(info)
+            self._meeting.check_adopted(info)
             self._phase.value = starting
             self._meeting.info = info
             life = self._make_life()
@@ -462,10 +461,3 @@ class Supervisor:
         self._meeting.release_ports()
         if self._inheritance is not None:
             self._inheritance.close()
-
-
-def _check_connection(info: ConnectionInfo) -> None:
-    try:
-        Signer(info.key, info.signature_scheme)
-    except ConfigurationError as error:
-        raise StartupError("KS-6", error.message) from error

@@ -5,7 +5,8 @@ connect to them. libzmq on our side as well would cost more than all else that a
 for each, hands it over through a queue and wakes ours, and seven receives through Python follow. Here a message is a
 few slices of what one read brought: 2 µs, and no thread. `docs/explanation/decisions.md` has the figures.
 
-Only what kernels need is here: the NULL mechanism, DEALER and SUB, and no older version of the protocol.
+Only what kernels need is here: the NULL mechanism, DEALER and SUB, and no older version of the protocol. Of CURVE,
+which encrypts, only the greeting is known, to tell who speaks it; the rest is libzmq's work.
 """
 
 from __future__ import annotations
@@ -20,9 +21,23 @@ from kallichore.wire.frames import Frames
 _MORE, _LONG, _COMMAND = 1, 2, 4
 
 _SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
-_GREETING_SIZE = 64
-_GREETING = (_SIGNATURE + b"\x03\x00" + b"NULL").ljust(_GREETING_SIZE, b"\0")
-"""Signature, version 3.0, mechanism, and that we are no server. In 3.0 a subscription is a message of its own."""
+GREETING_SIZE = 64
+BEFORE_MECHANISM = 12
+"""Bytes of a greeting that come before the mechanism."""
+
+
+def greeting(mechanism: str) -> bytes:
+    """Return how a connection begins: signature, version 3.0, the security mechanism, and that we are no server.
+
+    In 3.0 a subscription is a message of its own.
+
+    Args:
+        mechanism: ``NULL``, or ``CURVE`` for encryption.
+    """
+    return (_SIGNATURE + b"\x03\x00" + mechanism.encode()).ljust(GREETING_SIZE, b"\0")
+
+
+_GREETING = greeting("NULL")
 
 SUBSCRIPTION = b"\0\1\1"
 """What a SUB has to say when the handshake is done, to be sent everything. libzmq takes it amiss any earlier."""
@@ -33,6 +48,10 @@ LARGE = 1 << 16
 
 class ZmtpError(ValueError):
     """The other side does not speak ZMTP 3 with us; the text says what is wrong."""
+
+
+class MechanismError(ZmtpError):
+    """The other side wants another security mechanism, and will not change its mind; the text says which."""
 
 
 def opening(kind: str, identity: bytes = b"") -> bytes:
@@ -123,11 +142,11 @@ class Decoder:
             data = self._rest + data
         position = 0
         if not self._is_greeted:
-            self._is_greeted = _check_greeting(data)
+            self._is_greeted = check_greeting(data)
             if not self._is_greeted:
                 self._rest = data
                 return messages
-            position = _GREETING_SIZE
+            position = GREETING_SIZE
         frames, limit = self._frames, len(data)
         append = frames.append
         while position + 2 <= limit:
@@ -251,15 +270,38 @@ def _take_alike(data: bytes, position: int, model: Frames, messages: list[Frames
     return position
 
 
-def _check_greeting(data: bytes) -> bool:
-    """Tell whether a greeting is complete, and refuse one that cannot become one that we take."""
+def check_greeting(data: bytes, mechanism: str = "NULL") -> bool:
+    """Tell whether a greeting is complete, and refuse one that cannot become one that we take.
+
+    Args:
+        data: What came first.
+        mechanism: The one that it has to name.
+
+    Raises:
+        MechanismError: It names another.
+        ZmtpError: It is no greeting of ZMTP 3.
+    """
     if data[:1] != _SIGNATURE[:1] or data[9:10] not in (b"", _SIGNATURE[9:]):
         raise ZmtpError("it does not begin with a ZMTP greeting")
     if len(data) > 10 and data[10] < 3:
         raise ZmtpError(f"it speaks version {data[10]} of ZMTP; 3 is the least")
-    if len(data) < _GREETING_SIZE:
+    if len(data) < GREETING_SIZE:
         return False
-    mechanism = data[12:32].rstrip(b"\0")
-    if mechanism != b"NULL":
-        raise ZmtpError(f"it asks for the mechanism {mechanism.decode('ascii', 'replace')}, and we know only NULL")
+    named = data[BEFORE_MECHANISM:32].rstrip(b"\0").decode("ascii", "replace")
+    if named != mechanism:
+        raise MechanismError(_explain(named))
     return True
+
+
+def _explain(named: str) -> str:
+    """Return why a kernel that names this mechanism, other than ours, cannot be talked to."""
+    match named:
+        case "NULL":
+            return "it does not encrypt (it asks for the mechanism NULL), though it was given keys for that"
+        case "CURVE":
+            return (
+                "it asks for the mechanism CURVE, which is encryption, and its keys are not known: "
+                "curve_publickey and curve_secretkey of its connection file"
+            )
+        case _:
+            return f"it asks for the mechanism {named}, and we know only NULL and CURVE"

@@ -6,17 +6,20 @@ death of a kernel that is not our child is noticed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 import trio_util
 
 from kallichore.models.bodies import ConnectionInfo
 from kallichore.wire.channels import FROM_KERNEL, Channel
+from kallichore.wire.curve_keys import read_keys
 from kallichore.wire.envelope import KernelReader
 from kallichore.wire.frames import MessageParts, join
 from kallichore.wire.signing import Signer
+from kallichore.zeromq.connecting import Address
+from kallichore.zeromq.connection import KernelConnection
 from kallichore.zeromq.kernel_socket import KernelSocket
 from kallichore.zeromq.unread import Budget
 
@@ -39,7 +42,7 @@ class KernelChannels:
         unread: What was read and not looked at yet, in bytes over all of them.
     """
 
-    def __init__(self, sockets: Mapping[Channel, KernelSocket], signer: Signer, unread: Budget) -> None:
+    def __init__(self, sockets: Mapping[Channel, KernelConnection], signer: Signer, unread: Budget) -> None:
         self.sockets = sockets
         self.unread = unread
         self.readers = {channel: KernelReader(channel, signer) for channel in FROM_KERNEL}
@@ -53,12 +56,13 @@ class KernelChannels:
         """Connect all five. Cancelling it leaves those open that are.
 
         Raises:
-            OSError: The address is none, or there are no descriptors left.
+            OSError: The address is none, there are no descriptors left, or the kernel speaks another mechanism than
+                its connection information lets us expect.
         """
         # A kernel binds its sockets one after another: where one is there, the others will be in a moment.
         somebody_listens = trio.Event()
 
-        async def connect(socket: KernelSocket) -> None:
+        async def connect(socket: KernelConnection) -> None:
             await socket.connect(somebody_listens)
             somebody_listens.set()
 
@@ -86,16 +90,35 @@ class KernelChannels:
         await trio_util.wait_any(*(self.sockets[channel].lost.wait for channel in _LAST_WORDS))
 
 
+_Make = Callable[[Address, str, bytes, trio.Nursery], KernelConnection]
+
+
+@contextmanager
+def _open_maker(info: ConnectionInfo, unread: Budget) -> Iterator[_Make]:
+    """Yield what makes a connection to this kernel: a plain one, or libzmq's where the kernel encrypts."""
+    keys = read_keys(info.curve_publickey, info.curve_secretkey)
+    if keys is None:
+        yield lambda address, kind, identity, nursery: KernelSocket(address, kind, identity, nursery, unread)
+        return
+    from kallichore.zeromq.curve_socket import CurveConnector, CurveSocket
+
+    connector = CurveConnector(keys)
+    try:
+        yield lambda address, kind, identity, nursery: CurveSocket(address, kind, identity, nursery, connector)
+    finally:
+        connector.close()
+
+
 @asynccontextmanager
 async def open_channels(info: ConnectionInfo, session_id: str) -> AsyncIterator[KernelChannels]:
     """Make a kernel's five sockets, for `KernelChannels.wait_connected` to connect; on leaving they are closed.
 
     Args:
-        info: Where the kernel listens, and its key.
+        info: Where the kernel listens, its key, and the keys by which it encrypts, if it does.
         session_id: The routing identity, where it fits in ZeroMQ's 1 to 255 bytes.
 
     Raises:
-        ConfigurationError: The signature scheme is unknown.
+        ConfigurationError: The signature scheme is unknown, or a key is none.
     """
     ports = {
         Channel.SHELL: info.shell_port,
@@ -106,19 +129,20 @@ async def open_channels(info: ConnectionInfo, session_id: str) -> AsyncIterator[
     }
     signer, unread = Signer(info.key, info.signature_scheme), Budget(UNREAD_LIMIT)
     name = session_id.encode("utf-8", "replace")
-    async with trio.open_nursery() as nursery:
-        sockets: dict[Channel, KernelSocket] = {}
-        for channel, port in ports.items():
-            # Kernels address an input_request to whom the shell request came from, so stdin has the same identity.
-            is_addressed = channel in (Channel.SHELL, Channel.CONTROL, Channel.STDIN)
-            identity = name if is_addressed and len(name) <= _LONGEST_IDENTITY else b""
-            # A REQ for heartbeats would be stuck with one that is unanswered; a DEALER can ask again.
-            kind = "SUB" if channel is Channel.IOPUB else "DEALER"
-            address = f"{info.ip}-{port}" if info.transport == "ipc" else (info.ip, port)
-            sockets[channel] = KernelSocket(address, kind, identity, nursery, unread)
-        try:
-            yield KernelChannels(sockets, signer, unread)
-        finally:
-            nursery.cancel_scope.cancel()
-            for socket in sockets.values():
-                socket.close()
+    with _open_maker(info, unread) as make:
+        async with trio.open_nursery() as nursery:
+            sockets: dict[Channel, KernelConnection] = {}
+            for channel, port in ports.items():
+                # Kernels address an input_request to whom the shell request came from, so stdin has the same identity.
+                is_addressed = channel in (Channel.SHELL, Channel.CONTROL, Channel.STDIN)
+                identity = name if is_addressed and len(name) <= _LONGEST_IDENTITY else b""
+                # A REQ for heartbeats would be stuck with one that is unanswered; a DEALER can ask again.
+                kind = "SUB" if channel is Channel.IOPUB else "DEALER"
+                address = f"{info.ip}-{port}" if info.transport == "ipc" else (info.ip, port)
+                sockets[channel] = make(address, kind, identity, nursery)
+            try:
+                yield KernelChannels(sockets, signer, unread)
+            finally:
+                nursery.cancel_scope.cancel()
+                for socket in sockets.values():
+                    socket.close()

@@ -10,39 +10,28 @@ fill it, and then the kernel's own queue overflows without a word (`kallichore.z
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import socket
-import sys
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import trio
 
 from kallichore.wire.frames import Frames
 from kallichore.wire.zmtp import SUBSCRIPTION, Decoder, ZmtpError, encode, opening
+from kallichore.zeromq.connecting import Address, Endpoint, ask_mechanism, connect_again
 from kallichore.zeromq.unread import PIECE, Budget, UnreadBytes
 
 logger = logging.getLogger(__name__)
 
-PAUSE_FIRST, PAUSE_MOST = 0.01, 0.1
-"""Seconds between tries to connect. There is no event for a port that somebody binds; a refused try takes 25 µs."""
-
 MOST_PIECES = 16
 """Pieces that are read in one go, a megabyte, for a quarter of a millisecond: then others have their turn."""
-
-_NOT_THERE_YET = (ConnectionError, FileNotFoundError, TimeoutError, BlockingIOError, ZmtpError)
-
-_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class KernelSocket:
     """A connection that one task receives from, and any may send on.
 
-    What is public here is the contract of a connection to a kernel, whatever it speaks: `connect`, `send`,
-    `receive_batch`, `drain`, `close`, and the attributes. Nobody looks at its bytes.
+    What is public here is the contract of `kallichore.zeromq.connection`; this one speaks the NULL mechanism.
 
     Args:
         address: Host and port, or the path of a Unix socket.
@@ -56,9 +45,7 @@ class KernelSocket:
         lost: Set when the kernel's side ended the connection, and all that had come was taken.
     """
 
-    def __init__(
-        self, address: tuple[str, int] | str, kind: str, identity: bytes, nursery: trio.Nursery, budget: Budget
-    ) -> None:
+    def __init__(self, address: Address, kind: str, identity: bytes, nursery: trio.Nursery, budget: Budget) -> None:
         self._address = address
         self._nursery = nursery
         self._opening = opening(kind, identity)
@@ -76,6 +63,8 @@ class KernelSocket:
         """Whether the last read left nothing, as far as can be told: it did not fill its piece."""
         self._has_ended = False
         """Whether the kernel's side ended the connection; what waits here comes first."""
+        self._was_cut = False
+        """Whether the last handshake came to nothing: then it is asked whether there can be one."""
 
     def close(self) -> None:
         """Close the connection; what was not sent yet is dropped. Idempotent."""
@@ -94,41 +83,24 @@ class KernelSocket:
             hurry: Set when there is reason to think that the kernel listens now: then no pause is long.
 
         Raises:
-            OSError: The address is none, or there are no descriptors left.
+            OSError: The address is none, there are no descriptors left, or (`ForeignKernelError`) the kernel speaks
+                another mechanism.
         """
-        family, address = await _resolve(self._address)
-        pause = PAUSE_FIRST
-        while self._socket is None:
-            try:
-                await self._connect_once(family, address)
-            except _NOT_THERE_YET:
-                await _wait(hurry, pause)
-                pause = min(PAUSE_MOST, pause * 1.5)
+        await connect_again(self._address, self._connect_once, hurry)
         self.connected.set()
         self._flush()
 
-    async def _connect_once(self, family: int, address: Any) -> None:
-        connection = socket.socket(family, socket.SOCK_STREAM)
+    async def _connect_once(self, where: Endpoint) -> None:
+        if self._was_cut:
+            await ask_mechanism(where, "NULL")
+        connection = await where.open()
         try:
-            connection.setblocking(False)
-            if family in _INTERNET:
-                _ask_for_space(connection)
-            code = connection.connect_ex(address)
-            if code in (errno.EINPROGRESS, errno.EWOULDBLOCK) and family in _INTERNET:
-                await trio.lowlevel.wait_writable(connection)
-                code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, os.strerror(code))
-            if family in _INTERNET:
-                if connection.getsockname() == connection.getpeername():
-                    # Who tries a port of this machine often enough is once given it, and meets itself.
-                    raise ConnectionRefusedError
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._was_cut = True
             await self._shake_hands(connection)
         except BaseException:
             connection.close()
             raise
-        self._socket = connection
+        self._socket, self._was_cut = connection, False
 
     async def _shake_hands(self, connection: socket.socket) -> None:
         connection.sendall(self._opening)
@@ -283,51 +255,3 @@ class KernelSocket:
                 self._unread.put(data)
             if self._is_empty:
                 break
-
-
-RECEIVE_BUFFER = 4 << 20
-"""Bytes that a connection is asked to hold for us while we do not read: as much as a kernel in Python prints in a
-second."""
-
-_SO_BUF_LOCK = 72
-"""Linux's socket option that says which buffers were given a size, and so do not grow (socket(7); not in Python)."""
-
-
-def _ask_for_space(connection: socket.socket) -> None:
-    """Ask for a large receive buffer, before connecting, since what is announced then depends on it."""
-    try:
-        if sys.platform != "linux":
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            return
-        # The system may allow less than it would let the buffer grow to by itself: so it has to be told to go on with
-        # that. Where it cannot be told, before Linux 5.14, nothing is asked for.
-        connection.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        connection.setsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK, 0)
-    except OSError as error:
-        logger.debug("No larger receive buffer: %s", error)
-
-
-async def _resolve(address: tuple[str, int] | str) -> tuple[int, Any]:
-    """Return the address family and the address in numbers."""
-    if isinstance(address, str):
-        if sys.platform == "win32":
-            raise OSError(errno.EAFNOSUPPORT, "there are no Unix sockets here")
-        return socket.AF_UNIX, address
-    if not 0 < address[1] < 1 << 16:
-        # The system would take it modulo that.
-        raise OSError(errno.EINVAL, f"{address[1]} is no port")
-    try:
-        family, _, _, _, numbers = (await trio.socket.getaddrinfo(*address, type=socket.SOCK_STREAM))[0]
-    except (ValueError, OverflowError) as error:
-        raise OSError(errno.EINVAL, f"{address} is no address: {error}") from error
-    return family, numbers
-
-
-async def _wait(hurry: trio.Event, pause: float) -> None:
-    """Wait for the time of a pause, or until there is reason to hurry; never longer than the shortest after that."""
-    if hurry.is_set():
-        await trio.sleep(PAUSE_FIRST)
-    else:
-        with trio.move_on_after(pause):
-            await hurry.wait()

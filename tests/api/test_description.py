@@ -51,6 +51,8 @@ ENUMS = {
     "sessionMode": bodies.SessionMode,
     "interrupt_mode": bodies.InterruptMode,
     "startupEnvironment": bodies.StartupEnvironment,
+    "transportEncryption": bodies.TransportEncryption,
+    "kernelTransport": bodies.KernelTransport,
     "varActionType": bodies.VarActionType,
     "startupReason": StartupReason,
     "exitCause": bodies.ExitCause,

@@ -258,3 +258,19 @@ def test_version_to_report_is_an_option() -> None:
     assert read_command_line([], {}, "linux").config.report_version is None
     with pytest.raises(ConfigurationError, match="report_version"):
         read_command_line(["--report-version", "a\nb"], {}, "linux")
+
+
+def test_connection_to_kernels_is_an_option() -> None:
+    """Encryption and transport reach the server's settings; what is unknown, or not there on Windows, is refused."""
+    config = read_command_line(["--transport-encryption", "auto", "--kernel-transport", "ipc"], {}, "linux").config
+
+    assert ("auto", "ipc") == (config.transport_encryption, config.kernel_transport)
+    plain = read_command_line([], {}, "linux").config
+    assert ("disabled", "tcp") == (plain.transport_encryption, plain.kernel_transport)
+    for words, platform, told in (
+        (["--transport-encryption", "yes"], "linux", "--transport-encryption 'yes' is unknown; use disabled, auto"),
+        (["--kernel-transport", "inproc"], "linux", "--kernel-transport 'inproc' is unknown; use tcp, ipc"),
+        (["--kernel-transport", "ipc"], "win32", "--kernel-transport ipc does not work on Windows"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            read_command_line(words, {}, platform)

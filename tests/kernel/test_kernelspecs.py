@@ -181,6 +181,39 @@ def test_ipykernel_without_a_kernelspec_is_offered(places: list[Path], monkeypat
     assert (found.language, Path(found.resource_dir).is_dir()) == ("python", True)
 
 
+@pytest.mark.parametrize(
+    ("told", "understood"),
+    [
+        (["curve"], ("curve",)),
+        ("CURVE ", ("curve",)),
+        (["x", "Curve"], ("x", "curve")),
+        ([], ()),
+        (None, ()),
+        ({"curve": 1}, ()),
+    ],
+)
+def test_kernel_says_how_it_can_encrypt(places: list[Path], told: Any, understood: tuple[str, ...]) -> None:
+    """As one word or a list, in any case, as jupyter_client reads it; a session with that kernel says it too."""
+    install(places[0], "mine", {**SPEC, "metadata": {"supported_encryption": told}})
+    spec = find_kernelspec("mine")
+
+    assert understood == spec.supported_encryption
+    assert (understood or None) == spec.new_session("s").supported_encryption
+
+
+@pytest.mark.parametrize(
+    ("version", "understood"), [("7.3.0", ("curve",)), ("7.10a1", ("curve",)), ("7.2.9", ()), ("6.29", ()), ("x", ())]
+)
+def test_native_kernel_encrypts_since_ipykernel_does(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch, version: str, understood: tuple[str, ...]
+) -> None:
+    """What ipykernel's own kernelspec would say depends on its version."""
+    monkeypatch.setattr("kallichore.kernel.kernelspecs._folders", lambda: places)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
+
+    assert understood == find_kernelspec("python3").supported_encryption
+
+
 def test_installed_python3_comes_before_the_native_one(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel of that name that is installed is meant, also if it is broken: that is told, not passed over."""
     monkeypatch.setattr("kallichore.kernel.kernelspecs._folders", lambda: places)

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from kallichore.models.bodies import ConnectionInfo
 from kallichore.models.converter import parse_body
 from kallichore.wire.connection_info import PORT_NAMES, connection_document, registration_document, to_file
+from kallichore.wire.curve_keys import CurveKeys
 
 SHARED = {"transport": "tcp", "ip": "127.0.0.1", "key": "secret", "signature_scheme": "hmac-sha256"}
 
@@ -20,6 +21,14 @@ def test_connection_file_names_the_five_ports_in_order() -> None:
 
     assert document == {**SHARED, "control_port": 1, "shell_port": 2, "stdin_port": 3, "hb_port": 4, "iopub_port": 5}
     assert list(document)[:5] == list(PORT_NAMES)
+
+
+def test_connection_file_has_the_keys_of_a_kernel_that_is_to_encrypt() -> None:
+    """Both are there, as jupyter_client writes them, and the sockets may be files."""
+    document = connection_document(range(1, 6), "secret", "/run/kc", "ipc", CurveKeys("public", "private"))
+
+    assert ("ipc", "/run/kc") == (document["transport"], document["ip"])
+    assert ("public", "private") == (document["curve_publickey"], document["curve_secretkey"])
 
 
 @pytest.mark.parametrize("count", [4, 6])

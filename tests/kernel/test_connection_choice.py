@@ -1,0 +1,94 @@
+"""Over what a kernel is connected, and whether encrypted: the session's word, else the server's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, strategies as st
+
+from kallichore.config import ENCRYPTION_POLICIES, KERNEL_TRANSPORTS, ServerConfig
+from kallichore.errors import StartupError
+from kallichore.kernel.connection_choice import ConnectionChoice, check_encryption, choose_connection
+from kallichore.models.bodies import ConnectionInfo, KernelTransport, NewSession, TransportEncryption
+
+ABLE = {"supported_encryption": ("curve",)}
+
+
+def choice(server: dict[str, Any], platform: str = "linux", **members: Any) -> ConnectionChoice:
+    """Return what is chosen where the server can encrypt."""
+    request = NewSession(session_id="s", **{"argv": ("kernel",), **members})
+    return choose_connection(request, ServerConfig(**server), platform, lambda: True)
+
+
+def test_policies_are_those_of_the_api() -> None:
+    """The server's setting and the session's member have the same words."""
+    assert list(ENCRYPTION_POLICIES) == [policy.value for policy in TransportEncryption]
+    assert list(KERNEL_TRANSPORTS) == [transport.value for transport in KernelTransport]
+
+
+@given(
+    st.sampled_from(ENCRYPTION_POLICIES),
+    st.none() | st.sampled_from(ENCRYPTION_POLICIES),
+    st.sampled_from(KERNEL_TRANSPORTS),
+    st.none() | st.sampled_from(KERNEL_TRANSPORTS),
+    st.sampled_from([None, (), ("curve",), ("other", "curve"), ("other",)]),
+    st.booleans(),
+)
+def test_what_is_chosen_is_what_was_asked_for(
+    policy: str, own_policy: str | None, transport: str, own_transport: str | None, able: Any, has_argv: bool
+) -> None:
+    """The session's word counts before the server's; a kernel is encrypted as its policy says, or refused."""
+    asked, means = own_policy or policy, own_transport or transport
+    says_that_it_can = "curve" in (able or ())
+    server = {"transport_encryption": policy, "kernel_transport": transport}
+    members = {"argv": ("kernel",) if has_argv else (), "supported_encryption": able}
+    own = {"transport_encryption": own_policy, "kernel_transport": own_transport}
+    if asked == "required" and has_argv and not says_that_it_can:
+        with pytest.raises(StartupError, match="transport_encryption is required"):
+            choice(server, **members, **own)
+        return
+    encrypts = asked == "required" or (asked == "auto" and means == "tcp" and says_that_it_can)
+
+    assert ConnectionChoice(KernelTransport(means), encrypts) == choice(server, **members, **own)
+
+
+def test_kernel_that_registers_itself_has_tcp_in_the_clear() -> None:
+    """There is no place for keys in a registration file (JEP 66); what asks for more is refused."""
+    registers = {"protocol_version": "5.5", **ABLE}
+
+    assert ConnectionChoice(KernelTransport.TCP, False) == choice({"transport_encryption": "auto"}, **registers)
+    for server in ({"transport_encryption": "required"}, {"kernel_transport": "ipc"}):
+        with pytest.raises(StartupError, match=f"{next(iter(server))} is .*JEP 66"):
+            choice(server, **registers)
+
+
+def test_windows_has_no_unix_sockets() -> None:
+    """What asks for them there is refused, and told what works."""
+    with pytest.raises(StartupError, match="kernel_transport is ipc, which does not work on Windows; use tcp"):
+        choice({}, "win32", kernel_transport="ipc")
+
+
+def test_server_that_cannot_encrypt_does_not_claim_to() -> None:
+    """Where libzmq lacks it, auto goes without, and required is refused."""
+    request = NewSession(session_id="s", argv=("kernel",), **ABLE)
+
+    assert not choose_connection(request, ServerConfig(transport_encryption="auto"), "linux", lambda: False).encrypts
+    with pytest.raises(StartupError, match="built without CurveZMQ"):
+        choose_connection(request, ServerConfig(transport_encryption="required"), "linux", lambda: False)
+
+
+@pytest.mark.parametrize(("key", "is_taken"), [("k" * 40, True), (None, False)])
+def test_adopted_kernel_has_to_have_keys_where_they_are_required(key: str | None, is_taken: bool) -> None:
+    """Connection information without them is refused."""
+    ports = dict.fromkeys(("control_port", "shell_port", "stdin_port", "hb_port", "iopub_port"), 1)
+    info = ConnectionInfo(**ports, signature_scheme="hmac-sha256", key="", transport="tcp", ip="::1")
+    request = NewSession(session_id="s", argv=(), transport_encryption="required")
+    info, refused = attrs.evolve(info, curve_publickey=key), False
+    try:
+        check_encryption(request, ServerConfig(), info)
+    except StartupError as error:
+        refused = error.code == "KS-6"
+
+    assert is_taken != refused
