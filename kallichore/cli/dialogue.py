@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from kallichore.cli.answers import END_OF_INPUT
-from kallichore.cli.run_code import check_kernel
+from kallichore.cli.run_code import KERNEL_DIED, check_kernel
 from kallichore.cli.show import Printer, plain_text
 from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient, session_path
@@ -143,8 +143,11 @@ class Dialogue:
                     ended = message.get("ended")
                     if ended is not None:
                         continue
-                    self.printer.show(message)
                     content = message["content"]
+                    if content.get("ename") == KERNEL_DIED:
+                        ended = content["evalue"]
+                        continue
+                    self.printer.show(message)
                     match message["header"]["msg_type"]:
                         case "execute_reply":
                             reply = content

@@ -77,7 +77,7 @@ class Printer:
     def show_output(self, stream: str, text: str) -> None:
         """Print what the kernel's process, or a program that it runs, printed by itself."""
         out = sys.stderr if stream == "stderr" else sys.stdout
-        out.write(text)
+        out.write(escapes.coloured(text))
         out.flush()
 
     def _show_bundle(self, bundle: dict[str, Any]) -> None:

@@ -135,6 +135,8 @@ class Conversation:
     """The question of the kernel that nobody has answered yet."""
     is_introduced: bool = attrs.field(default=False, init=False)
     """Whether the kernel has said who it is."""
+    _is_answered: bool = attrs.field(default=False, init=False)
+    """Whether the kernel is gone and all that was open is answered."""
     _latest: str | None = attrs.field(default=None, init=False)
     """The execution that the kernel had last."""
     _late: dict[str, None] = attrs.field(factory=dict, init=False)
@@ -211,7 +213,7 @@ class Conversation:
                 # A client that stopped sending goes on only at a living status, and not at the one that follows.
                 alive = StatusEvent.KERNEL_IDLE if self.activity.since is None else StatusEvent.KERNEL_BUSY
                 self.change_status(alive, "the kernel is ending", now)
-            self._answer_for_a_kernel_that_is_gone(reason)
+            self.answer_at_the_end(reason)
         if self.status.apply(event, reason, now) is None:
             return
         self.say("status", {"status": self.status.current.value, "reason": reason})
@@ -260,7 +262,11 @@ class Conversation:
             if listener := self.listeners.get(message.msg_id):
                 listener(ExecutionCancelledError(f"The execution was taken out of the queue: {why}"))
 
-    def _answer_for_a_kernel_that_is_gone(self, reason: str | None) -> None:
+    def answer_at_the_end(self, reason: str | None) -> None:
+        """Answer all that is open, as the kernel is gone, and tell who listens; once for each kernel."""
+        if self._is_answered:
+            return
+        self._is_answered = True
         why = reason or "The kernel exited"
         held = {message.msg_id for message in self.held}
         for message in self.requests:
@@ -287,7 +293,7 @@ class Conversation:
         self.look_at = None
         self.activity.clear()
         self.open_input = None
-        self.is_introduced = False
+        self.is_introduced = self._is_answered = False
         self.journal.note_start()
 
     def expect_kernel_info(self, msg_id: str) -> None:

@@ -394,6 +394,7 @@ class KernelLife:
         start = FailedStart(plan, self.record, self.failure, was_asked, self.in_handshake)
         error = None if self.started.is_settled else start.as_error(ending)
         text = self._report(ending)
+        self.conversation.answer_at_the_end(text)
         if ending.survivors is not None or (not was_asked and (ending.code != 0 or error is not None)):
             self.conversation.say_output("stderr", f"[kallichore] {text}\n")
         level = logging.INFO if ending.survivors is None else logging.ERROR

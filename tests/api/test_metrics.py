@@ -136,7 +136,7 @@ async def test_bytes_that_wait_to_be_looked_at_are_counted() -> None:
         async with open_started(client, body()) as channel:
             await execute(channel, "print x")
             before = (await scrape(client))["kallichore_unread_bytes"]
-            life = server.server.session("s")._life
+            life = server.server.session("s").supervisor.life
             assert life is not None
             assert life.channels is not None
             life.channels.unread.used += 1234
