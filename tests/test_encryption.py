@@ -182,8 +182,8 @@ async def jupyters_kernel(private_place: Path, *, encrypted: bool = True) -> Asy
     pair = {"curve_publickey": keys.public.encode(), "curve_secretkey": keys.secret.encode()} if encrypted else {}
     _, info = write_connection_file(str(file), key=b"their-key", **pair)
     argv = [word.replace("{connection_file}", str(file)) for word in ipykernel_argv()]
-    nowhere = subprocess.DEVNULL
-    process = await trio.lowlevel.open_process(argv, stdin=nowhere, stderr=nowhere, stdout=nowhere)
+    nothing = subprocess.DEVNULL
+    process = await trio.lowlevel.open_process(argv, stdin=nothing, stdout=nothing, stderr=nothing)
     try:
         yield process, info
     finally:
