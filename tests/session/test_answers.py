@@ -169,7 +169,10 @@ async def test_requests_for_a_kernel_that_never_comes_are_aborted() -> None:
 
 async def test_requests_during_a_restart_are_the_next_kernels() -> None:
     """They are neither lost nor aborted."""
-    async with open_client(shutdown_grace=5) as client, open_started(client, body("s", "ignore-shutdown")) as channel:
+    async with (
+        open_client(shutdown_grace=1, terminate_grace=0.2) as client,
+        open_started(client, body("s", "ignore-shutdown")) as channel,
+    ):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.call, "POST", "/sessions/s/restart", {})
             await receive_until(channel, is_type("shutdown_reply"))
