@@ -60,6 +60,10 @@ async def open_stream(address: Address) -> trio.abc.Stream:
         raise ConnectionError(f"Could not reach a server at {address}{reason}") from error
 
 
+class NoAnswerError(ConnectionResetError, h11.RemoteProtocolError):
+    """The connection was closed before an answer began: nobody is there any more, and that is no HTTP either."""
+
+
 def session_path(session_id: str, operation: str = "") -> str:
     """Return the path of a session, or of an operation on it."""
     path = f"/sessions/{quote(session_id, safe='')}"
@@ -75,6 +79,7 @@ async def send_request(
 
     Raises:
         OSError: Nobody listens there.
+        NoAnswerError: The connection was closed without an answer.
         h11.RemoteProtocolError: What came back is no HTTP, or not all of it.
     """
     connection = h11.Connection(h11.CLIENT)
@@ -99,9 +104,13 @@ async def _read_answer(connection: h11.Connection, stream: trio.abc.Stream) -> A
         event = connection.next_event()
         if event is h11.NEED_DATA:
             try:
-                connection.receive_data(bytes(await stream.receive_some(READ_SIZE)))
+                data = bytes(await stream.receive_some(READ_SIZE))
             except trio.BrokenResourceError:
-                connection.receive_data(b"")
+                data = b""
+            if not data and not status and not connection.trailing_data[0]:
+                # As of a server that is ending: it accepts, and answers nobody any more.
+                raise NoAnswerError("The server closed the connection without an answer")
+            connection.receive_data(data)
         elif isinstance(event, h11.Response):
             status = event.status_code
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}

@@ -122,6 +122,14 @@ async def test_what_is_no_whole_answer_is_no_answer(words: bytes) -> None:
                 await ApiClient(address).call("GET", "/status")
 
 
+async def test_connection_that_closes_without_an_answer_is_nobody() -> None:
+    """A server that is ending accepts a last connection and answers nobody: as if nobody listened."""
+    with trio.fail_after(REAL_TIME):
+        async with listening(saying(b"")) as address:
+            with pytest.raises(ConnectionError):
+                await ApiClient(address).call("GET", "/status")
+
+
 async def test_answer_counts_even_if_the_body_was_not_wanted(private_place: Path) -> None:
     """A server that answers and closes in the middle of a large body is heard all the same."""
     listener = trio.socket.socket(trio.socket.AF_UNIX)
