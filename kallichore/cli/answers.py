@@ -18,6 +18,8 @@ from typing import Any
 import attrs
 import trio
 
+from kallichore.cli import escapes
+
 READ_SIZE = 1 << 16
 
 END_OF_INPUT = "\x04"
@@ -45,7 +47,7 @@ class Answers:
 
         Cancelling gives the question up, and leaves the terminal as it was.
         """
-        prompt = str(question.get("prompt", ""))
+        prompt = escapes.coloured(str(question.get("prompt", "")))
         if not question.get("password"):
             _show(prompt)
             line = await self.next_line()

@@ -22,6 +22,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 
+from kallichore.cli import escapes
 from kallichore.cli.dialogue import Dialogue
 from kallichore.errors import KernelDiedError
 
@@ -132,7 +133,8 @@ class Console:
                 print("The kernel is restarted")
             elif text.rstrip().endswith("?"):
                 name = text.strip().strip("?")
-                print(await self._dialogue.inspect(name, len(name)) or f"Nothing is known about {name}")
+                known = await self._dialogue.inspect(name, len(name))
+                print(escapes.coloured(known) if known else f"Nothing is known about {name}")
             else:
                 reply = await self._dialogue.run(text, ask=self._ask)
                 self._count = reply.get("execution_count") or self._count
