@@ -9,8 +9,9 @@ from hypothesis import given, strategies as st
 from kallichore.attach.frames import PING, TEXT
 from kallichore.attach.outgoing import Outgoing
 from kallichore.attach.pings import QUIET, Pings
+from kallichore.conversation.delivery import Ending
 from kallichore.conversation.journal import Journal
-from kallichore.session.clients import Audience, Wish
+from kallichore.session.clients import Audience, ClientSlot, Wish
 from kallichore.session.overflow_file import OverflowFile
 from returning_client import whole_frames
 
@@ -144,3 +145,70 @@ def test_what_went_ahead_of_its_turn_is_not_given_by_that() -> None:
     assert given == 0
     assert [b"o%d" % number for number in range(2000)] == rest
     assert outgoing.slot.delivery.given == 2001
+
+
+def test_messages_before_a_break_are_given_whatever_byte_it_comes_at() -> None:
+    """In the middle of heads, payloads and pings; and in a second batch, whose pings stand elsewhere."""
+    payloads = [b"%02d" % number for number in range(60)]
+    everything = send(make_outgoing(payloads), 1000)
+    broken = []
+    for at in range(len(everything) + 1):
+        outgoing = make_outgoing(payloads[:30])
+        sent = send(outgoing, at)
+        if at > len(sent) or not outgoing.unsent:
+            outgoing.slot.journal.extend(payloads[30:])
+            sent += send(outgoing, at - len(sent))
+        broken.append((outgoing.slot.delivery.given, len(messages_in(sent))))
+
+    assert [here for _, here in broken] == [given for given, _ in broken]
+    assert (60, 60) == broken[-1]
+
+
+def test_break_before_the_first_message_gives_none() -> None:
+    """What stands in front of a batch is a ping, or what matters only now."""
+    outgoing = make_outgoing([b"first"])
+    send(outgoing, 1000)
+    outgoing.slot.tell(b"now")
+    outgoing.slot.journal.extend([b"second"])
+    sent = send(outgoing, 3)
+
+    assert [] == messages_in(sent)
+    assert 1 == outgoing.slot.delivery.given
+
+
+def test_what_matters_now_goes_in_front() -> None:
+    """It has no number, and goes once."""
+    outgoing = make_outgoing([b"1"])
+    outgoing.slot.tell(b"now")
+
+    assert [b"now", b"1"] == messages_in(send(outgoing, 1000))
+    assert [] == messages_in(send(outgoing, 1000))
+
+
+def test_pings_are_the_further_apart_the_more_was_given() -> None:
+    """By an eighth of it; one that begins with a later message is as new as one that begins with the first."""
+    early = make_outgoing([b"x"] * 300)
+    deliveries = early.slot.deliveries
+    sent = send(early, 5000)
+    gaps = [len(run) for run in kinds_in(sent).split("p")]
+    early.pings.answer([payload for opcode, payload, _ in whole_frames(sent) if opcode == PING][-1])
+    early.slot.ending = Ending.CLOSED
+    deliveries.end(early.slot.delivery, early.slot.ending)
+    deliveries.journal.extend([b"x"] * 100)
+    slot = ClientSlot(deliveries, Wish(), None)
+    late = Outgoing(slot, Pings(deliveries, slot.delivery, is_numbered=False, interval=20, allowance=3, regular_at=inf))
+
+    assert [*[12] * 8, 13, 15, 17, 20, 22, 26, 29, 33, 29] == gaps
+    assert [*[12] * 8, 4] == [len(run) for run in kinds_in(send(late, 5000)).split("p")]
+
+
+def test_pings_confirm_in_a_second_batch_what_stands_before_them() -> None:
+    """Their numbers go on from the first batch's."""
+    outgoing = make_outgoing([b"x"] * 30)
+    send(outgoing, 1000)
+    outgoing.slot.journal.extend([b"y"] * 30)
+    frames = list(whole_frames(send(outgoing, 1000)))
+    first = next(index for index, (opcode, _, _) in enumerate(frames) if opcode == PING)
+    outgoing.pings.answer(frames[first][1])
+
+    assert 30 + first == outgoing.slot.delivery.confirmed
