@@ -41,9 +41,14 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def lasting_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fix pytest's own temporary directory before a test's private one could take its place, and go with that test."""
-    return tmp_path_factory.getbasetemp()
+def lasting_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Fix pytest's own temporary directory before a test's private one could take its place, and go with that test.
+
+    It is the first fixture and ends last: by then what wider fixtures started has to be gone, zombies included.
+    """
+    yield tmp_path_factory.getbasetemp()
+
+    assert _child_processes() == {}, "processes left behind by the test run"
 
 
 @pytest.fixture(autouse=True)
@@ -84,14 +89,6 @@ def pytest_runtest_call() -> Generator[None, None, None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, earlier)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run if anything that a wider fixture started is still there, zombies included."""
-    left = _child_processes()
-    if left:
-        sys.stderr.write(f"processes left behind by the test run: {left}\n")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def open_descriptors() -> int:
