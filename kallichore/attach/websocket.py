@@ -116,7 +116,8 @@ class _Attachment:
 
     async def _read_some(self, take: Callable[[object], None]) -> bool:
         """Read once and hand the events on; False at the end of the stream."""
-        for event in self._events():
+        # That the client leaves comes first: what it said in the same breath is not answered to it any more.
+        for event in sorted(self._events(), key=lambda event: not isinstance(event, CloseConnection)):
             take(event)
         if self._is_over:
             return False
@@ -231,7 +232,7 @@ class _Attachment:
         Most messages come alone and are taken at once. To wake the writer for them would be another task switch and
         another turn of the event loop each, a third of what a small execution costs.
         """
-        if not self._may_push:
+        if not self._may_push or self._closing is not None:
             return False
         self._may_push = False
         now = trio.current_time()

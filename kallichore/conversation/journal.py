@@ -111,7 +111,7 @@ class Journal:
     memory_limit: int
     file_limit: int
     overflow: Overflow
-    keep_limit: int = 0
+    keep_limit: int
     end: int = attrs.field(default=0, init=False)
     """The number that the next message will have."""
     memory_bytes: int = attrs.field(default=0, init=False)

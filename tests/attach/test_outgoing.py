@@ -124,7 +124,7 @@ def test_numbers_are_the_messages_last_member() -> None:
 
 def test_what_was_dropped_is_told_before_what_follows() -> None:
     """An honest gap stands where it is."""
-    outgoing = make_outgoing([b"12345", b"67890", b"abcde"], journal=Journal(10, 0, OverflowFile()))
+    outgoing = make_outgoing([b"12345", b"67890", b"abcde"], journal=Journal(10, 0, OverflowFile(), 0))
 
     assert [b'{"kind":"kernel","messagesLost":1}', b"67890", b"abcde"] == messages_in(send(outgoing, 1000))
 

@@ -21,7 +21,7 @@ ALLOWANCE = 2
 
 def make_pings(count: int = 0, began: int = 0, **members: Any) -> Pings:
     """Return the pings to a new client of a session that has said so many messages, at the time 100."""
-    deliveries = Deliveries(Journal(1 << 20, 0, OverflowFile()))
+    deliveries = Deliveries(Journal(1 << 20, 0, OverflowFile(), 0))
     deliveries.journal.extend([b"x"] * count)
     deliveries.owed = began
     values = {"is_numbered": False, "interval": INTERVAL, "allowance": ALLOWANCE, "regular_at": 100 + INTERVAL}

@@ -182,6 +182,21 @@ async def test_answer_to_a_message_that_was_sent_on_leaving_is_the_next_clients(
     assert texts == heard
 
 
+async def test_who_sends_and_leaves_takes_no_news_along() -> None:
+    """Not even that its execution waits, which is known at once."""
+    running, waiting = (make_execute_request(code) for code in ("input Name?", "print x"))
+    async with open_client() as client:
+        async with open_started(client, body()) as channel:
+            await channel.send(running)
+            await receive_until(channel, is_type("input_request"))
+        await send_and_leave(client.address, "s", waiting)
+        async with open_channel(client.address, "s") as successor:
+            told = await receive_until(successor, lambda message: "executionQueued" in message)
+        await client.call("POST", "/sessions/s/kill")
+
+    assert told[-1]["executionQueued"] == waiting["header"]["msg_id"]
+
+
 async def test_channels_that_nobody_opens_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that goes away in the middle of the upgrade does not hold its client."""
     monkeypatch.setattr(channel_client, "UPGRADE_PATIENCE", 0.05)

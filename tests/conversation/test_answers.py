@@ -309,6 +309,30 @@ def test_who_listens_is_told_of_the_end(talk: Talk, reason: str | None, expected
     ] * 3
 
 
+def test_who_listens_is_told_of_the_end_once_for_each_kernel(talk: Talk) -> None:
+    """What was open is answered before the end is told, with more words than the status has; then it has been said."""
+    talk.tell(A)
+    talk.listen(A)
+    talk.conversation.answer_at_the_end("it was killed, with these words")
+    talk.change(StatusEvent.EXITED, "it was killed")
+    first = [str(heard) for heard in talk.heard]
+    talk.heard.clear()
+    talk.start()
+    talk.change(StatusEvent.EXITED, "and so was the next")
+
+    assert first == ["The kernel ended during the execution: it was killed, with these words"]
+    assert [str(heard) for heard in talk.heard] == ["The kernel ended during the execution: and so was the next"]
+
+
+def test_last_words_of_a_kernel_do_not_make_the_next_one_busy(talk: Talk) -> None:
+    """What it was at work on ended with it, though its socket may say so late."""
+    talk.change(StatusEvent.EXITED)
+    talk.busy(A)
+    talk.start()
+
+    assert talk.conversation.busy_since is None
+
+
 @pytest.mark.parametrize("is_late", [False, True])
 def test_who_listens_to_what_was_replied_to_is_told_that_it_is_over(talk: Talk, is_late: bool) -> None:
     """The end of the kernel is then no reason to say that the code did not run."""

@@ -18,7 +18,7 @@ KINDS = st.sampled_from(["output", "reply", "exit", "start"])
 
 def deliveries_of(count: int) -> Deliveries:
     """Return the deliveries of a session that has said so many messages, and keeps nothing that everybody has."""
-    deliveries = Deliveries(Journal(1 << 20, 0, OverflowFile()))
+    deliveries = Deliveries(Journal(1 << 20, 0, OverflowFile(), 0))
     deliveries.journal.extend([b"x"] * count)
     return deliveries
 

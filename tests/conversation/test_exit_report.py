@@ -39,6 +39,13 @@ def test_cause_is_told_in_one_word_and_in_words(
     assert words in report.text
 
 
+def test_report_names_what_could_not_be_ended() -> None:
+    """It is left, and somebody else has to see to it."""
+    report = report_of(Ending(7, 0, survivors="Not permitted to end process 8 (sudo)"), requested_by="shutdown")
+
+    assert "Not permitted to end process 8 (sudo)" in report.text
+
+
 def test_report_names_what_ran_and_the_memory() -> None:
     """Where memory is suspected, the figures are there; the code that ran is cut to its first line."""
     ending = Ending(7, -1, "SIGKILL", peak_memory_bytes=3_000_000_000)

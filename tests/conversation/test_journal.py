@@ -108,6 +108,27 @@ def test_batch_is_bounded_by_bytes() -> None:
 
 
 @pytest.mark.parametrize("memory", [PLENTY, 0])
+def test_batch_may_have_just_as_many_bytes_as_asked_for(memory: int) -> None:
+    """In memory and in the overflow, and it is read in its turn."""
+    batch = journal_of(b"aa", b"bb", b"cc", memory=memory).read(0, 4, 10)
+
+    assert batch == Batch([b"aa", b"bb"], 2, 0)
+    assert not batch.is_ahead
+
+
+def test_exits_are_old_once_another_kernel_starts() -> None:
+    """Not before, and not the exit of one that ends before it has said anything."""
+    journal = journal_of()
+    journal.note_exit(0)
+    first = journal.old_exits
+    journal.extend([b"exited"])
+    journal.note_start()
+    journal.note_exit(1)
+
+    assert (first, journal.old_exits) == (set(), {0})
+
+
+@pytest.mark.parametrize("memory", [PLENTY, 0])
 def test_message_larger_than_a_batch_comes_alone(memory: int) -> None:
     """What is larger than the bound is delivered all the same, by itself."""
     assert journal_of(b"aaaa", b"b", memory=memory).read(0, 3, 10) == Batch([b"aaaa"], 1, 0)

@@ -16,7 +16,7 @@ from kallichore.session.overflow_file import OverflowFile
 class Listener:
     """Reads the journal as it grows."""
 
-    journal: Journal = attrs.field(factory=lambda: Journal(1 << 20, 0, OverflowFile()))
+    journal: Journal = attrs.field(factory=lambda: Journal(1 << 20, 0, OverflowFile(), 0))
     sizes: list[int] = attrs.field(factory=list)
     """How much there was at each growth."""
     voice: Voice = attrs.field(init=False)

@@ -16,7 +16,7 @@ SHARE, WATCH = Wish(Attendance.SHARE), Wish(Attendance.WATCH)
 
 def make_audience(messages: int = 0) -> Audience:
     """Return the audience of a session that has said so many messages, and whose journal keeps nothing for long."""
-    audience = Audience(Journal(1 << 20, 0, OverflowFile()))
+    audience = Audience(Journal(1 << 20, 0, OverflowFile(), 0))
     audience.journal.extend([b"%d" % number for number in range(messages)])
     return audience
 

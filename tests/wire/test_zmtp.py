@@ -10,7 +10,18 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from kallichore.wire.zmtp import LARGE, MANY, STEP, SUBSCRIPTION, Decoder, ZmtpError, encode, opening
+from kallichore.wire.zmtp import (
+    LARGE,
+    MANY,
+    STEP,
+    SUBSCRIPTION,
+    Decoder,
+    MechanismError,
+    ZmtpError,
+    check_greeting,
+    encode,
+    opening,
+)
 
 GREETING = opening("DEALER")[:64]
 READY = opening("DEALER")[64:]
@@ -277,3 +288,25 @@ def test_garbage_is_refused_or_waited_for(garbage: bytes, is_open: bool) -> None
         return
 
     assert sum(len(frame) for frame in decoder._frames) + len(decoder._rest) <= len(garbage)
+
+
+@pytest.mark.parametrize(
+    ("named", "ours", "words"),
+    [
+        (b"NULL", "CURVE", "does not encrypt .* though it was given keys"),
+        (b"CURVE", "NULL", "CURVE, which is encryption, and its keys are not known: curve_publickey"),
+        (b"PLAIN", "NULL", "the mechanism PLAIN, and we know only NULL and CURVE"),
+        (b"\xffX", "NULL", "the mechanism \ufffdX"),
+    ],
+)
+def test_mechanism_that_is_not_ours_is_refused_in_words(named: bytes, ours: str, words: str) -> None:
+    """With what to do about it."""
+    greeting = GREETING[:12] + named.ljust(20, b"\0") + GREETING[32:]
+
+    with pytest.raises(MechanismError, match=words):
+        check_greeting(greeting, ours)
+
+
+def test_greeting_is_whole_or_not_yet() -> None:
+    """Which is all that is to be known of one that is ours."""
+    assert [check_greeting(GREETING[:size]) for size in (1, 10, 63, 64)] == [False, False, False, True]
