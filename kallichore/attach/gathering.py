@@ -9,7 +9,6 @@ import attrs
 
 from kallichore.session.intake import Portion, TooMuchError
 
-
 D = TypeVar("D", str, bytes)
 
 

@@ -166,9 +166,9 @@ class _Attachment:
     def _take(self, event: object) -> None:
         match event:
             case TextMessage(data=data, message_finished=finished):
-                self._take_piece(str(data), finished)
+                self._take_piece(lambda: self._gathering.add(str(data), finished))
             case BytesMessage(data=data, message_finished=finished):
-                self._take_piece(bytes(data), finished)
+                self._take_piece(lambda: self._gathering.add(bytes(data), finished))
             case TooBig():
                 with suppress(TooMuchError):
                     self._gathering.refuse()
@@ -186,9 +186,9 @@ class _Attachment:
                 self.slot.ending, self._is_over = Ending.CLOSED, True
                 self._close(None if int(code) == NO_CODE else int(code))
 
-    def _take_piece(self, data: str | bytes, finished: bool) -> None:
+    def _take_piece(self, gather: Callable[[], str | bytes | None]) -> None:
         try:
-            message = self._gathering.add(data, finished)
+            message = gather()
         except TooMuchError:
             self._close(TOO_BIG, "message too big")
             return

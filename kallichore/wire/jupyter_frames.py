@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -82,7 +83,7 @@ def read_v1(frame: bytes) -> Parts:
     offsets = _read_offsets(frame, "<Q", least=6)
     if offsets[-1] != len(frame):
         raise JupyterFrameError(f"the last offset is {offsets[-1]}, but the frame has {len(frame)} bytes")
-    pieces = [frame[start:end] for start, end in zip(offsets, offsets[1:], strict=False)]
+    pieces = [frame[start:end] for start, end in pairwise(offsets)]
     channel = pieces[0].decode("utf-8", "replace")
     return Parts(channel, pieces[1], pieces[2], pieces[3], pieces[4], tuple(pieces[5:]))
 
@@ -136,7 +137,7 @@ def read_default(frame: str | bytes) -> Parts:
     if isinstance(frame, str):
         return _read_object(frame.encode("utf-8", "replace"), ())
     offsets = [*_read_offsets(frame, ">I", least=1), len(frame)]
-    document, *buffers = (frame[start:end] for start, end in zip(offsets, offsets[1:], strict=False))
+    document, *buffers = (frame[start:end] for start, end in pairwise(offsets))
     return _read_object(document, tuple(buffers))
 
 
@@ -168,7 +169,7 @@ def _read_deep_object(document: bytes) -> _Object:
     documents = {name: msgspec.Raw(members[name]) for name in _Object.__struct_fields__ if name in members}
     if "header" not in documents:
         raise JupyterFrameError("the message has no header")
-    return _Object(**documents, channel=channel if isinstance(channel, str) else None)  # type: ignore[arg-type]
+    return _Object(**documents, channel=channel if isinstance(channel, str) else None)
 
 
 def _read_offsets(frame: bytes, number: str, *, least: int) -> tuple[int, ...]:
@@ -183,6 +184,6 @@ def _read_offsets(frame: bytes, number: str, *, least: int) -> tuple[int, ...]:
     if len(frame) < begin:
         raise JupyterFrameError(f"it says that it has {count} offsets, but it ends before the last")
     offsets: tuple[int, ...] = struct.unpack_from(f"{number[0]}{count}{number[1]}", frame, size)
-    if offsets[0] < begin or offsets[-1] > len(frame) or any(a > b for a, b in zip(offsets, offsets[1:], strict=False)):
+    if offsets[0] < begin or offsets[-1] > len(frame) or any(a > b for a, b in pairwise(offsets)):
         raise JupyterFrameError(f"its offsets are {list(offsets[:8])}; they must ascend from {begin} to {len(frame)}")
     return offsets

@@ -24,7 +24,8 @@ def make_outgoing(payloads: list[bytes], wish: Wish | None = None, journal: Jour
     audience = Audience(journal or Journal(1 << 30, 0, OverflowFile(), 1 << 30))
     audience.journal.extend(payloads)
     slot = audience.attach(wish or Wish())
-    return Outgoing(slot, Pings(slot.deliveries, slot.delivery, slot.is_numbered, 20, 3, inf), KallichoreDialect(slot.is_numbered))
+    pings = Pings(slot.deliveries, slot.delivery, slot.is_numbered, 20, 3, inf)
+    return Outgoing(slot, pings, KallichoreDialect(slot.is_numbered))
 
 
 def send(outgoing: Outgoing, most: int, now: float = 0) -> bytes:
