@@ -25,7 +25,9 @@ PROGRAM_LIMIT = 60.0
 EXAMPLES = {
     "context_manager.py": "sessions: 0\nsame process: True\nnobody listens there any more\n",
     "embed_in_trio.py": "listening on tcp, sessions: 0\npython is idle\n42\nnothing is left\n",
-    "embed_quart.py": "200 ['hello from the kernel\\n'] ok\n",
+    "embed_quart.py": (
+        "200 ok hello\n {'text/plain': '42'}\n503 died None None\n200 ok  {'text/plain': \"'alive again'\"}\n"
+    ),
     "errors_and_cancellation.py": (
         "KS-8, exit code 3, it printed 'no such luck'\n"
         "waited long enough; the kernel is busy\n"
@@ -35,7 +37,12 @@ EXAMPLES = {
     "many_servers.py": (
         "different addresses: True\ndifferent tokens: True\n['same-name: idle']\n['same-name: uninitialized']\n"
     ),
-    "without_http.py": "[1] \n[2] 42\n",
+    "without_http.py": (
+        "[2] printed 'adding\\n', result 42\n"
+        "error: ZeroDivisionError: division by zero\n"
+        "The time that was given for the execution is up; it was interrupted\n"
+        "1\n2\n"
+    ),
 }
 
 
