@@ -139,7 +139,7 @@ async def test_death_of_the_kernel_ends_an_execution_with_its_reason() -> None:
             async with session.execute("kill 9") as execution:
                 async for _ in execution:
                     pass
-        with pytest.raises(KernelDiedError, match="no kernel.*SIGKILL"):
+        with pytest.raises(KernelDiedError, match=r"no kernel.*SIGKILL"):
             async with session.execute("print x"):
                 pass
 
@@ -164,7 +164,8 @@ async def test_code_is_run_and_what_came_of_it_returned() -> None:
         session = server.create_session(NewSession(session_id="python", argv=ipykernel_argv()))
         await session.start()
         code = "import sys\nprint('out')\nprint('err', file=sys.stderr)\ndisplay(1)\n6 * 7"
-        result = await session.run(code, user_expressions={"x": "1 + 1"}, on_output=lambda each: shown.append(str(each)))
+        expressions = {"x": "1 + 1"}
+        result = await session.run(code, user_expressions=expressions, on_output=lambda each: shown.append(str(each)))
         failed = await session.run("1 / 0")
         asked = await session.run("input()")
         silent = await session.run("7", silent=True)

@@ -95,7 +95,8 @@ class RunResult:
         return tuple(output for output in self.outputs if isinstance(output, Display))
 
     def _printed(self, stream: str) -> str:
-        return "".join(output.text for output in self.outputs if isinstance(output, Printed) and output.stream == stream)
+        printed = (output for output in self.outputs if isinstance(output, Printed))
+        return "".join(output.text for output in printed if output.stream == stream)
 
 
 @attrs.define

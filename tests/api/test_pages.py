@@ -44,7 +44,7 @@ def _references() -> _References:
 
 @pytest.mark.parametrize("transport", ["tcp", "socket"])
 async def test_page_and_what_it_needs_are_there_without_the_token(transport: str) -> None:
-    """The page, all that it refers to, and the description, are served to who has no token yet, with a strict policy."""
+    """The page, all that it refers to, and the description, are served without the token, with a strict policy."""
     async with serve(ServerConfig(transport=transport)) as server:
         where = address_of(server)
         anonymous = Address(where.host, where.port, where.socket_path)
@@ -69,7 +69,7 @@ async def test_page_of_another_machine_gets_none_of_it() -> None:
         for token in (None, where.token):
             client = Address(where.host, where.port, token=token)
             for path in pages.PAGES:
-                foreign = await send_request(client, "GET", path, headers={"origin": "https://evil.example"})
+                foreign = await send_request(client, "GET", path, headers=[("origin", "https://evil.example")])
                 posted = await send_request(client, "POST", path)
 
                 assert (403, "forbidden") == (foreign.status, foreign.json()["code"])
