@@ -57,6 +57,11 @@ class Execution:
     _waiting_bytes: int = attrs.field(default=0, init=False)
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it was iterated over to its end, and nothing was dropped."""
+        return self._is_settled and not self._waiting and not self.dropped
+
     def hear(self, heard: Heard) -> None:
         """Take in what the kernel says, or why no more will come."""
         match heard:
@@ -178,12 +183,15 @@ async def open_execution(
     conversation = session.conversation
     execution = Execution(session, message.msg_id)
     conversation.listeners[message.msg_id] = execution.hear
+    has_all = False
     try:
         session.send(message)
         yield execution
+        has_all = execution.is_told
     finally:
         del conversation.listeners[message.msg_id]
         conversation.withdraw(message.msg_id)
+        session.end_call(message.msg_id, has_all=has_all)
 
 
 def _require_kernel(session: Session) -> None:

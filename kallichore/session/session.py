@@ -85,7 +85,7 @@ class Session(metaclass=ForUsers):
             max(0, _given(request.journal_keep, config.journal_keep)),
         )
         sender = Sender(request.session_id, request.username, request.protocol_version or "5.3")
-        self.audience = Audience(journal)
+        self.audience = Audience(journal, keeps_told=_given(request.journal_keep, 0) > 0)
         self.conversation = Conversation(
             request,
             Voice(journal, self.audience.wake),
@@ -303,6 +303,12 @@ class Session(metaclass=ForUsers):
             allow_stdin=allow_stdin,
             stop_on_error=stop_on_error,
         )
+
+    def end_call(self, msg_id: str, *, has_all: bool) -> None:
+        """Note that a caller listens to its execution no more, and whether it got all that there was."""
+        numbers = self.conversation.given.take(msg_id)
+        if has_all:
+            self.conversation.renumber(self.audience.told_to_caller(numbers))
 
     # Its kernel: see `Supervisor` for what each does
 
