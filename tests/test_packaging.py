@@ -63,10 +63,16 @@ def test_version_is_in_one_place() -> None:
 
 
 def test_commands_of_the_readme_are_one_line_each() -> None:
-    """One line of the README runs code in a kernel, another one the tests; both use the pinned versions."""
+    """One line of the README runs code in a kernel, one the tests, and one opens the documentation; all of them use the
+    pinned versions, and the documentation itself says the same of itself.
+    """
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("python3 -m venv")]
 
-    assert [line.rpartition("/")[2].split()[0] for line in lines] == ["kcclient", "python"]
+    starts = [line.rpartition(".venv/bin/")[2].split()[:3] for line in lines]
+    assert [["kcclient", "exec"], ["python", "-m", "pytest"], ["python", "-m", "webbrowser"]] == [
+        start[:2] if start[0] == "kcclient" else start for start in starts
+    ]
+    assert lines[2] in (ROOT / "docs" / "index.md").read_text()
     assert [line for line in lines if "-c requirements/constraints.txt" not in line] == []
 
 
