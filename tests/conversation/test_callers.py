@@ -145,7 +145,7 @@ def test_numbers_follow_the_journal() -> None:
     given = GivenToCallers()
     for number in (2, 5, 6):
         given.note("a", number)
-    given.renumber(Shift((range(0, 1), range(3, 5))))
+    given.renumber(Shift((range(1), range(3, 5))))
     given.note("a", 4)
 
     assert [range(1, 2), range(2, 5)] == given.take("a")
@@ -161,9 +161,9 @@ def deliveries_of(*payloads: bytes, keeps_told: bool = False) -> Deliveries:
 def test_what_a_caller_got_is_let_go_of_where_no_client_ever_was() -> None:
     """It is gone at once, though the journal keeps what clients were told for those who come back."""
     deliveries = deliveries_of(b"a", b"b", b"c")
-    shift = deliveries.told_to_caller([range(0, 2)])
+    shift = deliveries.told_to_caller([range(2)])
 
-    assert (range(0, 2),) == shift.gone
+    assert (range(2),) == shift.gone
     assert [b"c"] == list(deliveries.journal.read(0, 1 << 10, 10).payloads)
 
 
@@ -176,7 +176,7 @@ def test_what_a_caller_got_stays_for_a_client_that_is_or_was_there(speaks: bool,
     if is_gone:
         deliveries.end(client, Ending.CUT)
 
-    assert () == deliveries.told_to_caller([range(0, 2)]).gone
+    assert () == deliveries.told_to_caller([range(2)]).gone
     assert 3 == deliveries.journal.end
 
 
@@ -184,5 +184,5 @@ def test_what_a_caller_got_stays_where_that_is_asked_for() -> None:
     """A session that is to keep more than others keeps this."""
     deliveries = deliveries_of(b"a", b"b", b"c", keeps_told=True)
 
-    assert () == deliveries.told_to_caller([range(0, 2)]).gone
+    assert () == deliveries.told_to_caller([range(2)]).gone
     assert 3 == deliveries.journal.end

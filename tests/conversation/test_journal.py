@@ -461,17 +461,17 @@ def test_nothing_taken_back_changes_nothing() -> None:
     journal = journal_of(b"a", b"b", b"c")
     journal.release(2)
 
-    assert [()] * 3 == [journal.take_back(numbers).gone for numbers in ([], [range(0, 1)], [range(0, 2)])]
+    assert [()] * 3 == [journal.take_back(numbers).gone for numbers in ([], [range(1)], [range(2)])]
     assert [b"c"] == all_of(journal)
 
 
 def test_more_than_fits_into_memory_is_not_written_anew() -> None:
     """A message before much that stays is left where it is; one before as much as fits is not."""
     journal = journal_of(b"gone", b"x" * 10, b"y" * 10, memory=20)
-    assert (range(0, 1),) == journal.take_back([range(0, 1)]).gone
+    assert (range(1),) == journal.take_back([range(1)]).gone
 
     journal = journal_of(b"gone", b"x" * 10, b"y" * 11, memory=20)
-    assert () == journal.take_back([range(0, 1)]).gone
+    assert () == journal.take_back([range(1)]).gone
     assert [b"gone", b"x" * 10, b"y" * 11] == all_of(journal)
 
 
