@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -54,6 +55,17 @@ def lint(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, "-e", ".[dev]")
     session.run("ruff", "check", ".")
     session.run("flake8", ".")
+    _lint_description(session)
+
+
+def _lint_description(session: nox.Session) -> None:
+    """Check kallichore.json with what others check theirs with; both are programs of Node."""
+    if shutil.which("npx") is None:
+        session.warn("kallichore.json was not checked with redocly and spectral: there is no Node here (npx)")
+        return
+    ours = {"external": True, "env": {"REDOCLY_TELEMETRY": "off"}}
+    session.run("npx", "--yes", "@redocly/cli@2.77.0", "lint", "--extends", "recommended", "kallichore.json", **ours)
+    session.run("npx", "--yes", "@stoplight/spectral-cli@6.16.3", "lint", "kallichore.json", **ours)
 
 
 @nox.session
@@ -103,7 +115,8 @@ def binary(session: nox.Session) -> None:
     unused = ["IPython", "ipykernel", "prompt_toolkit", "tkinter"]
     session.run(
         "pyinstaller", "--onefile", "--name", "kcserver", "--noconfirm", "--log-level", "WARN",
-        "--collect-submodules", "kallichore",
+        "--collect-submodules", "kallichore", "--collect-data", "kallichore",
+        f"--add-data={Path('kallichore.json').resolve()}:kallichore",
         *(f"--exclude-module={name}" for name in unused),
         "--distpath", "dist", "--workpath", str(place / "work"), "--specpath", str(place),
         "packaging/kcserver.py",

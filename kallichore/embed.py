@@ -30,6 +30,7 @@ from kallichore.config import ServerConfig
 from kallichore.errors import BadPathError, ConfigurationError, SessionNotFoundError
 from kallichore.models.bodies import NewSession
 from kallichore.server import Server, open_server
+from kallichore.server.border import open_border
 from kallichore.session.session import Session
 from kallichore.transport.connection_file import (
     ServerAddress,
@@ -99,9 +100,18 @@ async def run(  # noqa: ASYNC128  # _run_server calls started() for us
         task_status: Is given the running server.
 
     Raises:
-        ConfigurationError: It cannot listen there, or the connection file or the handshake failed.
+        ConfigurationError: It cannot listen there, the connection file or the handshake failed, or there is no Trio.
     """
     config = config or ServerConfig()
+    with open_border():
+        await _run(config, on_listening, task_status)
+
+
+async def _run(
+    config: ServerConfig,
+    on_listening: Callable[[RunningServer], None] | None,
+    task_status: trio.TaskStatus[RunningServer],
+) -> None:
     async with trio.open_nursery() as nursery:
         connections: _Connections = await nursery.start(_hold_connections)
         try:
@@ -231,10 +241,10 @@ async def _attach(
     if not isinstance(wish, bytes):
         try:
             session = server.session(decode_segment(channels_session(head.path) or ""))
-        except SessionNotFoundError:
-            wish = refusal(HTTPStatus.NOT_FOUND)
-        except BadPathError:
-            wish = refusal(HTTPStatus.BAD_REQUEST)
+        except SessionNotFoundError as error:
+            wish = refusal(HTTPStatus.NOT_FOUND, error.message, code=error.code)
+        except BadPathError as error:
+            wish = refusal(HTTPStatus.BAD_REQUEST, error.message)
         else:
             await serve_websocket(session, stream, head, surplus, config, wish)
             return
@@ -264,11 +274,20 @@ async def _announce(running: RunningServer, config: ServerConfig, stack: AsyncEx
 async def serve(config: ServerConfig | None = None) -> AsyncIterator[RunningServer]:
     """Run a server while a block runs; leaving the block ends it as cancelling `run` does.
 
-    A server that ends by itself (a client's shutdown request, idleness) does not end the block.
+    A server that ends by itself (a client's shutdown request, idleness) does not end the block. What is raised in the
+    block is raised by it, as it is; if the server fails at the same time, both are in an `ExceptionGroup`.
+
+    Args:
+        config: The settings.
+
+    Raises:
+        ConfigurationError: It cannot listen there, the connection file or the handshake failed, or there is no Trio.
     """
-    async with trio.open_nursery() as nursery:
-        running: RunningServer = await nursery.start(run, config)
-        try:
-            yield running
-        finally:
-            nursery.cancel_scope.cancel()
+    with open_border() as border:
+        async with trio.open_nursery() as nursery:
+            running: RunningServer = await nursery.start(run, config)
+            try:
+                with border.block():
+                    yield running
+            finally:
+                nursery.cancel_scope.cancel()

@@ -20,11 +20,14 @@ The tree answers "whose doing was it?", since that decides who has to act::
     │   ├── KernelNotFoundError       KS-19, or a kernelspec that is not installed
     │   ├── ValueRangeError           "400": a configuration value out of range
     │   ├── ChannelSocketError        "socket_path_too_long", "domain_socket_error"
+    │   ├── SessionNotReadyError      "session_not_ready": it was never started
+    │   ├── NoSuchPathError           "no_such_path", 404: the API has nothing there
     │   └── ExecuteError              "session_not_ready", "channel_closed", "timeout" (408)
     ├── StartupError                  the kernel's: KS-5 to KS-8, KS-13 to KS-17, and KS-2; HTTP 500
     │   └── AdoptionError             the same for a kernel that somebody else started
     ├── ConnectionInfoError           the machine's: KS-18, HTTP 500
     ├── ExecutionCancelledError       somebody's: an interrupt, for one, dropped it while it waited for its turn
+    ├── ExecutionTimeoutError         the caller's: the time that it gave is up
     └── KernelDiedError               the kernel's: it ended while somebody waited for it
 
 The codes (KS-n) are part of the HTTP API and never change their meaning; the texts are for people.
@@ -32,6 +35,7 @@ The codes (KS-n) are part of the HTTP API and never change their meaning; the te
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 __all__ = [
@@ -45,16 +49,19 @@ __all__ = [
     "ConnectionInfoError",
     "ExecuteError",
     "ExecutionCancelledError",
+    "ExecutionTimeoutError",
     "InterruptError",
     "KallichoreError",
     "KernelDiedError",
     "KernelNotFoundError",
     "NoProcessError",
+    "NoSuchPathError",
     "ProcessNotFoundError",
     "RequestError",
     "SessionExistsError",
     "SessionNotCreatedError",
     "SessionNotFoundError",
+    "SessionNotReadyError",
     "SessionNotRunningError",
     "SessionRunningError",
     "StartupError",
@@ -62,6 +69,7 @@ __all__ = [
     "UnauthorizedError",
     "ValueRangeError",
     "innermost",
+    "lone_error",
 ]
 
 
@@ -110,7 +118,15 @@ class BadQueryError(RequestError):
 class UnauthorizedError(RequestError):
     """The bearer token is missing or wrong."""
 
+    code = "unauthorized"
     http_status = 401
+
+
+class NoSuchPathError(RequestError):
+    """The API has no operation at this path."""
+
+    code = "no_such_path"
+    http_status = 404
 
 
 class SessionNotFoundError(RequestError):
@@ -148,6 +164,12 @@ class ProcessNotFoundError(RequestError):
     """The kernel's process is gone, or could not be signalled; the details say which."""
 
     code = "KS-4"
+
+
+class SessionNotReadyError(RequestError):
+    """The session has no kernel to run code in: it was never started."""
+
+    code = "session_not_ready"
 
 
 class InterruptError(RequestError):
@@ -309,8 +331,50 @@ class ExecutionCancelledError(KallichoreError):
     """An execution was dropped before the kernel had it: by an interrupt, a kill, or a shutdown."""
 
 
+class ExecutionTimeoutError(KallichoreError):
+    """Code ran, or waited for its turn, for longer than it was given; it was interrupted, or taken out of the queue."""
+
+
 class KernelDiedError(KallichoreError):
-    """The kernel ended while somebody waited for its answer; the message says how it ended."""
+    """The kernel ended, before or while somebody waited for its answer; the message says how it ended."""
+
+
+def lone_error(
+    group: BaseExceptionGroup[BaseException],
+    raised: BaseException | None,
+    passing: type[BaseException],
+) -> BaseException:
+    """Return what came out of a block, without the groups that the nurseries around it put about it.
+
+    A single error stands for itself, whatever was cancelled because of it. Several stay the group that they are.
+
+    Args:
+        group: What came out of the nurseries.
+        raised: What was raised in the block itself: where that is a group it is its author's, and stays.
+        passing: The class of a cancellation, which is nobody's error.
+    """
+    leaves = list(_leaves(group))
+    errors = [error for error in leaves if not isinstance(error, passing)]
+    if raised is not None and _are_all_of(errors, raised, leaves):
+        # Told by what is in it: a group is made anew on its way through a cancelled nursery.
+        return raised
+    if len(errors) > 1:
+        return group
+    return errors[0] if errors else leaves[0]
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _are_all_of(errors: list[BaseException], raised: BaseException, leaves: list[BaseException]) -> bool:
+    """Whether all of these errors, and nothing that is gone by now, were raised together."""
+    own = {id(error) for error in _leaves(raised)}
+    return {id(error) for error in errors} <= own <= {id(error) for error in leaves}
 
 
 def innermost(error: BaseException) -> BaseException:

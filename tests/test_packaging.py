@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+import site
+import subprocess
+import sys
 import tomllib
+import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +21,9 @@ import kallichore
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PAGE = ("api/page/index.html", "api/page/rapidoc-min.js", "api/page/RAPIDOC-LICENSE.txt")
+"""The files of the page at ``/docs``."""
+
 REQUIRED = [Requirement(line) for line in PROJECT["dependencies"]]
 WANTED = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
 
@@ -54,8 +63,52 @@ def test_version_is_in_one_place() -> None:
 
 
 def test_commands_of_the_readme_are_one_line_each() -> None:
-    """One line of the README runs code in a kernel, another one the tests; both use the pinned versions."""
+    """One line of the README runs code in a kernel, one the tests, and one opens the documentation; all of them use the
+    pinned versions, and the documentation itself says the same of itself.
+    """
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("python3 -m venv")]
 
-    assert [line.rpartition("/")[2].split()[0] for line in lines] == ["kcclient", "python"]
+    starts = [line.rpartition(".venv/bin/")[2].split()[:3] for line in lines]
+    assert [["kcclient", "exec"], ["python", "-m", "pytest"], ["python", "-m", "webbrowser"]] == [
+        start[:2] if start[0] == "kcclient" else start for start in starts
+    ]
+    assert lines[2] in (ROOT / "docs" / "index.md").read_text()
     assert [line for line in lines if "-c requirements/constraints.txt" not in line] == []
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a wheel, made from this tree."""
+    place = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(place)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return next(place.glob("*.whl"))
+
+
+def test_wheel_has_what_is_not_code(wheel: Path) -> None:
+    """The wheel says that it has types, and has the API's description and the page that shows it."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+
+    assert set() == {f"kallichore/{name}" for name in ("py.typed", "kallichore.json", *PAGE)} - names
+
+
+def test_examples_are_typed_against_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """Where only the wheel is installed, a strict type checker knows all that the examples use of it."""
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=False)
+    python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    there = subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(there)
+    # What the wheel requires is where it is for these tests. Being behind, a kallichore there is not what is found.
+    Path(there, "required.pth").write_text("\n".join(site.getsitepackages()))
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "examples")
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "examples"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (0, "") == (checked.returncode, checked.stderr), checked.stdout

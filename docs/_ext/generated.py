@@ -1,4 +1,5 @@
-"""Pages that say what the code says: a line ``<!-- generated: NAME -->`` gives way to text made while building.
+"""Pages that say what the code says: a line ``<!-- generated: NAME -->`` gives way to text made while building, and the
+line below it, which is for readers of the source, goes.
 
 What is made here cannot drift: the API's description, the commands' own help, the settings and the errors.
 """
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 WIDTH = 100
 """Columns of help texts."""
 
-_MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- generated: (\w+) -->\n\*This part is made .*\*$", re.MULTILINE)
 
 
 def _http_api() -> str:

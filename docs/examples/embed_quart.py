@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import attrs
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
@@ -15,6 +16,8 @@ import kallichore
 from kallichore.client.address import from_url
 from kallichore.client.api_client import send_request
 
+TIME_LIMIT = 10.0
+
 
 def create_app(session: kallichore.Session) -> QuartTrio:
     """Return an app with one route: it runs the code that it is sent."""
@@ -22,10 +25,25 @@ def create_app(session: kallichore.Session) -> QuartTrio:
 
     @app.post("/run")
     async def run() -> dict[str, Any]:
-        code = (await request.get_data()).decode()
-        async with session.execute(code) as execution:
-            said = [message["content"]["text"] async for message in execution if "text" in message["content"]]
-        return {"said": said, "reply": execution.reply}
+        code = str(await request.get_data(as_text=True))
+        result = await session.run(code, time_limit=TIME_LIMIT)
+        return {
+            "status": result.status,
+            "text": result.text,
+            "result": dict(result.result.data) if result.result else None,
+            "displays": [dict(display.data) for display in result.displays],
+            "error": attrs.asdict(result.error) if result.error else None,
+        }
+
+    @app.errorhandler(kallichore.KernelDiedError)
+    async def answer_death(error: kallichore.KernelDiedError) -> tuple[dict[str, Any], int]:
+        """Say how the kernel ended, and have a new one for who asks next."""
+        await session.restart()
+        return {"status": "died", "reason": error.message}, 503
+
+    @app.errorhandler(kallichore.ExecutionTimeoutError)
+    async def answer_late(error: kallichore.ExecutionTimeoutError) -> tuple[dict[str, Any], int]:
+        return {"status": "timeout", "reason": error.message}, 504
 
     return app
 
@@ -44,8 +62,10 @@ async def main() -> None:
         addresses = await nursery.start(partial(serve, app, config, shutdown_trigger=stop.wait))
 
         # What a browser would do:
-        answer = await send_request(from_url(addresses[0]), "POST", "/run", b"print('hello from the kernel')")
-        print(answer.status, answer.json()["said"], answer.json()["reply"]["status"])
+        for code in ("print('hello'); 6 * 7", "import os; os.kill(os.getpid(), 9)", "'alive again'"):
+            answer = await send_request(from_url(addresses[0]), "POST", "/run", code.encode())
+            body = answer.json()
+            print(answer.status, body["status"], body.get("text"), body.get("result"))
         stop.set()
 
 

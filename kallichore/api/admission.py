@@ -13,6 +13,8 @@ from http import HTTPStatus
 import attrs
 
 from kallichore.api.operations import find_operation
+from kallichore.api.pages import PAGES
+from kallichore.api.refusals import explain
 from kallichore.transport.auth import is_authorized, refuse_source
 from kallichore.transport.request_head import RequestHead, refusal
 
@@ -51,6 +53,8 @@ class Admission:
             return status
         if self.knows(head.headers.get("authorization")):
             return None
+        if head.path in PAGES:
+            return None if head.method == "GET" else HTTPStatus.METHOD_NOT_ALLOWED
         operation = find_operation(head.method, head.path)
         if isinstance(operation, HTTPStatus):
             return operation
@@ -60,11 +64,16 @@ class Admission:
 
     def answer(self, head: RequestHead, status: HTTPStatus) -> bytes:
         """Return the whole answer that refuses a request and ends its connection. Logs it."""
-        if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
-            return refusal(status)
-        operation = find_operation(head.method, head.path)
-        log_refusal(status, "an unknown path" if isinstance(operation, HTTPStatus) else operation.name)
-        return refusal(status, headers={SPAN_ID: str(uuid.uuid4())})
+        headers = {}
+        if status not in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
+            operation = find_operation(head.method, head.path)
+            log_refusal(status, "an unknown path" if isinstance(operation, HTTPStatus) else operation.name)
+            headers = {SPAN_ID: str(uuid.uuid4())}
+        if head.method == "HEAD":
+            # Its answer has no body (RFC 9110, 9.3.2).
+            return refusal(status, headers=headers)
+        error = explain(status)
+        return refusal(status, error.message, code=error.code, headers=headers)
 
 
 def log_refusal(status: HTTPStatus, name: str) -> None:

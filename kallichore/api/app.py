@@ -23,12 +23,15 @@ from werkzeug.routing import BaseConverter, MapAdapter
 from kallichore.api.admission import LARGEST_STRANGERS_BODY, SPAN_ID, Admission, log_refusal
 from kallichore.api.event_streams import accepts_events, answer_execution, answer_log
 from kallichore.api.operations import OPERATIONS, Operation
+from kallichore.api.pages import PAGES, Page
+from kallichore.api.refusals import explain
 from kallichore.errors import (
     AdoptionError,
     BadBodyError,
     BadPathError,
     BadQueryError,
     KallichoreError,
+    NoSuchPathError,
     StartupError,
     UnauthorizedError,
 )
@@ -70,20 +73,18 @@ def _json(body: bytes, status: int) -> Response:
     return Response(body, status=status, content_type="application/json")
 
 
-def _empty(status: int) -> Response:
-    response = Response(b"", status=status)
-    del response.headers["content-type"]
-    return response
+def _refuse(status: HTTPStatus) -> Response:
+    """Return the answer to a request that no operation looks at."""
+    return _json(to_json(explain(status)), status)
 
 
 def _answer_error(error: KallichoreError) -> Response:
-    """Return the answer to an error: its model, plain text, or nothing, as the API has it."""
+    """Return the answer to an error: its model, or plain text, as the API has it."""
     if isinstance(error, BadBodyError | BadPathError | BadQueryError):
         return Response(str(error), status=error.http_status, content_type="text/plain; charset=utf-8")
-    if error.http_status in (401, 404):
-        return _empty(error.http_status)
     body = ErrorBody(code=error.code, message=error.message, details=error.details)
-    logger.error("%s: %s", error.code, error.message)
+    if error.http_status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND):
+        logger.error("%s: %s", error.code, error.message)
     if isinstance(error, StartupError) and not isinstance(error, AdoptionError):
         answer = StartupErrorBody(
             error=body, exit_code=error.exit_code, output=error.output, reason=error.reason, hint=error.hint
@@ -156,12 +157,12 @@ def create_app(handlers: dict[str, Handler], admission: Admission, intake: Intak
             headers = request.headers
             if status := admission.refuse_source(headers.getlist("host"), headers.getlist("origin")):
                 log_refusal(status, operation.name)
-                return _empty(status)
+                return _refuse(status)
             subject = [] if session_id is None else [decode_segment(session_id)]
             has_token = admission.knows(headers.get("authorization"))
             if operation.needs_token and not has_token:
                 log_refusal(HTTPStatus.UNAUTHORIZED, operation.name)
-                raise UnauthorizedError("The bearer token is missing or wrong")
+                raise UnauthorizedError(explain(HTTPStatus.UNAUTHORIZED).message)
             _log(operation, subject[0] if subject else None, span_id)
             if operation.body is not None:
                 body, ignored[:] = operation.parse(await _read_body(intake, has_token=has_token))
@@ -201,8 +202,22 @@ def create_app(handlers: dict[str, Handler], admission: Admission, intake: Intak
             rule, operation.operation_id, view, methods=[operation.method], provide_automatic_options=False
         )
 
+    def add_page(path: str, page: Page) -> None:
+        async def show() -> Response:
+            headers = request.headers
+            if status := admission.refuse_source(headers.getlist("host"), headers.getlist("origin")):
+                return _refuse(status)
+            try:
+                return await page.answer()
+            except NoSuchPathError as error:
+                return _answer_error(error)
+
+        app.add_url_rule(path, path, show, methods=["GET"], provide_automatic_options=False)
+
     for operation in OPERATIONS:
         add(operation)
+    for path, page in PAGES.items():
+        add_page(path, page)
     for rule in app.url_map.iter_rules():
         # werkzeug answers HEAD wherever there is a GET; the API does not.
         if rule.methods is not None:
@@ -210,7 +225,7 @@ def create_app(handlers: dict[str, Handler], admission: Admission, intake: Intak
 
     @app.errorhandler(HTTPException)
     async def answer_http_error(error: HTTPException) -> Response:
-        return _empty(error.code or 500)
+        return _refuse(HTTPStatus(error.code or 500))
 
     @app.errorhandler(Exception)
     async def answer_failure(error: Exception) -> Response:

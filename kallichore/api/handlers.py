@@ -6,17 +6,24 @@ from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 
+import trio
+
 from kallichore.api.app import Handler
+from kallichore.api.by_name import describe_kernels, start_by_name
 from kallichore.errors import RequestError
+from kallichore.kernel.kernelspecs import list_kernelspecs
 from kallichore.models.bodies import (
+    ActiveSession,
     ClientHeartbeat,
     ConnectionInfo,
     ExecuteRequest,
+    KernelList,
     NewSession,
     RestartSession,
     ServerConfiguration,
     ServerStatus,
     SessionList,
+    StartKernel,
 )
 from kallichore.server import Server
 from kallichore.session.execute_call import execute_code, stream_execution
@@ -49,6 +56,12 @@ def make_handlers(
 
     async def new_session(body: NewSession) -> dict[str, str]:
         return {"session_id": server.create_session(body).session_id}
+
+    async def start_kernel(body: StartKernel | None) -> ActiveSession:
+        return (await start_by_name(server, body or StartKernel())).describe()
+
+    async def list_kernels() -> KernelList:
+        return describe_kernels(await trio.to_thread.run_sync(list_kernelspecs))
 
     async def get_session(session_id: str) -> Any:
         return server.session(session_id).describe()
@@ -124,6 +137,8 @@ def make_handlers(
     return {
         "list-sessions": list_sessions,
         "new-session": new_session,
+        "start-kernel": start_kernel,
+        "list-kernels": list_kernels,
         "get-session": get_session,
         "delete-session": delete_session,
         "start-session": start_session,

@@ -15,8 +15,9 @@ from kallichore.models.bodies import (
     NewSession,
     RestartSession,
     ServerConfiguration,
+    StartKernel,
 )
-from kallichore.models.converter import parse_body, parse_optional_body
+from kallichore.models.converter import parse_body, parse_optional_body, refuse_unknown
 
 TRACE = 5
 """The level below DEBUG, for what happens all the time."""
@@ -36,6 +37,7 @@ class Operation:
         needs_token: Whether the bearer token is needed.
         body: The class of its body, or None.
         body_optional: Whether the body may be missing.
+        body_strict: Whether a member that is not known is an error. The original's clients send some elsewhere.
         log_level: At which level a request is logged; None for not at all.
         reads_log: Whether the answer is a log, whole or followed; see `kallichore.api.event_streams`.
         streams_execution: Whether clients that accept events get messages as they come; see the same.
@@ -49,6 +51,7 @@ class Operation:
     needs_token: bool = True
     body: type | None = None
     body_optional: bool = False
+    body_strict: bool = False
     log_level: int | None = logging.INFO
     reads_log: bool = False
     streams_execution: bool = False
@@ -60,9 +63,17 @@ class Operation:
         return "{session_id}" in self.path
 
     def parse(self, raw: bytes) -> tuple[Any, tuple[str, ...]]:
-        """Read the body; see `kallichore.models.converter.parse_body`."""
+        """Read the body; see `kallichore.models.converter.parse_body`.
+
+        Raises:
+            BadBodyError: It does not fit.
+        """
         assert self.body is not None
-        return parse_optional_body(self.body, raw) if self.body_optional else parse_body(self.body, raw)
+        parse = parse_optional_body if self.body_optional else parse_body
+        value, unknown = parse(self.body, raw)
+        if unknown and self.body_strict:
+            raise refuse_unknown(self.body, unknown)
+        return value, unknown
 
 
 _SESSION = "/sessions/{session_id}"
@@ -70,6 +81,10 @@ _SESSION = "/sessions/{session_id}"
 OPERATIONS = (
     Operation("list-sessions", "GET", "/sessions", "list_sessions"),
     Operation("new-session", "PUT", "/sessions", "new_session", body=NewSession),
+    Operation(
+        "start-kernel", "POST", "/sessions", "start_kernel", body=StartKernel, body_optional=True, body_strict=True
+    ),
+    Operation("list-kernels", "GET", "/kernels", "list_kernels"),
     Operation("get-session", "GET", _SESSION, "get_session"),
     Operation("delete-session", "DELETE", _SESSION, "delete_session"),
     Operation("start-session", "POST", f"{_SESSION}/start", "start_session"),
@@ -82,7 +97,13 @@ OPERATIONS = (
     Operation("interrupt-session", "POST", f"{_SESSION}/interrupt", "interrupt_session"),
     Operation("channels-upgrade", "GET", f"{_SESSION}/channels", "channels_upgrade"),
     Operation(
-        "execute-code", "POST", f"{_SESSION}/execute", "execute_code", body=ExecuteRequest, streams_execution=True
+        "execute-code",
+        "POST",
+        f"{_SESSION}/execute",
+        "execute_code",
+        body=ExecuteRequest,
+        body_strict=True,
+        streams_execution=True,
     ),
     Operation("get-session-history", "GET", f"{_SESSION}/history", "get_session_history"),
     Operation("session-logs", "GET", f"{_SESSION}/logs", "session_logs", reads_log=True),

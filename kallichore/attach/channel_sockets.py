@@ -23,7 +23,7 @@ import trio_util
 
 from kallichore.attach.websocket import serve_websocket
 from kallichore.config import ServerConfig
-from kallichore.errors import ChannelSocketError, ConfigurationError
+from kallichore.errors import ChannelSocketError, ConfigurationError, UnauthorizedError
 from kallichore.kernel.launch_plan import safe_name
 from kallichore.session.clients import Attendance, Wish
 from kallichore.session.session import Session
@@ -50,9 +50,10 @@ def check_upgrade(head: RequestHead, config: ServerConfig, socket_path: str | No
     if is_other_http(head.version):
         return refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     if not is_authorized(head.headers.get("authorization"), config.token):
-        return refusal(HTTPStatus.UNAUTHORIZED)
+        text = "The bearer token is missing or wrong; the upgrade needs it as every request does"
+        return refusal(HTTPStatus.UNAUTHORIZED, text, code=UnauthorizedError.code)
     if "sec-websocket-key" not in head.headers:
-        return refusal(HTTPStatus.BAD_REQUEST)
+        return refusal(HTTPStatus.BAD_REQUEST, "This is no WebSocket upgrade: it has no Sec-WebSocket-Key")
     query = head.query
     attendance, since = query.get("attach", Attendance.TAKE_OVER), query.get("since")
     if attendance not in set(Attendance):

@@ -149,16 +149,17 @@ class ApiClient:
 
 def complaint(method: str, path: str, status: int, content: Any) -> str:
     """Return what a refusal means, in words: the server's where it has any."""
-    if isinstance(content, dict):
+    if isinstance(content, dict) and status not in (401, 404):
         error = content.get("error", content)
         hint = f"Hint: {content['hint']}" if content.get("hint") else None
         lines = [str(error.get("message")), error.get("details"), content.get("output"), hint]
         return "\n".join(str(line) for line in lines if line)
-    if status == 404 and path.startswith("/sessions/") and not content:
+    if status == 404 and path.startswith("/sessions/"):
         session = path.removeprefix("/sessions/").partition("/")[0]
         return f"There is no session {unquote(session)!r}; kcclient list shows those that there are"
+    # Here the options of kcclient are more to the point than what the server says to everybody.
     meanings = {
         401: "The server needs a bearer token, and this is not it; use --connection-file or --token",
         404: f"There is no {path}",
     }
-    return content or meanings.get(status, f"{method} {path} was answered with status {status}")
+    return meanings.get(status) or content or f"{method} {path} was answered with status {status}"

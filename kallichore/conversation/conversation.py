@@ -13,10 +13,11 @@ import attrs
 import msgspec
 
 from kallichore.conversation.activity import EXECUTION, GRACE, Activity
+from kallichore.conversation.callers import GivenToCallers
 from kallichore.conversation.execution_queue import ExecutionQueue
 from kallichore.conversation.exit_report import running_request
 from kallichore.conversation.history import History
-from kallichore.conversation.journal import Journal
+from kallichore.conversation.journal import Journal, Shift
 from kallichore.conversation.requests import (
     ABORTED,
     Answer,
@@ -129,6 +130,8 @@ class Conversation:
     """What clients sent during a restart, for the kernel to come."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     """Who in this process wants to hear about an execution, by its ``msg_id``."""
+    given: GivenToCallers = attrs.field(factory=GivenToCallers)
+    """What they are given, of what is in the journal as well."""
     look_at: float | None = attrs.field(default=None, init=False)
     """When to call `look_again` at the latest: something may be over that the kernel did not say the end of."""
     open_input: OpenInput | None = attrs.field(default=None, init=False)
@@ -145,6 +148,8 @@ class Conversation:
     """The execution that was interrupted last."""
     _published: float = attrs.field(default=float("-inf"), init=False)
     """When the kernel last said something on iopub."""
+    _turn: str | None = attrs.field(default=None, init=False)
+    """The execution of a caller that the kernel turned from idle to busy for, as the caller is given."""
     _silent_requests: set[str] = attrs.field(factory=set, init=False)
     _batch: list[bytes] = attrs.field(factory=list, init=False)
     """What the batch that is taken in has brought for the journal so far."""
@@ -205,6 +210,7 @@ class Conversation:
         self.say_output(stream, line)
         if self._latest in self.listeners:
             self.listeners[self._latest](ProcessOutput(stream, line))
+            self.given.note(self._latest, self.voice.next_number - 1)
 
     def change_status(self, event: StatusEvent, reason: str | None, now: float) -> None:
         """Apply a status event and tell clients if it changed anything; at ``exited`` all that is open is answered."""
@@ -333,6 +339,7 @@ class Conversation:
         self.history.hear(message)
         if self.listeners and parent_id in self.listeners:
             self.listeners[parent_id](message)
+            self.given.note(parent_id, self.voice.next_number - 1)
         if message.channel != "iopub":
             released = self._hear_answer(message, parent_id, now)
         return released
@@ -401,7 +408,26 @@ class Conversation:
     def _follow(self, reason: str | None, now: float) -> None:
         """Have the status say whether the kernel is at work."""
         event = StatusEvent.KERNEL_IDLE if self.activity.since is None else StatusEvent.KERNEL_BUSY
+        before, number = self.status.current, self.voice.next_number
         self.change_status(event, reason, now)
+        if self.voice.next_number > number:
+            self._note_turn(before, number)
+
+    def _note_turn(self, before: Status, number: int) -> None:
+        """Count the status's change, which has this number, as given to the caller whose execution it is for: it goes
+        from idle to busy and back for it, and whoever is told of neither has the status all the same.
+        """
+        active_id = self.queue.active_id
+        if before is not Status.BUSY:
+            self._turn = active_id if before is Status.IDLE and active_id in self.listeners else None
+        if active_id is not None and active_id == self._turn:
+            self.given.note(active_id, number)
+
+    def renumber(self, shift: Shift) -> None:
+        """Follow the journal, from which messages were taken back."""
+        self.given.renumber(shift)
+        if self.open_input is not None:
+            self.open_input = attrs.evolve(self.open_input, position=shift(self.open_input.position))
 
     def _tell_over(self, msg_id: str) -> None:
         self._late.pop(msg_id, None)
@@ -498,6 +524,8 @@ class Conversation:
             self.open_input = None
         elif message.is_execution and not self.queue.submit(message.msg_id, message, now):
             self.say("executionQueued", message.msg_id)
+            if message.msg_id in self.listeners:
+                self.given.note(message.msg_id, self.voice.next_number - 1)
             return None
         else:
             self.clear_for(message.msg_type)

@@ -11,12 +11,12 @@ So nothing is lost. What comes twice is what no answered ping followed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum, auto
 
 import attrs
 
-from kallichore.conversation.journal import Journal
+from kallichore.conversation.journal import Journal, Shift
 
 FIRST_DISTANCE = 12
 """Messages between two pings to a client that has just come: so many may come twice if it is cut, and among twenty that
@@ -153,15 +153,19 @@ class Deliveries:
 
     Args:
         journal: What the session has to say; told to let go of what nobody will ask for.
+        keeps_told: Whether what a caller in this process got is kept for clients all the same.
     """
 
     journal: Journal
+    keeps_told: bool = False
     owed: int = attrs.field(default=0, init=False)
     """What is from this number on is the next client's: somebody who may speak has all before it."""
     _here: list[Delivery] = attrs.field(factory=list, init=False)
     _had: set[int] = attrs.field(factory=set, init=False)
     """The numbers of messages that somebody has had ahead of their turn."""
     _distance: int = attrs.field(default=FIRST_DISTANCE, init=False)
+    _had_clients: bool = attrs.field(default=False, init=False)
+    """Whether there ever was one."""
 
     def begin(self, *, speaks: bool = True, since: int | None = None) -> Delivery:
         """Begin to deliver to a client.
@@ -176,6 +180,7 @@ class Deliveries:
             # A number that was never given is another server's: everything is new to this client.
             delivery = Delivery(speaks, since if since <= self.journal.end else 0, set(), self._distance)
         self._here.append(delivery)
+        self._had_clients = True
         self._release()
         return delivery
 
@@ -207,6 +212,19 @@ class Deliveries:
             self._distance = max(1, self._distance // 2)
         self._here.remove(delivery)
         self._note(delivery)
+
+    def told_to_caller(self, numbers: Iterable[range]) -> Shift:
+        """Let go of what a caller in this process got, unless a client may come for it; return what numbers become.
+
+        A client that was here may have seen the beginning, and numbers. Where there never was one, scripts use the
+        session, and what they got would wait for nobody.
+
+        Args:
+            numbers: The numbers of the messages, in order.
+        """
+        if self._had_clients or self.keeps_told:
+            return Shift(())
+        return self.journal.take_back(numbers)
 
     def _note(self, delivery: Delivery) -> None:
         if delivery.speaks:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, takewhile
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,9 @@ class Overflow(Protocol):
 
     def drop(self, size: int) -> None:
         """Forget so many bytes at the start, which are whole messages."""
+
+    def cut(self, size: int) -> None:
+        """Forget so many bytes at the end, which are whole messages."""
 
 
 class Batch(NamedTuple):
@@ -89,12 +92,35 @@ class Offsets:
         least = self._offsets[end - self._forgotten] - most_bytes
         return bisect_left(self._offsets, least, start - self._forgotten, end - self._forgotten) + self._forgotten
 
+    def take_back(self, end: int) -> None:
+        """Take back the messages from number ``end`` on."""
+        del self._offsets[end - self._forgotten + 1 :]
+
     def forget(self, first: int) -> None:
         """Forget what is before number ``first``, if that is much."""
         gone = first - self._forgotten
         if gone >= FORGET_AT_LEAST and gone > len(self) // 2:
             del self._offsets[:gone]
             self._forgotten = first
+
+
+@attrs.frozen
+class Shift:
+    """What numbers have become after messages were taken back; see `Journal.take_back`.
+
+    Args:
+        gone: The numbers that these had, in order.
+    """
+
+    gone: tuple[range, ...]
+
+    def __call__(self, number: int) -> int:
+        """Return the number that the message with this number has now; if it is gone, that of the one behind it."""
+        return number - sum(max(0, min(number, each.stop) - each.start) for each in self.gone)
+
+    def has(self, number: int) -> bool:
+        """Whether the message with this number is gone."""
+        return any(number in each for each in self.gone)
 
 
 @attrs.define
@@ -225,3 +251,48 @@ class Journal:
         if self.first < self.needed:
             self._forget_before(self._offsets.cut(self.first, self.needed, self.keep_limit))
             self._offsets.forget(self.first)
+
+    def take_back(self, numbers: Iterable[range]) -> Shift:
+        """Take out messages that nobody is to be told any more; those behind them get smaller numbers.
+
+        So it is only for a journal of whose numbers nobody was told. Nothing is taken back where there is more between
+        and behind these messages than fits into memory, as it would have to be written anew.
+
+        Args:
+            numbers: The numbers, in order; those that are not there any more are passed over.
+        """
+        clipped = (range(max(each.start, self.first), each.stop) for each in numbers)
+        gone = tuple(each for each in clipped if each)
+        if not gone:
+            return Shift(())
+        starts = [*(each.start for each in gone[1:]), self.end]
+        stays = [range(each.stop, start) for each, start in zip(gone, starts, strict=True)]
+        if sum(self._offsets.between(each.start, each.stop) for each in stays) > self.memory_limit:
+            return Shift(())
+        payloads = [payload for each in stays for payload in self._read_all(each)]
+        self._cut(gone[0].start)
+        shift = Shift(gone)
+        self._urgent = deque(shift(number) for number in self._urgent if not shift.has(number))
+        self.exits = [shift(number) for number in self.exits if not shift.has(number)]
+        self._latest_start = shift(self._latest_start)
+        self.needed = shift(self.needed)
+        self.extend(payloads)
+        return shift
+
+    def _read_all(self, numbers: range) -> Iterator[bytes]:
+        position = numbers.start
+        while position < numbers.stop:
+            batch = self.read(position, self.memory_limit, numbers.stop - position)
+            yield from batch.payloads
+            position = batch.next_position
+
+    def _cut(self, end: int) -> None:
+        """Forget what is from number ``end`` on."""
+        first_in_memory = self.end - len(self._memory)
+        for _ in range(self.end - max(end, first_in_memory)):
+            self.memory_bytes -= len(self._memory.pop())
+        if end < first_in_memory:
+            self.overflow.cut(self._offsets.between(end, first_in_memory))
+            self._overflowed -= first_in_memory - end
+        self._offsets.take_back(end)
+        self.end = end

@@ -6,6 +6,7 @@ Defaults here are for programs that build a request in Python. What a JSON body 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -103,12 +104,21 @@ class VarAction:
     value: str
 
 
+# Not `tuple` itself, of which type checkers do not know what is to be in it.
+def _words(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(words)
+
+
+def _actions(actions: Iterable[VarAction]) -> tuple[VarAction, ...]:
+    return tuple(actions)
+
+
 @attrs.frozen(kw_only=True)
 class NewSession:
     """The body of ``PUT /sessions``; see kallichore.json for each member."""
 
     session_id: str
-    argv: tuple[str, ...] = attrs.field(converter=tuple)
+    argv: tuple[str, ...] = attrs.field(converter=_words)
     display_name: str = ""
     language: str = ""
     username: str = ""
@@ -117,7 +127,7 @@ class NewSession:
     session_mode: SessionMode = attrs.field(default=SessionMode.CONSOLE, converter=SessionMode)
     working_directory: str = ""
     notebook_uri: str | None = None
-    env: tuple[VarAction, ...] = attrs.field(default=(), converter=tuple)
+    env: tuple[VarAction, ...] = attrs.field(default=(), converter=_actions)
     connection_timeout: int = 30
     interrupt_mode: InterruptMode = attrs.field(default=InterruptMode.MESSAGE, converter=InterruptMode)
     protocol_version: str = "5.3"
@@ -133,7 +143,41 @@ class NewSession:
     kernel_transport: KernelTransport | None = attrs.field(
         default=None, converter=attrs.converters.optional(KernelTransport)
     )
-    supported_encryption: tuple[str, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(tuple))
+    supported_encryption: tuple[str, ...] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(_words)
+    )
+
+
+@attrs.frozen(kw_only=True)
+class StartKernel:
+    """The body of ``POST /sessions``: a session with an installed kernel, everything else by default."""
+
+    kernel: str | None = None
+    session_id: str | None = None
+    working_directory: str | None = None
+    env: tuple[VarAction, ...] | None = None
+    notebook_uri: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Kernel:
+    """An installed kernel, as its kernelspec describes it."""
+
+    display_name: str
+    language: str
+    argv: tuple[str, ...]
+    interrupt_mode: InterruptMode
+    resource_dir: str
+    env: dict[str, str]
+    supported_encryption: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class KernelList:
+    """The answer of ``GET /kernels``: what it says of each kernel, by name."""
+
+    kernels: dict[str, Any]
+    default: str | None = None
 
 
 @attrs.frozen(kw_only=True)

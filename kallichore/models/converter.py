@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from enum import Enum
+from itertools import islice
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
@@ -46,6 +47,7 @@ REQUIRED: dict[type, frozenset[str]] = {
 
 _SCHEMA_NAMES: dict[type, str] = {
     bodies.NewSession: "NewSession",
+    bodies.StartKernel: "StartKernel",
     bodies.ConnectionInfo: "ConnectionInfo",
     bodies.ClientHeartbeat: "ClientHeartbeat",
     bodies.ServerConfiguration: "ServerConfiguration",
@@ -280,3 +282,10 @@ def parse_optional_body(kind: type[T], raw: bytes) -> tuple[T | None, tuple[str,
     if raw in (b"", b"null"):
         return None, ()
     return parse_body(kind, raw)
+
+
+def refuse_unknown(kind: type, paths: Iterable[str]) -> BadBodyError:
+    """Return the error about members that no schema knows, given their paths by `parse_body`."""
+    known = ", ".join(field.name for field in attrs.fields(kind))
+    problems = (f"{_SCHEMA_NAMES[kind]}: unknown member; known are {known} @ ${path[1:]}" for path in paths)
+    return BadBodyError("\n".join(islice(problems, MOST_PROBLEMS)))

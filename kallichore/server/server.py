@@ -11,9 +11,10 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import ClassVar
 
 import attrs
 import trio
@@ -35,10 +36,12 @@ from kallichore.kernel.leftovers import clear_leftovers, hold_lock
 from kallichore.kernel.watchdog import open_watchdog
 from kallichore.kernel.working_directory import can_enter
 from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList
+from kallichore.server.border import open_border
 from kallichore.server.counters import Counters, take_counters
 from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
 from kallichore.session.facilities import Facilities
+from kallichore.session.for_users import ForUsers
 from kallichore.session.line_log import LineLog
 from kallichore.session.session import Session, supervise_session
 from kallichore.transport.runtime_directory import open_runtime_directory
@@ -51,13 +54,13 @@ MOST_IDLE_HOURS = 65535
 
 
 @attrs.define(eq=False)
-class Server:
-    """The sessions of one server and what is true of all of them. Made by `open_server`.
+class Server(metaclass=ForUsers):
+    """The sessions of one server and what is true of all of them. `open_server` makes one."""
 
-    Args:
-        config: The settings that it started with.
-        facilities: What it lends to its sessions.
-    """
+    FOR_USERS: ClassVar[tuple[str, ...]] = (
+        *("sessions", "create_session", "session", "delete_session", "list_sessions", "status"),
+        *("configuration", "configure", "request_shutdown", "hurry", "wait_sessions_ended"),
+    )
 
     config: ServerConfig
     facilities: Facilities
@@ -86,6 +89,9 @@ class Server:
         self._idle = IdleClock(self.config.idle_shutdown_hours, trio.current_time())
         self._sample_interval = trio_util.AsyncValue(self.config.resource_sample_interval_ms)
 
+    def __dir__(self) -> Iterable[str]:
+        return self.FOR_USERS
+
     def __repr__(self) -> str:
         return f"<Server {self.server_id} sessions={len(self._sessions)} ending={self.shutdown_requested.is_set()}>"
 
@@ -102,6 +108,7 @@ class Server:
         Raises:
             KernelNotFoundError: Its program is not on this machine.
             SessionExistsError: The id is taken.
+            SessionNotCreatedError: The machine has no descriptors left, or no memory.
         """
         if request.argv:
             self._check_program(request)
@@ -138,7 +145,7 @@ class Server:
         try:
             return self._sessions[session_id]
         except KeyError:
-            raise SessionNotFoundError(f"There is no session {session_id!r}") from None
+            raise SessionNotFoundError(f"There is no session {_shortened(session_id)!r}") from None
 
     def delete_session(self, session_id: str) -> None:
         """Forget a session whose kernel is not running; a client that is still connected is told and let go.
@@ -287,6 +294,11 @@ class Server:
         return any(session.is_in_use for session in self._sessions.values())
 
 
+def _shortened(text: str) -> str:
+    """Return what somebody made up, at a length that an answer may have."""
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 def _current_directory() -> str:
     try:
         return os.getcwd()
@@ -300,15 +312,23 @@ async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Serve
     """Open a server in this process, without listeners: for programs that need no HTTP.
 
     Leaving the block, and cancelling it, ends every kernel: asked first, then terminated and killed. Nothing is left:
-    no process, socket or file.
+    no process, socket or file. What is raised in the block is raised by it, as it is; if the server fails at the same
+    time, both are in an `ExceptionGroup`.
 
     Args:
         config: How long to wait for what; how to listen is not looked at here.
 
     Raises:
-        ConfigurationError: There is no place for the server's private directory.
+        ConfigurationError: There is no place for the server's private directory, or no Trio.
     """
-    config = config or ServerConfig()
+    with open_border() as border:
+        async with _open_server(config or ServerConfig()) as server:
+            with border.block():
+                yield server
+
+
+@asynccontextmanager
+async def _open_server(config: ServerConfig) -> AsyncIterator[Server]:
     desk = RegistrationDesk()
     try:
         with open_runtime_directory(config) as runtime_directory, hold_lock(runtime_directory):

@@ -7,14 +7,14 @@ holds up nobody, and one that is gone has lost nothing that was not delivered.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 import attrs
 import trio
 
 from kallichore.conversation.delivery import Deliveries, Delivery, Ending
-from kallichore.conversation.journal import Batch, Journal
+from kallichore.conversation.journal import Batch, Journal, Shift
 
 BATCH_BYTES = 1 << 18
 """Bytes handed to a client at a time: enough that one send carries hundreds of small messages, little enough that a
@@ -184,14 +184,16 @@ class Audience:
 
     Args:
         journal: What the session has to say.
+        keeps_told: Whether what a caller in this process got is kept for clients all the same.
     """
 
     journal: Journal
+    keeps_told: bool = False
     _deliveries: Deliveries = attrs.field(init=False)
     _slots: list[ClientSlot] = attrs.field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._deliveries = Deliveries(self.journal)
+        self._deliveries = Deliveries(self.journal, self.keeps_told)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -222,6 +224,10 @@ class Audience:
             return False
         self._slots.remove(slot)
         return True
+
+    def told_to_caller(self, numbers: Iterable[range]) -> Shift:
+        """Let go of what a caller in this process got, if no client may come for it; see `Deliveries`."""
+        return self._deliveries.told_to_caller(numbers)
 
     # What everybody is told
 

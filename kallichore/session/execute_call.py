@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 import attrs
@@ -17,12 +17,13 @@ import trio
 from kallichore.errors import (
     ExecuteError,
     ExecutionCancelledError,
-    InterruptError,
+    ExecutionTimeoutError,
     KernelDiedError,
     StartupError,
 )
 from kallichore.models.bodies import ExecuteOutput, ExecuteReply, ExecuteRequest, Status
-from kallichore.session.executions import Execution, open_execution
+from kallichore.session.executions import open_execution
+from kallichore.session.run_call import next_message
 from kallichore.session.session import Session
 
 START_PATIENCE = 30.0
@@ -138,10 +139,12 @@ async def stream_execution(
     collector = ReplyCollector()
     try:
         async with open_execution(session, request.code, **members) as execution:
-            while (message := await _next_message(session, execution, deadline)) is not None:
+            while (message := await next_message(execution, deadline)) is not None:
                 collector.take(message)
                 yield message  # noqa: ASYNC119  # callers close it, see aclosing
             yield collector.finish(execution.reply or {})  # noqa: ASYNC119  # the same
+    except ExecutionTimeoutError as error:
+        raise ExecuteError(error.message, "timeout") from error
     except (KernelDiedError, ExecutionCancelledError) as error:
         raise ExecuteError(error.message, "channel_closed") from error
 
@@ -160,21 +163,3 @@ async def _wait_ready(session: Session, deadline: float) -> None:
     if patience.cancelled_caught:
         text = f"The kernel of session {session.session_id} still starts after {START_PATIENCE:g} seconds"
         raise ExecuteError(text, "session_not_ready")
-
-
-async def _next_message(session: Session, execution: Execution, deadline: float) -> dict[str, Any] | None:
-    with trio.move_on_at(deadline):
-        try:
-            return await execution.__anext__()
-        except StopAsyncIteration:
-            return None
-    _give_up(session, execution.msg_id)
-    raise ExecuteError("The time that was given for the execution is up", "timeout")
-
-
-def _give_up(session: Session, msg_id: str) -> None:
-    """Take a request that waits out of the queue, interrupt one that runs, and leave everybody else's alone."""
-    queue = session.conversation.queue
-    if not queue.withdraw(msg_id) and queue.active is not None and queue.active.msg_id == msg_id:
-        with suppress(InterruptError):
-            session.interrupt()

@@ -7,7 +7,7 @@ it is heard here as well, in the order of its arrival.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ import attrs
 import trio
 
 from kallichore.conversation.conversation import ExecutionOver, Heard, ProcessOutput
-from kallichore.errors import KallichoreError, KernelDiedError
+from kallichore.errors import KallichoreError, KernelDiedError, SessionNotReadyError
+from kallichore.models.bodies import Status
 from kallichore.session.facilities import new_msg_id
 from kallichore.session.process_output import PARTIAL_PATIENCE
 from kallichore.wire.client_messages import make
@@ -55,6 +56,11 @@ class Execution:
     _waiting: deque[bytes] = attrs.field(factory=deque, init=False)
     _waiting_bytes: int = attrs.field(default=0, init=False)
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it was iterated over to its end, and nothing was dropped."""
+        return self._is_settled and not self._waiting and not self.dropped
 
     def hear(self, heard: Heard) -> None:
         """Take in what the kernel says, or why no more will come."""
@@ -132,7 +138,16 @@ def _object(document: bytes) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_execution(session: Session, code: str, **content: Any) -> AsyncIterator[Execution]:
+async def open_execution(
+    session: Session,
+    code: str,
+    *,
+    silent: bool = False,
+    store_history: bool = True,
+    user_expressions: Mapping[str, str] | None = None,
+    allow_stdin: bool = False,
+    stop_on_error: bool = True,
+) -> AsyncIterator[Execution]:
     """Execute code and hear what the kernel says about it.
 
     Leaving the block early, or cancelling it, stops listening and takes a request that still waits out of the queue;
@@ -141,22 +156,49 @@ async def open_execution(session: Session, code: str, **content: Any) -> AsyncIt
     Args:
         session: Whose kernel.
         code: What to run.
-        content: Other members of the request's content (messaging spec, "Execute"): ``silent``, ``store_history``,
-            ``allow_stdin``, ``stop_on_error``, ``user_expressions``.
+        silent: Whether the kernel is to say nothing of it, and not to count it. The meaning of this and the following
+            is the messaging spec's, "Execute".
+        store_history: Whether the kernel is to remember it.
+        user_expressions: Expressions to be evaluated when it is done, by names that you choose.
+        allow_stdin: Whether it may ask for input, which `Execution.answer_input` answers.
+        stop_on_error: Whether what waits behind it is dropped if it fails.
 
     Raises:
-        KernelDiedError: There is no kernel.
+        SessionNotReadyError: The session was never started.
+        KernelDiedError: Its kernel has ended; the message says how.
     """
-    if not session.is_running:
-        raise KernelDiedError(f"Session {session.session_id} has no kernel ({session.status.value}); start it first")
-    request = {"silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False, **content}
-    message = make("execute_request", new_msg_id(), {"code": code, "stop_on_error": True, **request})
+    _require_kernel(session)
+    message = make(
+        "execute_request",
+        new_msg_id(),
+        {
+            "code": code,
+            "silent": silent,
+            "store_history": store_history,
+            "user_expressions": dict(user_expressions or {}),
+            "allow_stdin": allow_stdin,
+            "stop_on_error": stop_on_error,
+        },
+    )
     conversation = session.conversation
     execution = Execution(session, message.msg_id)
     conversation.listeners[message.msg_id] = execution.hear
+    has_all = False
     try:
         session.send(message)
         yield execution
+        has_all = execution.is_told
     finally:
         del conversation.listeners[message.msg_id]
         conversation.withdraw(message.msg_id)
+        session.end_call(message.msg_id, has_all=has_all)
+
+
+def _require_kernel(session: Session) -> None:
+    if session.is_running:
+        return
+    name, latest = session.session_id, session.conversation.last_exit
+    if session.status is Status.UNINITIALIZED:
+        raise SessionNotReadyError(f"Session {name} was never started; start it first")
+    why = "it did not start" if latest is None else latest.text
+    raise KernelDiedError(f"Session {name} has no kernel: {why}; restart it first")

@@ -95,6 +95,17 @@ class OverflowFile:
         while self._segments and self._segments[0].end <= self._start:
             self._segments.popleft().file.close()
 
+    def cut(self, size: int) -> None:
+        """Forget messages of so many bytes at the end, and give their space back."""
+        self._end -= size
+        while self._segments and self._segments[-1].begin >= self._end:
+            self._segments.pop().file.close()
+        if self._segments and self._segments[-1].end > self._end:
+            last = self._segments[-1]
+            last.end = self._end
+            last.file.truncate(last.end - last.begin)
+        self.drop(0)
+
     def close(self) -> None:
         """Forget everything. Idempotent."""
         self.drop(self.size)

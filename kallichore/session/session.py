@@ -7,16 +7,17 @@ its conversation's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import trio
 
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.journal import Journal
+from kallichore.conversation.run_result import Output, RunResult
 from kallichore.conversation.status import SessionStatus
 from kallichore.conversation.supervision import Phase
 from kallichore.conversation.voice import Voice
@@ -25,8 +26,10 @@ from kallichore.session.clients import Audience, ClientSlot, Wish
 from kallichore.session.description import describe
 from kallichore.session.executions import Execution, open_execution
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
+from kallichore.session.for_users import ForUsers
 from kallichore.session.line_log import LineLog
 from kallichore.session.overflow_file import OverflowFile
+from kallichore.session.run_call import collect_result
 from kallichore.session.supervisor import Supervisor
 from kallichore.wire.client_messages import ClientMessage, Sender, kernel_message
 
@@ -40,15 +43,21 @@ LEAST_JOURNAL = 1 << 16
 
 
 @attrs.define(eq=False)
-class Session:
-    """One kernel looked after, over all its restarts. Made by `kallichore.server.Server`.
+class Session(metaclass=ForUsers):
+    """One kernel looked after, over all its restarts. `Server.create_session` makes one.
 
-    Args:
-        request: What it was created with.
-        key: The key that signs its kernel's messages; kept for the session's life.
-        facilities: The server's things.
-        on_activity: Called whenever something happens that counts against the server's idle shutdown.
+    `start` it, `run` code in it, `restart` it when its kernel died; leaving the server's block ends it.
     """
+
+    # request: what it was created with. key: signs its kernels' messages, and is kept for the session's life.
+    # facilities: the server's things. on_activity: called whenever something happens that counts against the server's
+    # idle shutdown.
+
+    FOR_USERS: ClassVar[tuple[str, ...]] = (
+        *("session_id", "status", "process_id", "is_running", "created", "describe"),
+        *("start", "restart", "adopt", "interrupt", "kill", "wait_ready", "wait_ended", "connection_info"),
+        *("run", "execute", "send"),
+    )
 
     request: NewSession
     key: str
@@ -76,7 +85,7 @@ class Session:
             max(0, _given(request.journal_keep, config.journal_keep)),
         )
         sender = Sender(request.session_id, request.username, request.protocol_version or "5.3")
-        self.audience = Audience(journal)
+        self.audience = Audience(journal, keeps_told=_given(request.journal_keep, 0) > 0)
         self.conversation = Conversation(
             request,
             Voice(journal, self.audience.wake),
@@ -86,6 +95,9 @@ class Session:
         )
         self.conversation.log_output = lambda stream, line: self.log.append(stream, line, utc_date())
         self.supervisor = Supervisor(request, self.key, sender, self.facilities, self.conversation)
+
+    def __dir__(self) -> Iterable[str]:
+        return self.FOR_USERS  # of one session as of the class
 
     def __repr__(self) -> str:
         queue = self.conversation.queue
@@ -205,9 +217,89 @@ class Session:
             conversation.say_output("stderr", f"[kallichore] {warning}\n")
         conversation.memory_warning = warning
 
-    def execute(self, code: str, **content: Any) -> AbstractAsyncContextManager[Execution]:
-        """Execute code and hear what the kernel says about it; see `kallichore.session.executions.open_execution`."""
-        return open_execution(self, code, **content)
+    async def run(
+        self,
+        code: str,
+        *,
+        time_limit: float | None = None,
+        on_output: Callable[[Output], None] | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+        stop_on_error: bool = True,
+    ) -> RunResult:
+        """Run code and return what came of it: what it printed and displayed, its result, its error.
+
+        Code that fails is no exception here; look at the result's ``status``. It takes its turn behind what others run
+        in this session. Cancelling takes it out of the queue while it waits; once it runs it goes on, until somebody
+        interrupts it. ``input()`` in it fails; to answer that, use `execute`.
+
+        Args:
+            code: What to run.
+            time_limit: Seconds until it is interrupted, its wait for its turn included; None for as long as it takes.
+            on_output: Is called with each `Printed` text and each `Display` when it comes.
+            silent: Whether the kernel is to say nothing of it, and not to count it (messaging spec, "Execute").
+            store_history: Whether the kernel is to remember it.
+            user_expressions: Expressions to be evaluated when it is done, by names that you choose.
+            stop_on_error: Whether what waits behind it is dropped if it fails.
+
+        Raises:
+            SessionNotReadyError: The session was never started.
+            KernelDiedError: Its kernel has ended, now or before; the message says how.
+            ExecutionTimeoutError: The time was up.
+            ExecutionCancelledError: It was dropped from the queue, by an interrupt for one.
+        """
+        opening = self.execute(
+            code,
+            silent=silent,
+            store_history=store_history,
+            user_expressions=user_expressions,
+            stop_on_error=stop_on_error,
+        )
+        return await collect_result(opening, time_limit, on_output)
+
+    def execute(
+        self,
+        code: str,
+        *,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+        allow_stdin: bool = False,
+        stop_on_error: bool = True,
+    ) -> AbstractAsyncContextManager[Execution]:
+        """Execute code and hear each message of the kernel about it; `run` is the short way.
+
+        Leaving the block early, or cancelling it, stops listening and takes a request that still waits out of the
+        queue; one that runs goes on, until somebody interrupts it.
+
+        Args:
+            code: What to run.
+            silent: Whether the kernel is to say nothing of it, and not to count it (messaging spec, "Execute").
+            store_history: Whether the kernel is to remember it.
+            user_expressions: Expressions to be evaluated when it is done, by names that you choose.
+            allow_stdin: Whether it may ask for input, which `Execution.answer_input` answers.
+            stop_on_error: Whether what waits behind it is dropped if it fails.
+
+        Raises:
+            SessionNotReadyError: The session was never started.
+            KernelDiedError: Its kernel has ended; the message says how.
+        """
+        return open_execution(
+            self,
+            code,
+            silent=silent,
+            store_history=store_history,
+            user_expressions=user_expressions,
+            allow_stdin=allow_stdin,
+            stop_on_error=stop_on_error,
+        )
+
+    def end_call(self, msg_id: str, *, has_all: bool) -> None:
+        """Note that a caller listens to its execution no more, and whether it got all that there was."""
+        numbers = self.conversation.given.take(msg_id)
+        if has_all:
+            self.conversation.renumber(self.audience.told_to_caller(numbers))
 
     # Its kernel: see `Supervisor` for what each does
 

@@ -6,6 +6,7 @@ the channel sockets, on which only WebSocket upgrades arrive, need little more.
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
@@ -116,18 +117,22 @@ def _parse_field(line: str) -> tuple[str, str]:
     return name.lower(), value.strip(" \t")
 
 
-def refusal(status: HTTPStatus, reason: str = "", headers: Mapping[str, str] | None = None) -> bytes:
+def refusal(
+    status: HTTPStatus, message: str = "", *, code: str = "", headers: Mapping[str, str] | None = None
+) -> bytes:
     """Return a whole response that ends the connection.
 
     Args:
         status: Its status.
-        reason: Its body, for people.
+        message: What it says, to people.
+        code: The same for programs: with it, the body is an error of the API.
         headers: More headers.
     """
-    body = reason.encode("utf-8", "replace")
+    document = json.dumps({"code": code, "message": message}, ensure_ascii=False) if code else message
+    body = document.encode("utf-8", "replace")
     lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {text}" for name, text in (headers or {}).items())]
     if body:
-        lines.append("content-type: text/plain; charset=utf-8")
+        lines.append("content-type: application/json" if code else "content-type: text/plain; charset=utf-8")
     lines += [f"content-length: {len(body)}", "connection: close", "", ""]
     return "\r\n".join(lines).encode() + body
 

@@ -28,6 +28,9 @@ MODELS = {
     "varAction": bodies.VarAction,
     "connectionInfo": bodies.ConnectionInfo,
     "newSession": bodies.NewSession,
+    "startKernel": bodies.StartKernel,
+    "kernel": bodies.Kernel,
+    "kernelList": bodies.KernelList,
     "restartSession": bodies.RestartSession,
     "clientHeartbeat": bodies.ClientHeartbeat,
     "execution_queue": bodies.ExecutionQueue,
@@ -131,7 +134,9 @@ def test_operations_are_those_that_are_served() -> None:
 def _check_operation(operation: Operation, described: dict[str, Any]) -> None:
     assert described["operationId"] == operation.operation_id
     assert described["summary"]
-    assert ("security" in described) == operation.needs_token
+    assert described["security"] == ([{"bearerAuth": []}] if operation.needs_token else [])
+    assert {tag["name"] for tag in DESCRIPTION["tags"]} >= set(described["tags"])
+    assert "403" in described["responses"]
     assert ("401" in described["responses"]) == operation.needs_token
     assert ("404" in described["responses"]) == operation.has_session
     content = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
@@ -153,6 +158,7 @@ async def test_what_the_server_sends_fits_its_schemas() -> None:
             ("/status", "serverStatus"),
             ("/sessions", "sessionList"),
             ("/server_configuration", "serverConfiguration"),
+            ("/kernels", "kernelList"),
             ("/sessions/s/connection_info", "connectionInfo"),
         ):
             schema = {**SCHEMAS[name], "components": DESCRIPTION["components"]}

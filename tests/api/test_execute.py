@@ -159,3 +159,16 @@ async def test_history_tells_what_ran_whoever_sent_it() -> None:
         (entry["input"], entry["output"]) for entry in history
     ]
     assert history[-3:] == session["history"]
+
+
+@pytest.mark.parametrize("name", ["timeout", "Code", "stop_on_eror"])
+async def test_misspelt_member_is_refused_before_anything_runs(name: str) -> None:
+    """A member that is not known is a 400 that names it and those that there are, and the code is not run."""
+    async with open_client() as client, open_started(client, body()):
+        with pytest.raises(ApiError, match="timeout_seconds") as refused:
+            await client.call("POST", "/sessions/s/execute", {"code": "print x", name: 1})
+        history = await client.call("GET", "/sessions/s/history")
+
+    assert 400 == refused.value.status
+    assert f"$.{name}" in str(refused.value)
+    assert [] == history

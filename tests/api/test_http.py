@@ -49,16 +49,20 @@ async def ask(client: Any, method: str, path: str, raw: bytes | None = None, **h
         ("POST", "/status", 405),
         ("GET", "/shutdown", 405),
         ("DELETE", "/sessions", 405),
+        ("POST", "/docs", 405),
+        ("GET", "/docs/", 404),
+        ("GET", "/docs/../kallichore.json", 404),
         ("PATCH", "/sessions/x", 405),
     ],
 )
 async def test_paths_and_methods_match_exactly(method: str, path: str, status: int) -> None:
-    """Paths are matched as they are, without redirects; a wrong method is 405 with an empty body."""
+    """Paths are matched as they are, without redirects; what is wrong about a path or method is said."""
+    codes = {404: "no_such_path", 405: "no_such_method"}
     async with open_client() as client:
         answer = await ask(client, method, path)
         assert answer.status == status
         if status != 200:
-            assert answer.body == b""
+            assert (answer.json()["code"] if answer.body else None) == (None if method == "HEAD" else codes[status])
             assert "x-span-id" not in answer.headers
 
 
@@ -84,7 +88,7 @@ async def test_escape_that_is_no_utf8_is_refused() -> None:
 
 @TRANSPORTS
 async def test_token_is_needed_everywhere_but_for_status_and_heartbeat(transport: str) -> None:
-    """Without the token every operation is 401 with an empty body, but for the two that are open."""
+    """Without the token every operation is 401 with an error that says what to send, but for the two that are open."""
     operations = [
         ("GET", "/sessions"),
         ("PUT", "/sessions"),
@@ -98,6 +102,8 @@ async def test_token_is_needed_everywhere_but_for_status_and_heartbeat(transport
         ("GET", "/sessions/x/connection_info"),
         ("GET", "/sessions/x/channels"),
         ("POST", "/shutdown"),
+        ("GET", "/kernels"),
+        ("POST", "/sessions"),
         ("GET", "/server_configuration"),
         ("POST", "/server_configuration"),
     ]
@@ -107,7 +113,8 @@ async def test_token_is_needed_everywhere_but_for_status_and_heartbeat(transport
         for method, path in operations:
             for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {right.token}"}):
                 answer = await ask(anonymous, method, path, b"{}", **headers)
-                assert (method, path, answer.status, answer.body) == (method, path, 401, b"")
+                assert (method, path, answer.status, answer.json()["code"]) == (method, path, 401, "unauthorized")
+                assert "Bearer" in answer.json()["message"]
         assert (await ask(anonymous, "GET", "/status")).status == 200
         assert (await ask(anonymous, "POST", "/client_heartbeat", b"{}")).status == 200
         assert (await ask(anonymous, "GET", "/sessions", authorization=f"bEARER   {right.token}")).status == 200

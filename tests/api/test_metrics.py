@@ -43,8 +43,8 @@ async def scrape(client: ApiClient) -> dict[str, float]:
 
 
 async def flood_alone(client: ApiClient, messages: int, size: int) -> None:
-    """Start session ``s`` and have its kernel send messages while nobody is connected."""
-    await client.call("PUT", "/sessions", body())
+    """Start session ``s`` and have its kernel send messages that are kept, while nobody is connected."""
+    await client.call("PUT", "/sessions", body(journal_keep=1))
     await client.call("POST", "/sessions/s/start")
     await client.call("POST", "/sessions/s/execute", {"code": f"flood {messages} {size}"})
 

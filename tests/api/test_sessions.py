@@ -107,7 +107,7 @@ async def test_refusals_have_the_codes_of_the_api() -> None:
             ("POST", "kill"),
             ("GET", "channels"),
         ):
-            assert await refused(client, method, session_path("nobody", operation)) == (404, "")
+            assert await refused(client, method, session_path("nobody", operation)) == (404, "KS-1")
         await client.call("PUT", "/sessions", body("empty", argv=[]))
         assert await refused(client, "POST", session_path("empty", "start")) == (500, "KS-5")
         assert (await client.call("GET", session_path("empty")))["status"] == "uninitialized"
@@ -119,7 +119,7 @@ async def test_refusals_have_the_codes_of_the_api() -> None:
         assert await refused(client, "POST", session_path("s", "kill")) == (400, "KS-3")
         assert await refused(client, "POST", session_path("s", "interrupt")) == (400, "KS-10")
         assert await client.call("DELETE", session_path("s")) is None
-        assert await refused(client, "DELETE", session_path("s")) == (404, "")
+        assert await refused(client, "DELETE", session_path("s")) == (404, "KS-1")
 
 
 @TRANSPORTS

@@ -25,8 +25,8 @@ from kernels import (
 
 
 async def start(client: ApiClient) -> None:
-    """Create a session and start its kernel."""
-    await client.call("PUT", "/sessions", body())
+    """Create a session that keeps for clients what others ran before they came, and start its kernel."""
+    await client.call("PUT", "/sessions", body(journal_keep=1 << 20))
     await client.call("POST", "/sessions/s/start")
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from kallichore.conversation import journal as journal_module
-from kallichore.conversation.journal import FORGET_AT_LEAST, Batch, Journal, Offsets, Overflow
+from kallichore.conversation.journal import FORGET_AT_LEAST, Batch, Journal, Offsets, Overflow, Shift
 from kallichore.session.overflow_file import OverflowFile
 
 PLENTY = 1 << 20
@@ -49,6 +49,11 @@ class MemoryOverflow:
         """Forget the first bytes."""
         assert size <= len(self.data)
         self.data = self.data[size:]
+
+    def cut(self, size: int) -> None:
+        """Forget the last bytes."""
+        assert size <= len(self.data)
+        self.data = self.data[: len(self.data) - size]
 
 
 def journal_of(
@@ -393,6 +398,102 @@ def test_exits_are_forgotten_with_their_messages() -> None:
     journal.note_exit(journal.end)
 
     assert journal.exits == [1, 2, 3]
+
+
+def taken_back(flags: Sequence[bool]) -> list[range]:
+    """Return the numbers with a flag, in order, as ranges; some of one number, some of more."""
+    return [range(number, number + 1) for number, flag in enumerate(flags) if flag]
+
+
+def all_of(journal: Journal) -> list[bytes]:
+    """Return all that is in a journal."""
+    payloads: list[bytes] = []
+    while len(payloads) < journal.end - journal.first:
+        payloads += journal.read(journal.first + len(payloads), 1 << 10, 3).payloads
+    return payloads
+
+
+@given(
+    sizes=st.lists(st.integers(0, 30), max_size=30),
+    memory=st.sampled_from([20, 60, PLENTY]),
+    file=st.sampled_from([0, 50, PLENTY]),
+    data=st.data(),
+)
+def test_what_is_taken_back_was_never_there(sizes: list[int], memory: int, file: int, data: st.DataObject) -> None:
+    """What stays is there in order, with its urgent messages and exits; what comes later follows it."""
+    names = [(b"%d." % number * 30)[:size] for number, size in enumerate(sizes)]
+    marks = data.draw(st.lists(st.sampled_from(["", "urgent", "exit"]), min_size=len(names), max_size=len(names)))
+    gone = data.draw(st.lists(st.booleans(), min_size=len(names), max_size=len(names)))
+    journal = journal_of(memory=memory, file=file)
+    for name, mark in zip(names, marks, strict=True):
+        if mark == "exit":
+            journal.note_exit(journal.end)
+        journal.extend([name], urgent=mark == "urgent")
+    first, dropped = journal.first, journal.dropped
+    stays = [number for number in range(first, len(names)) if not gone[number]]
+    behind = sum(len(names[number]) for number in stays if True in gone[first : number + 1])
+    shift = journal.take_back(taken_back(gone))
+    if behind > memory:
+        assert () == shift.gone
+        return
+    journal.extend([b"later"])
+
+    assert [*(names[number] for number in stays), b"later"][-len(all_of(journal)) :] == all_of(journal)
+    if journal.dropped == dropped:
+        assert first == journal.first
+        assert len(stays) + 1 == journal.end - journal.first
+    remain = [number for number in stays if shift(number) >= journal.first]
+    assert [first + stays.index(number) for number in remain] == [shift(number) for number in remain]
+    urgent = [shift(number) for number in remain if marks[number] == "urgent"]
+    assert urgent == journal.urgent_after(journal.first)
+    exits = [shift(number) for number in stays if marks[number] == "exit"]
+    assert exits == [number for number in journal.exits if number >= first]
+    assert sum(map(len, all_of(journal))) == journal.memory_bytes + journal.overflow.size
+    assert journal.memory_bytes <= memory
+    assert journal.overflow.size <= file
+
+
+def test_numbers_behind_what_is_gone_are_smaller() -> None:
+    """Each number goes down by what is gone before it; one that is gone becomes that of the one behind."""
+    shift = Shift((range(2, 4), range(6, 7)))
+
+    assert [0, 1, 2, 2, 2, 3, 4, 4, 5] == [shift(number) for number in range(9)]
+    assert [2, 3, 6] == [number for number in range(9) if shift.has(number)]
+
+
+def test_latest_start_and_what_is_needed_follow() -> None:
+    """An exit before the latest start is old news also after something between them is gone."""
+    journal = journal_of(b"a", b"b")
+    journal.release(1)
+    journal.note_exit(2)
+    journal.extend([b"exited", b"c"])
+    journal.note_start()
+    journal.extend([b"d"])
+    journal.take_back([range(1, 2), range(3, 4)])
+
+    assert ({1}, 1, 3) == (journal.old_exits, journal.needed, journal.end)
+    journal.note_exit(3)
+    journal.extend([b"exited"])
+    assert {1} == journal.old_exits
+
+
+def test_nothing_taken_back_changes_nothing() -> None:
+    """Numbers that are gone already, and none at all, leave the journal alone."""
+    journal = journal_of(b"a", b"b", b"c")
+    journal.release(2)
+
+    assert [()] * 3 == [journal.take_back(numbers).gone for numbers in ([], [range(1)], [range(2)])]
+    assert [b"c"] == all_of(journal)
+
+
+def test_more_than_fits_into_memory_is_not_written_anew() -> None:
+    """A message before much that stays is left where it is; one before as much as fits is not."""
+    journal = journal_of(b"gone", b"x" * 10, b"y" * 10, memory=20)
+    assert (range(1),) == journal.take_back([range(1)]).gone
+
+    journal = journal_of(b"gone", b"x" * 10, b"y" * 11, memory=20)
+    assert () == journal.take_back([range(1)]).gone
+    assert [b"gone", b"x" * 10, b"y" * 11] == all_of(journal)
 
 
 class JournalMachine(RuleBasedStateMachine):

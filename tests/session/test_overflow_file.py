@@ -113,3 +113,33 @@ def test_disk_that_takes_a_part_only_is_refused(overflow: OverflowFile) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     assert (pushed, overflow.read(0, [6, 4])) == ([False, True], [b"a" * 6, b"cccc"])
+
+
+def test_end_is_cut_off_and_written_anew(overflow: OverflowFile) -> None:
+    """What is cut off at the end is gone, and what is pushed then follows what was before it."""
+    for payload in (b"one", b"two", b"three"):
+        overflow.push(payload)
+    overflow.drop(3)
+    overflow.cut(5)
+    overflow.push(b"four")
+
+    assert (7, [b"two", b"four"]) == (overflow.size, overflow.read(0, [3, 4]))
+
+
+def test_space_behind_the_cut_is_given_back(overflow: OverflowFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files behind the cut are closed, the one that is cut is shorter, and nothing is left of an empty queue."""
+    monkeypatch.setattr(overflow_file, "SEGMENT_BYTES", 10)
+    for number in range(4):
+        overflow.push(b"%d" % number * 8)
+    files = [segment.file for segment in overflow._segments]
+    overflow.cut(16 + 4)
+
+    assert [False, False, True, True] == [file.closed for file in files]
+    assert 4 == files[1].seek(0, 2)
+    assert (12, [b"00000000", b"1111"]) == (overflow.size, overflow.read(0, [8, 4]))
+
+    overflow.cut(12)
+    assert [True] * 4 == [file.closed for file in files]
+    assert 0 == overflow.size
+    overflow.push(b"again")
+    assert [b"again"] == overflow.read(0, [5])

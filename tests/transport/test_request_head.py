@@ -98,9 +98,13 @@ def test_other_versions_of_http_are_known(version: str, expected: bool) -> None:
 def test_refusal_is_a_whole_response() -> None:
     """It ends the connection, says how long it is, and has a text only where one is given."""
     assert refusal(HTTPStatus.NOT_FOUND) == b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    assert refusal(HTTPStatus.BAD_REQUEST, "why", {"x-a": "b"}) == (
+    assert refusal(HTTPStatus.BAD_REQUEST, "why", headers={"x-a": "b"}) == (
         b"HTTP/1.1 400 Bad Request\r\nx-a: b\r\ncontent-type: text/plain; charset=utf-8\r\n"
         b"content-length: 3\r\nconnection: close\r\n\r\nwhy"
+    )
+    assert refusal(HTTPStatus.NOT_FOUND, "why", code="KS-1") == (
+        b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\n"
+        b'content-length: 34\r\nconnection: close\r\n\r\n{"code": "KS-1", "message": "why"}'
     )
 
 
