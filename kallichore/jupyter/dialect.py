@@ -41,6 +41,7 @@ _NOTHING = msgspec.Raw(b"{}")
 
 class _Status(msgspec.Struct, gc=False):
     status: str
+    reason: str | None = None
 
 
 class _Told(msgspec.Struct, gc=False):
@@ -94,15 +95,17 @@ class JupyterDialect:
         is_v1: Whether it is spoken to in the subprotocol ``v1.kernel.websocket.jupyter.org``.
         takes_buffers: Whether it can read binary frames; else it is sent a message without its buffers.
         asked: What it asked.
-        obituary: Returns why the kernel is dead; None while it goes on.
+        is_dead: Tells whether the kernel is gone, and no other on its way in its place.
         write_header: Makes the header of a message of this type, for what is said in the kernel's place.
     """
 
     is_v1: bool
     takes_buffers: bool
     asked: Asked
-    obituary: Callable[[], str | None]
+    is_dead: Callable[[], bool]
     write_header: Callable[[str], dict[str, Any]]
+    _said: str = attrs.field(default="", init=False)
+    """The server's latest line about the kernel."""
     _latest_header: bytes = attrs.field(default=b"{}", init=False)
     goes_by_numbers: Literal[False] = attrs.field(default=False, init=False)
 
@@ -174,10 +177,13 @@ class JupyterDialect:
 
     def _news(self, told: _Told) -> list[Parts]:
         if told.output is not None and told.output[1].startswith(OUR_OUTPUT):
-            return [self._stream(told.output[1])]
-        if told.status is None or told.status.status != "exited" or (why := self.obituary()) is None:
+            self._said = told.output[1]
+            return [self._stream(self._said)]
+        if told.status is None or told.status.status != "exited" or not self.is_dead():
             return []
-        return [self._stream(f"{OUR_OUTPUT}{why}\n"), self._publish("status", {"execution_state": "dead"})]
+        why = f"{OUR_OUTPUT}{told.status.reason or 'The kernel is not running'}\n"
+        reason = [] if why == self._said else [self._stream(why)]
+        return [*reason, self._publish("status", {"execution_state": "dead"})]
 
     def _stream(self, text: str) -> Parts:
         return self._publish("stream", {"name": "stderr", "text": text})

@@ -131,7 +131,7 @@ class FrontEnds:
             is_v1=V1 in offered,
             takes_buffers=_takes_buffers(request),
             asked=front_end.asked,
-            obituary=partial(_obituary, session),
+            is_dead=lambda: session.status is Status.EXITED and not session.is_changing,
             write_header=session.conversation.write_header,
         )
         since = session.conversation.journal.end if front_end.position is None else front_end.position
@@ -153,7 +153,9 @@ class FrontEnds:
         elif session.status is Status.IDLE and slot.delivery.given == session.conversation.journal.end:
             session.send(_nudge(session_id))
         elif session.status is Status.EXITED:
-            slot.tell(kernel_message("status", {"status": "exited", "reason": None}))
+            last_exit = session.conversation.last_exit
+            reason = None if last_exit is None else last_exit.text
+            slot.tell(kernel_message("status", {"status": "exited", "reason": reason}))
         try:
             yield
         finally:
@@ -189,14 +191,6 @@ def _takes_buffers(request: RequestHead) -> bool:
     """
     is_gateway = request.headers.get("user-agent", "").startswith("Tornado/") and "cookie" not in request.headers
     return not is_gateway and "session_id" in request.query
-
-
-def _obituary(session: Session) -> str | None:
-    """Return why a session's kernel is dead, and None while it goes on."""
-    if session.is_running or session.is_changing:
-        return None
-    last_exit = session.conversation.last_exit
-    return "The kernel is not running" if last_exit is None else last_exit.text
 
 
 def _nudge(session_id: str) -> ClientMessage:
