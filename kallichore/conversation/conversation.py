@@ -132,6 +132,7 @@ class Conversation:
     """Who in this process wants to hear about an execution, by its ``msg_id``."""
     given: GivenToCallers = attrs.field(factory=GivenToCallers)
     """What they are given, of what is in the journal as well."""
+    created_at: float = attrs.field(init=False)
     active_at: float = attrs.field(default=float("-inf"), init=False)
     """When somebody last had code run, or answered a question, or the kernel was done with that."""
     look_at: float | None = attrs.field(default=None, init=False)
@@ -157,6 +158,7 @@ class Conversation:
     """What the batch that is taken in has brought for the journal so far."""
 
     def __attrs_post_init__(self) -> None:
+        self.created_at = self.status.idle_since or 0.0
         self.working_directory = self.request.working_directory
         self.input_prompt = self.request.input_prompt
         self.continuation_prompt = self.request.continuation_prompt

@@ -272,8 +272,7 @@ def _last_activity(session: Session) -> datetime:
     conversation = session.conversation
     if conversation.busy_since is not None:
         return datetime.now(UTC)
-    ago = min(trio.current_time() - conversation.active_at, (datetime.now(UTC) - session.created).total_seconds())
-    return datetime.now(UTC) - timedelta(seconds=ago)
+    return session.created + timedelta(seconds=max(0.0, conversation.active_at - conversation.created_at))
 
 
 def _text(members: Mapping[str, Any], name: str) -> str | None:
