@@ -47,9 +47,7 @@ def test_notebooks_cells_are_those_with_code() -> None:
     assert ("ir", None) == (kernel_name(read), kernel_name(v4.new_notebook()))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "x = 1", "[]", '{"nbformat": 4, "nbformat_minor": 5, "cells": 1}']
-)
+@pytest.mark.parametrize("text", ["", "x = 1", "[]", '{"nbformat": 4, "nbformat_minor": 5, "cells": 1}'])
 def test_what_is_no_notebook_is_refused_in_one_line(text: str) -> None:
     """Whatever its readers stumble over."""
     with pytest.raises(NotANotebookError) as caught:

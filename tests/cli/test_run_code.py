@@ -8,44 +8,18 @@ import pty
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 
+from command import COMMAND, Ended, kcclient
 from kallichore.config import ServerConfig
 from kallichore.embed import serve
 from kernels import REAL_TIME, body, open_client, open_started, scripted_argv
-
-COMMAND = [sys.executable, "-m", "kallichore.cli.kcclient"]
-
-
-@attrs.frozen
-class Ended:
-    """What a command said, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-
-async def kcclient(*arguments: str, stdin: bytes = b"", **environment: str) -> Ended:
-    """Run kcclient to its end."""
-    with trio.fail_after(REAL_TIME):
-        ended = await trio.run_process(
-            [*COMMAND, *arguments],
-            stdin=stdin,
-            env={**os.environ, **environment},
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-        )
-    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
 
 @pytest.fixture
