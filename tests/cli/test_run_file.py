@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import trio
 from nbformat import v4
 
 from command import Ended, kcclient
 from kallichore.client.api_client import ApiClient
 from kallichore.config import ServerConfig
 from kallichore.embed import serve
-from kernels import address_of, body, open_started
+from kernels import REAL_TIME, address_of, body, open_started
 
 
 def script(place: Path, text: str, name: str = "script.py") -> str:
@@ -109,7 +112,7 @@ async def test_files_that_cannot_be_run_are_told(tmp_path: Path) -> None:
 
 
 async def test_code_comes_from_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An argument that is a file's name; with -c it is code all the same. It starts where it is told, with variables."""
+    """An argument that is a file's name; with -c it is code all the same. It runs where it is told, with variables."""
     file = script(tmp_path, "import os; print(os.getcwd(), os.environ['A'])")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "1+1").write_text("print('of a file')")
@@ -180,16 +183,28 @@ async def test_session_that_runs_is_not_started_again(private_place: Path) -> No
     assert "There is a session b already, and --cwd is for new ones" in other.err
 
 
+async def complete(words: str) -> str:
+    """Return what the shell is offered for the last of some words."""
+    variables = {"_KCCLIENT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": f"{words.count(' ')}"}
+    code = "from kallichore.cli.kcclient import main; main(prog_name='kcclient')"
+    with trio.fail_after(REAL_TIME):
+        ended = await trio.run_process(
+            [sys.executable, "-c", code], env={**os.environ, **variables}, capture_stdout=True, capture_stderr=True
+        )
+
+    assert b"" == ended.stderr
+    return ended.stdout.decode()
+
+
 async def test_shell_is_told_sessions_and_kernels(private_place: Path) -> None:
     """At Tab behind -s and -k; where nobody answers there is nothing to offer, and no error."""
     file = private_place / "server.json"
     async with serve(ServerConfig(connection_file=file)) as server:
         await ApiClient(address_of(server)).call("PUT", "/sessions", body("analysis"))
-        words = {"_KCCLIENT_COMPLETE": "bash_complete", "COMP_CWORD": "5"}
-        sessions = await kcclient(**words, COMP_WORDS=f"kcclient -c {file} info -s an")
-        kernels = await kcclient(**words, COMP_WORDS=f"kcclient -c {file} start -k py")
-    nobody = await kcclient(**words, COMP_WORDS=f"kcclient -c {file} info -s an")
+        sessions = await complete(f"kcclient -c {file} info -s an")
+        kernels = await complete(f"kcclient -c {file} start -k py")
+    nobody = await complete(f"kcclient -c {file} info -s an")
 
-    assert "plain,analysis\n" == sessions.out
-    assert "plain,python3\n" in kernels.out
-    assert Ended(0, "", "") == nobody
+    assert "plain,analysis\n" == sessions
+    assert "plain,python3\n" in kernels
+    assert nobody == ""
