@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -94,9 +95,8 @@ def find_display() -> Show | None:
     def show(path: Path) -> None:
         if path.suffix == ".svg":
             return
-        try:
+        # Whatever an image of somebody else's does to a decoder, and one too small for a letter; the path is said.
+        with suppress(Exception):
             console.print(renderable.Image(path))
-        except Exception as error:  # whatever an image of somebody else's does to a decoder
-            print(f"{path} cannot be shown: {error}", file=sys.stderr)
 
     return show

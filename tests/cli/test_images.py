@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import base64
+import fcntl
+import io
 import os
+import pty
+import select
+import struct
+import subprocess
+import termios
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 
+from command import COMMAND
 from kallichore.cli.graphics import file_name, image_of, may_show_images
 from kallichore.cli.images import KEPT, PREFIX, ImageFiles, remove_old_folders
 from kallichore.cli.show import Printer
+from kernels import REAL_TIME
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -113,3 +123,66 @@ def test_image_is_shown_and_its_path_is_said(tmp_path: Path, capsys: pytest.Capt
     assert [tmp_path / "image-001.png"] == seen
     assert f"{seen[0]}\n" == capsys.readouterr().out
     assert PNG == seen[0].read_bytes()
+
+
+# At a terminal
+
+
+class Terminal:
+    """A terminal that tells, where it is asked, that it has sixel or not; 80 columns of 10 pixels.
+
+    Args:
+        answer: What it says that it is (DA1 of the VT520 manual): 4 stands for sixel.
+    """
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._ours, self.theirs = pty.openpty()
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 800, 480))
+
+    def show(self, *arguments: str, **environment: str) -> bytes:
+        """Run kcclient in it, and return what it was sent."""
+        process = subprocess.Popen(
+            [*COMMAND, *arguments], stdin=self.theirs, stdout=self.theirs, stderr=self.theirs,
+            env={**os.environ, **environment}, start_new_session=True,
+        )  # fmt: skip
+        os.close(self.theirs)
+        shown, asked = b"", 0
+        try:
+            while True:
+                ready, _, _ = select.select([self._ours], [], [], REAL_TIME)
+                assert ready, f"nothing came behind {shown!r}"
+                try:
+                    data = os.read(self._ours, 65536)
+                except OSError:
+                    break
+                if not data:
+                    break
+                shown += data
+                if shown.count(b"\x1b[c") > asked:
+                    asked += 1
+                    os.write(self._ours, self._answer)
+            assert process.wait(REAL_TIME) == 0
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            os.close(self._ours)
+        return shown
+
+
+@pytest.mark.parametrize(
+    ("term", "answer", "is_shown"),
+    [("foot", b"\x1b[?62;4c", True), ("foot", b"\x1b[?62c", False), ("xterm", b"\x1b[?62;4c", False)],
+)  # fmt: skip
+def test_terminal_that_can_is_shown_the_image(term: str, answer: bytes, is_shown: bool) -> None:
+    """Only one that is known to, and says so when it is asked; the path is said to all."""
+    image = io.BytesIO()
+    PIL.Image.new("RGB", (40, 40), "red").save(image, "PNG")
+    encoded = base64.b64encode(image.getvalue()).decode()
+    code = f"from IPython.display import display; display({{'image/png': '{encoded}'}}, raw=True)"
+    shown = Terminal(answer).show("exec", code, TERM=term, TERM_PROGRAM="")
+
+    # The device control string that sixels are in.
+    assert is_shown == (b"\x1bP" in shown)
+    assert b"image-001.png" in shown
