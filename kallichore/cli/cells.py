@@ -42,7 +42,7 @@ def split_script(text: str) -> list[Cell]:
     """Return the cells of a script; those that are empty, or text, are left out."""
     marks = list(_MARK.finditer(text))
     if not marks:
-        return [Cell(text)]
+        return [Cell(text)] if text.strip() else []
     begins = [0, *(mark.end() + 1 for mark in marks)]
     ends = [*(mark.start() for mark in marks), len(text)]
     titles = ["", *(mark["title"] for mark in marks)]

@@ -16,7 +16,8 @@ from kallichore.cli.notebook import Outputs, clear, kernel_name, new_notebook, r
 @pytest.mark.parametrize(
     ("text", "sources"),
     [
-        ("", [""]),
+        ("", []),
+        (" \n", []),
         ("x = 1\ny = 2\n", ["x = 1\ny = 2\n"]),
         ("# %%\nx\n# %% title\ny\n", ["x", "y"]),
         ("before\n#%%\nx", ["before", "x"]),

@@ -208,3 +208,11 @@ async def test_shell_is_told_sessions_and_kernels(private_place: Path) -> None:
     assert "plain,analysis\n" == sessions
     assert "plain,python3\n" in kernels
     assert nobody.strip() == ""
+
+
+async def test_file_without_code_is_said_and_starts_nothing(tmp_path: Path) -> None:
+    """It worked; a notebook of it is written where that was asked for."""
+    ended = await kcclient("run", script(tmp_path, "\n"), "-o", str(tmp_path / "out.ipynb"), "--start-timeout", "1")
+
+    assert Ended(0, "", "There is no code in it\n") == ended
+    assert [] == nbformat.read(tmp_path / "out.ipynb", as_version=4).cells

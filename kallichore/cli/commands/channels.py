@@ -9,6 +9,7 @@ import click
 
 from kallichore.cli import escapes
 from kallichore.cli.ending import run_to_exit, say
+from kallichore.cli.names import complete_session
 from kallichore.cli.options import (
     kernel_option,
     new_session_members,
@@ -22,7 +23,10 @@ from kallichore.cli.target import Target, choose_session
 
 
 @click.command()
-@session_option
+@click.option(
+    "-s", "--session-id", shell_complete=complete_session,
+    help="A session of the server. If left out it is its only one, or you are asked; a new one if there is none.",
+)  # fmt: skip
 @kernel_option
 @take_over_option
 @new_session_options("--timeout")

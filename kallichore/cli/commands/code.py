@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from kallichore.cli.ending import WrongUseError, run_to_exit, say
+from kallichore.cli.exit_codes import WORKED
 from kallichore.cli.installed import find_kernel
+from kallichore.cli.names import complete_kernel, complete_session
 from kallichore.cli.options import (
     images_option,
     json_option,
@@ -139,8 +141,13 @@ def execute(
 
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True))
-@kernel_option
-@session_option
+@click.option(
+    "-k", "--kernel", shell_complete=complete_kernel,
+    help="An installed kernel.  [default: the notebook's own, or python3]",
+)  # fmt: skip
+@click.option(
+    "-s", "--session-id", shell_complete=complete_session, help="Run it in this session, rather than in a new kernel."
+)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.ipynb",
     help="Write a notebook with the outputs, rather than print them.",
@@ -210,9 +217,10 @@ async def _run(job: Any, output: Path | None, limit: float | None, sink: Any, as
 
     prints = sink.printer is not None and not sink.errors_only
     shows_bar = sys.stderr.isatty() and not (prints and sys.stdout.isatty())
-    if not job.cells:
-        say("There is no code in it")
     with open_output(output, job):
+        if not job.cells:
+            say("There is no code in it")
+            return WORKED
         async with opened() as place:
             return await run_job(place, job, sink, limit=limit_of(limit), answers=asking(as_json), shows_bar=shows_bar)
 
