@@ -195,7 +195,7 @@ class _Attachment:
             if not self.slot.may_speak:
                 logger.warning("[client %s] Ignored a message of a client that watches", self.session.session_id)
             elif message:
-                self.session.receive(message)
+                self.session.receive(message, self.slot)
 
     # What leaves
 

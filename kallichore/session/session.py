@@ -187,7 +187,7 @@ class Session(metaclass=ForUsers):
         question = self.conversation.open_input
         if slot.is_numbered:
             slot.tell(self.conversation.state())
-        elif question is not None and slot.may_speak:
+        elif question is not None and slot.may_speak and not slot.visits:
             slot.show(question.payload, question.position)
         self.on_activity()
         return slot
@@ -197,13 +197,15 @@ class Session(metaclass=ForUsers):
         if self.audience.detach(slot):
             self.on_activity()
 
-    def receive(self, text: str | bytes) -> None:
+    def receive(self, text: str | bytes, slot: ClientSlot | None = None) -> None:
         """Take in a client's text frame; what is not a Jupyter message is logged and ignored."""
         try:
             message = parse(text)
         except ClientMessageError as error:
             logger.error("[session %s] Ignored a client's message: %s", self.session_id, error)
             return
+        if slot is not None:
+            slot.note_request(message.msg_id)
         self.send(message)
 
     def send(self, message: ClientMessage) -> None:

@@ -278,7 +278,7 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
     commands = [
         *("list", "status", "configuration", "idle-timeout-hours --hours 1", "create", "start", "info", "connect"),
         *("execute --code 1", "exec 1", "console", "logs", "logs -f", "interrupt", "shutdown", "shutdown -s x"),
-        *("restart", "kill", "delete", "listen"),
+        *("restart", "kill", "delete", "listen", "history", "kernels", f"run {__file__}", f"run -s x {__file__}"),
     ]
     over_tcp = f"-u {other.address} list"
     ended = await kcclient_each([over_tcp, *(f"-c {dead} {command}" for command in commands)])
@@ -287,7 +287,7 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
         "is it running? To start one: kcserver --connection-file FILE\n"
     )
 
-    assert {"kernels", "completion"} == set(main.commands) - {command.split()[0] for command in commands}
+    assert {"completion"} == set(main.commands) - {command.split()[0] for command in commands}
     assert f"Error: Could not reach a server at {other.address}; is it running?" in ended.pop(over_tcp).err
     assert [Ended(1, "", told)] * len(commands) == list(ended.values())
 
@@ -318,8 +318,14 @@ async def test_wrong_command_lines_end_with_code_2() -> None:
     commands = {
         "bogus": "No such command 'bogus'",
         "list --bogus": "No such option",
-        "execute": "--code",
-        "exec": "CODE",
+        "execute": "give it as an argument or with -c",
+        "exec": "or '-' for standard input",
+        "exec 1 -c 2": "The code was given twice",
+        "execute --json 1": "--json needs --wait",
+        "execute --timeout 1 1": "--timeout needs --wait",
+        "run": "Missing argument 'FILE'",
+        "run -s a -k b file": "-k, --cwd and --env are for new ones",
+        "console -s a -k b": "give one of them",
         "logs -n -1": "-1 is not in the range",
         "idle-timeout-hours --hours x": "'x' is not a valid integer",
         "completion tcsh": "'tcsh' is not one of",
@@ -467,14 +473,14 @@ async def test_exec_needs_no_server() -> None:
 
 @pytest.mark.parametrize("on_a_server", [False, True])
 async def test_exec_passes_interrupts_on(on_a_server: bool, server: RunningServer, connection_file: str) -> None:
-    """Ctrl-C interrupts the code, which is an error of the code; the session and its kernel go all the same."""
+    """Ctrl-C interrupts the code, and the exit code is a shell's; the session and its kernel go all the same."""
     options = ["-c", connection_file] if on_a_server else []
     async with running(*options, "exec", "-k", "scripted", "print begun\nsleep 60") as (process, lines):
         begun = await anext(lines)
         process.send_signal(signal.SIGINT)
         code = await process.wait()
 
-    assert ("begun", 1, []) == (begun, code, server.sessions)
+    assert ("begun", 130, []) == (begun, code, server.sessions)
 
 
 async def test_console_runs_what_is_piped_into_it(server: RunningServer, connection_file: str) -> None:
