@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from subprocess import CompletedProcess
 
 import attrs
 import trio
@@ -20,12 +22,28 @@ class Ended:
     code: int
     out: str
     err: str
+    note: str = attrs.field(default="", eq=False)
+    """That it waits for a kernel, which it says on a busy machine, and not among its errors here."""
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The table that was printed, without its titles."""
+        return [line.split() for line in self.out.splitlines()[1:]]
+
+
+_NOTE = re.compile(r"^Waiting for the kernel .*\n", re.MULTILINE)
+
+
+def ended_as(process: CompletedProcess[bytes]) -> Ended:
+    """Return how a command ended."""
+    said = process.stderr.decode()
+    return Ended(process.returncode, process.stdout.decode(), _NOTE.sub("", said), "".join(_NOTE.findall(said)))
 
 
 async def kcclient(*arguments: str, stdin: bytes = b"", **environment: str) -> Ended:
     """Run kcclient to its end."""
     with trio.fail_after(REAL_TIME):
-        ended = await trio.run_process(
+        process = await trio.run_process(
             [*COMMAND, *arguments],
             stdin=stdin,
             env={**os.environ, **environment},
@@ -33,4 +51,4 @@ async def kcclient(*arguments: str, stdin: bytes = b"", **environment: str) -> E
             capture_stderr=True,
             check=False,
         )
-    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+    return ended_as(process)

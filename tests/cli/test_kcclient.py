@@ -18,6 +18,7 @@ import attrs
 import pytest
 import trio
 
+from command import Ended, ended_as
 from kallichore._version import __version__
 from kallichore.cli.kcclient import main
 from kallichore.client.api_client import ApiClient
@@ -62,20 +63,6 @@ json.dump(told, sys.stdout)
 """Runs command lines, each in a process of its own, without half a second of imports for each."""
 
 
-@attrs.frozen
-class Ended:
-    """What a command said, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[list[str]]:
-        """The table that was printed, without its titles."""
-        return [line.split() for line in self.out.splitlines()[1:]]
-
-
 def _environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KALLICHORE_")}
     return {**kept, "NO_COLOR": "1", "COLUMNS": "200", **more}
@@ -84,7 +71,7 @@ def _environment(**more: str) -> dict[str, str]:
 async def kcclient(*arguments: str, stdin: str = "") -> Ended:
     """Run kcclient to its end."""
     with trio.fail_after(REAL_TIME):
-        ended = await trio.run_process(
+        process = await trio.run_process(
             [*COMMAND, *arguments],
             stdin=stdin.encode(),
             env=_environment(),
@@ -92,7 +79,7 @@ async def kcclient(*arguments: str, stdin: str = "") -> Ended:
             capture_stderr=True,
             check=False,
         )
-    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+    return ended_as(process)
 
 
 async def kcclient_each(lines: Iterable[str], options: str = "") -> dict[str, Ended]:
@@ -307,8 +294,8 @@ async def test_what_is_not_there_is_named(server: RunningServer, connection_file
 
     assert [unknown] * len(about_a_session) == list(ended.values())
     assert [(1, "")] * 4 == [(each.code, each.out) for each in kernels]
-    assert [] == [each.err for each in kernels if "There is no kernel 'nope'; installed: " not in each.err]
-    assert [] == [each.err for each in kernels if "scripted" not in each.err or "To get it: " not in each.err]
+    assert [] == [each.err for each in kernels if "There is no kernel 'nope' where the server is; " not in each.err]
+    assert [] == [each.err for each in kernels if "scripted" not in each.err or "kcclient kernels" not in each.err]
     assert Ended(1, "", "Error: The server has no sessions; make one with: kcclient start\n") == none
     assert [] == server.sessions
 

@@ -126,7 +126,7 @@ async def test_waiting_is_told_and_has_a_limit(
 
     assert (1, "") == (ended.code, ended.out)
     said = "Waiting for the kernel never to start and answer, for 4 seconds at most; --start-timeout "
-    assert ended.err.startswith(said)
+    assert ended.note.startswith(said)
     assert "within 4 seconds" in ended.err
 
 
