@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
