@@ -27,6 +27,8 @@ from kallichore.transport.front_door import FrontDoor
 from kallichore.transport.request_head import RequestHead
 from kernels import body
 
+resource = pytest.importorskip("resource", reason="POSIX only: limits of open files")
+
 
 @pytest.fixture(scope="module")
 def server(lasting_place: Path) -> Iterator[Victim]:

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import trio
 
@@ -27,7 +26,7 @@ from kallichore.client.api_client import ApiClient
 from kallichore.client.channel_client import ChannelClient, make_execute_request, open_channel
 from kallichore.transport.connection_file import read_connection_file
 from kallichore.transport.named_pipe import open_pipe_listener
-from kernels import body, execute, ipykernel_argv, is_done, is_kernel, is_type, receive_until, run_code, text_of
+from kernels import body, execute, ipykernel_argv, is_done, is_kernel, is_type, receive_until, run_code, wait_ended
 
 LIMIT = 100
 """Seconds after which a test has failed; an ipykernel takes five to fifteen to start under Wine."""
@@ -153,8 +152,7 @@ async def test_killed_server_takes_its_kernels_along_and_the_next_one_its_files(
             kernel = (await client.call("GET", "/sessions/s"))["process_id"]
             process.kill()
             await process.wait()
-            while psutil.pid_exists(kernel):
-                await trio.sleep(0.05)
+            await wait_ended(kernel)
         left = [entry for entry in os.listdir(private_place) if entry.startswith("kc-")]
         async with open_pipe_listener(name) as listener:
             command = [*SERVER, "--transport", "named-pipe", "--handshake-socket", name]

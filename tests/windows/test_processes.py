@@ -8,7 +8,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 import trio
 
@@ -19,6 +18,7 @@ from kallichore.cli.kcserver import _obey_signals
 from kallichore.kernel.leftovers import clear_leftovers, hold_lock
 from kallichore.kernel.process import KernelProcess, open_kernel_process
 from kallichore.kernel.windows import Handles
+from kernels import wait_ended
 
 LIMIT = 90
 """Seconds after which a test has failed; a process takes one to three to start under Wine."""
@@ -54,9 +54,8 @@ async def test_what_a_kernel_starts_at_once_ends_with_it() -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(run_one)
-        while any(map(psutil.pid_exists, pids)):
-            # They were ended before their output did; the system forgets them a moment later.
-            await trio.sleep(0.01)
+        for pid in pids:
+            await wait_ended(pid)
 
     assert len(set(pids)) == 10
 

