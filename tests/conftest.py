@@ -18,14 +18,17 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+ON_WINDOWS = sys.platform == "win32"
+
+EXAMPLES = 20 if ON_WINDOWS else 100
+"""How many examples Hypothesis tries. What is pure is the same on Windows, where tests run under Wine, which is slow."""
+
 # How long an example takes, or to think of one, says more about what else runs on the machine than about us.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=EXAMPLES)
 settings.load_profile("untimed")
 
 TEST_LIMIT = 120
 """Seconds after which a test has failed. The longest needs a quarter of it; waits in tests have limits of their own."""
-
-ON_WINDOWS = sys.platform == "win32"
 
 LAST_MOMENT = 2.0
 """Seconds that a kernel's own children get to end after their parent was killed: their end is not ours to wait for."""
