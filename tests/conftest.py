@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 ON_WINDOWS = sys.platform == "win32"
 
 EXAMPLES = 20 if ON_WINDOWS else 100
-"""How many examples Hypothesis tries. What is pure is the same on Windows, where tests run under Wine, which is slow."""
+"""How many examples Hypothesis tries. What is pure is the same on Windows, where tests run under Wine and take long."""
 
 # How long an example takes, or to think of one, says more about what else runs on the machine than about us.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=EXAMPLES)
