@@ -74,7 +74,8 @@ async def open_connection_file(path: Path, document: dict[str, Any]) -> AsyncIte
     try:
         yield
     finally:
-        await _remove(path, ours)
+        with trio.CancelScope(deadline=trio.current_time() + FAREWELL_PATIENCE, shield=True):
+            await _remove(path, ours)
 
 
 async def _write_whole(path: Path, text: str) -> int:
@@ -85,7 +86,8 @@ async def _write_whole(path: Path, text: str) -> int:
         ours = _fill(descriptor, temporary, text)
         await when_free(partial(os.replace, temporary, path))
     except BaseException:
-        await _remove(temporary, None)
+        with trio.CancelScope(deadline=trio.current_time() + FAREWELL_PATIENCE, shield=True):
+            await _remove(temporary, None)
         raise
     return ours
 
@@ -106,7 +108,7 @@ async def _remove(path: Path, number: int | None) -> None:
         if number is None or path.stat().st_ino == number:
             path.unlink()
 
-    with suppress(OSError), trio.CancelScope(shield=True):
+    with suppress(OSError):
         await when_free(remove, FAREWELL_PATIENCE)
 
 

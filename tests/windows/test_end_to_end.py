@@ -64,6 +64,12 @@ def real(session_id: str, **members: Any) -> dict[str, Any]:
     return body(session_id, argv=list(ipykernel_argv()), connection_timeout=60, **members)
 
 
+def look_often(name: str) -> None:
+    """See again and again whether a pipe is there, which connects to it and leaves."""
+    for _ in range(50):
+        os.path.exists(name)
+
+
 async def interrupted(client: ApiClient, channel: ChannelClient, code: str) -> list[str]:
     """Run code that would take minutes, interrupt it once it says something, and return the errors' names."""
     msg_id = await channel.send(make_execute_request(code))
@@ -117,8 +123,7 @@ async def test_session_over_a_pipe_with_message_interrupts_and_a_big_journal(pri
             client = ApiClient(address)
             await client.call("PUT", "/sessions", request)
             await client.call("POST", "/sessions/s/start")
-            for _ in range(50):
-                os.path.exists(address.named_pipe)
+            look_often(address.named_pipe)
             async with open_channel(address, "s") as channel:
                 where = await run_code(channel, "cwd")
                 errors = await interrupted(client, channel, "print go\nsleep 600")

@@ -35,6 +35,11 @@ def vanish(name: str, data: bytes = b"") -> None:
         client.write(data)
 
 
+def look(name: str) -> None:
+    """See whether a pipe is there, which connects to it and leaves."""
+    os.path.exists(name)
+
+
 async def test_clients_that_vanish_end_nothing() -> None:
     """Whoever only looks whether a pipe is there, or leaves before we know of it, is a client that has left; what it
     wrote before that is still there. The next one is served.
@@ -44,7 +49,7 @@ async def test_clients_that_vanish_end_nothing() -> None:
     with trio.fail_after(LIMIT):
         async with open_pipe_listener(name) as listener:
             for number in range(100):
-                vanish(name, b"%d" % number) if number % 2 else os.path.exists(name)
+                vanish(name, b"%d" % number) if number % 2 else look(name)
                 async with await listener.accept() as server:
                     heard.append(bytes(await server.receive_some()))
             async with await connect_named_pipe(name) as client, await listener.accept() as server:
