@@ -42,6 +42,16 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def windows(session: nox.Session) -> None:
+    """Run what can be run of the tests on a Windows Python under Wine; `--short` and pytest's arguments go after `--`.
+
+    Wine is Debian's; see tests/windows/wine.py.
+    """
+    session.install(*CONSTRAINTS, "pip", "uv")
+    session.run("python", "tests/windows/wine.py", *session.posargs)
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """Check the types for each system: the code of the others cannot run here."""
     session.install(*CONSTRAINTS, "-e", ".[dev]")

@@ -280,7 +280,7 @@ async def _announce(running: RunningServer, config: ServerConfig, stack: AsyncEx
         server_id=running.server.server_id,
     )
     if config.connection_file is not None:
-        stack.enter_context(open_connection_file(config.connection_file, document))
+        await stack.enter_async_context(open_connection_file(config.connection_file, document))
     if config.handshake_socket is not None:
         await send_handshake(config.handshake_socket, document)
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import psutil
 import trio
 
-from kallichore.cli.run_code import execute, has_exited
+from kallichore.cli.dialogue import open_dialogue
+from kallichore.cli.execution import attend
 from kallichore.cli.show import Printer
 from kallichore.client.address import from_connection_document
 from kallichore.client.api_client import ApiClient
-from kallichore.client.channel_client import open_channel
 from kallichore.models.bodies import NewSession
 from kallichore.models.converter import unstructure
 
@@ -55,8 +55,10 @@ async def check(binary: str, transport: str, place: Path) -> None:
             assert name == "kcserver", f"the process is called {name}"
             await client.call("PUT", "/sessions", unstructure(NewSession(session_id="s", argv=KERNEL)))
             await client.call("POST", "/sessions/s/start")
-            async with open_channel(client.address, "s") as channel:
-                await execute(channel, CODE, Printer(), lambda: has_exited(client, "s"))
+            printer = Printer()
+            async with open_dialogue(client.address, "s", printer.show_output) as dialogue:
+                outcome = await attend(dialogue, CODE, printer.show)
+            assert outcome.exit_code == 0, f"the code ended with {outcome.exit_code}"
             family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
             process.send_signal(signal.SIGTERM)
             code = await trio.to_thread.run_sync(process.wait)

@@ -14,11 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+ON_WINDOWS = sys.platform == "win32"
+
+EXAMPLES = 20 if ON_WINDOWS else 100
+"""How many examples Hypothesis tries. What is pure is the same on Windows, where tests run under Wine and take long."""
+
 # How long an example takes, or to think of one, says more about what else runs on the machine than about us.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=EXAMPLES)
 settings.load_profile("untimed")
 
 TEST_LIMIT = 120
@@ -28,8 +34,22 @@ LAST_MOMENT = 2.0
 """Seconds that a kernel's own children get to end after their parent was killed: their end is not ours to wait for."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known by which a test says that Windows has nothing like what it is about."""
+    config.addinivalue_line("markers", "posix_only(reason): what is tested does not exist on Windows")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out on Windows what is for POSIX systems only, with the reason that the test gives."""
+    for item in items if ON_WINDOWS else ():
+        if marker := item.get_closest_marker("posix_only"):
+            item.add_marker(pytest.mark.skip(reason=f"POSIX only: {marker.args[0]}"))
+
+
 def pytest_sessionstart() -> None:
     """Have the usual signals: a shell that runs tests in the background hands down some as ignored, and nohup does."""
+    if ON_WINDOWS:
+        return
     for number, usual in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGQUIT, signal.SIG_DFL),
@@ -59,8 +79,8 @@ def private_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     the test's processes are known: they inherit it, even those whose parent has ended.
     """
     before = set(_child_processes())
-    place = Path(tempfile.mkdtemp(prefix="kt-", dir="/tmp"))
-    for variable in ("TMPDIR", "XDG_RUNTIME_DIR", "JUPYTER_RUNTIME_DIR"):
+    place = Path(tempfile.mkdtemp(prefix="kt-", dir=None if ON_WINDOWS else "/tmp"))
+    for variable in ("TMPDIR", "TEMP", "TMP", "XDG_RUNTIME_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(place))
     # Without this, tempfile would go on with the directory that it found first.
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -71,8 +91,8 @@ def private_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     names = (name for _, folders, files in os.walk(place) for name in (*folders, *files))
     files = sorted(name for name in names if name.startswith(("kc-", "kallichore-")))
     for pid in {*children, *strays}:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).kill()
     shutil.rmtree(place, ignore_errors=True)
 
     assert {**strays, **children} == {}, "processes left behind"
@@ -81,7 +101,13 @@ def private_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, None, None]:
-    """End a test that hangs, and show where it hangs."""
+    """End a test that hangs, and show where it hangs. On Windows, where no signal reaches it, that ends the run."""
+    if sys.platform == "win32":
+        faulthandler.dump_traceback_later(TEST_LIMIT, exit=True, file=sys.__stderr__ or sys.stderr)
+        try:
+            return (yield)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
     earlier = signal.signal(signal.SIGALRM, _fail_late_test)
     signal.alarm(TEST_LIMIT)
     try:
@@ -93,6 +119,8 @@ def pytest_runtest_call() -> Generator[None, None, None]:
 
 def open_descriptors() -> int:
     """Return how many file descriptors this process has open."""
+    if sys.platform == "win32":
+        return psutil.Process().num_handles()
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -112,13 +140,24 @@ def _ended_soon(place: Path) -> dict[int, str]:
 
 def _child_processes() -> dict[int, str]:
     """Return this process's own children and their command lines; a child nobody waited for is one of them."""
+    if ON_WINDOWS:
+        return {child.pid: _line_on_windows(child) for child in psutil.Process().children()}
     return {pid: _command_line(pid) for pid in _pids() if _parent_of(pid) == os.getpid()}
 
 
 def _processes_at(place: Path) -> dict[int, str]:
     """Return the processes that have inherited a test's directory."""
+    if ON_WINDOWS:
+        # Nobody may look into another process there. Kernels are in jobs, and tests/windows looks at those.
+        return {}
     mark = f"TMPDIR={place}\0".encode()
     return {pid: _command_line(pid) for pid in _pids() if mark in _read(pid, "environ")}
+
+
+def _line_on_windows(process: psutil.Process) -> str:
+    with suppress(psutil.Error, OSError):
+        return " ".join(process.cmdline())
+    return "(unknown)"
 
 
 def _pids() -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,10 @@ async def ask_until(client: ApiClient, wanted: Callable[[dict[str, Any]], bool])
 
 async def wait_ended(pid: int) -> None:
     """Wait until a process, ours or not, has ended."""
+    if sys.platform == "win32":
+        with suppress(psutil.NoSuchProcess):
+            await trio.to_thread.run_sync(psutil.Process(pid).wait, REAL_TIME)
+        return
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

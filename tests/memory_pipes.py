@@ -18,10 +18,16 @@ class MemoryPipes:
         self._connected: dict[int, trio.Event] = {}
         self._free: dict[str, list[tuple[int, trio.StapledStream]]] = {}
         self._instances: dict[str, set[int]] = {}
+        self.refusals: list[OSError] = []
+        """What making the next instances fails with."""
+        self.failures: list[OSError] = []
+        """What waiting for the next clients fails with."""
 
     def create_instance(self, name: str, *, first: bool) -> int:
         if first and self._free.get(name):
             raise OSError(5, "Access is denied")
+        if self.refusals:
+            raise self.refusals.pop()
         handle = next(self._numbers)
         ours, theirs = trio.testing.memory_stream_pair()
         self._streams[handle] = ours
@@ -32,6 +38,8 @@ class MemoryPipes:
 
     async def wait_client(self, handle: int) -> None:
         await self._connected[handle].wait()
+        if self.failures:
+            raise self.failures.pop()
         if handle not in self._streams:
             raise OSError("the handle was closed")
 
@@ -49,10 +57,9 @@ class MemoryPipes:
     async def read(self, handle: int, most: int) -> bytes:
         try:
             return bytes(await self._streams[handle].receive_some(most))
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # Windows does not tell who closed it.
             return b""
-        except trio.ClosedResourceError as error:
-            raise OSError("the handle was closed") from error
 
     async def write(self, handle: int, data: bytes | bytearray | memoryview) -> None:
         try:

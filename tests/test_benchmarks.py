@@ -20,7 +20,7 @@ from benchmarks.page import PAGE
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the benchmarks need fork() and Unix sockets")
+pytestmark = pytest.mark.posix_only("the benchmarks need fork() and Unix sockets")
 
 OF_SERVERS = ("server_", "idle_", "memory_", "fair_")
 """How the measures begin that make sense of servers only."""

@@ -48,7 +48,9 @@ PURE_MODULES = {
     "kallichore.kernel.environment",
     "kallichore.kernel.launch_plan",
     "kallichore.kernel.output",
+    "kallichore.kernel.program_path",
     "kallichore.kernel.shell_wrapper",
+    "kallichore.kernel.windows_codes",
     "kallichore.transport.auth",
     "kallichore.transport.places",
 }

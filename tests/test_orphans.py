@@ -24,7 +24,7 @@ from kallichore.models.bodies import NewSession
 from kallichore.transport.connection_file import read_connection_file
 from kernels import REAL_TIME, body, has_ended, run_code, scripted, wait_ended
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork and signals are POSIX")
+pytestmark = pytest.mark.posix_only("fork and signals")
 
 BEHAVIOURS = {"deaf": ("ignore-shutdown", "ignore-sigterm"), "polite": ()}
 

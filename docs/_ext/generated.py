@@ -49,7 +49,7 @@ def _kcserver() -> str:
 def _kcclient() -> str:
     pages = [_block(_help())]
     for name in sorted(kcclient.commands):
-        pages.append(f"## `{name}`\n\n{_block(_help(name))}")
+        pages.append(f"### `{name}`\n\n{_block(_help(name))}")
     return "\n".join(pages)
 
 

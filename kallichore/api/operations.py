@@ -106,8 +106,9 @@ OPERATIONS = (
         streams_execution=True,
     ),
     Operation("get-session-history", "GET", f"{_SESSION}/history", "get_session_history"),
-    Operation("session-logs", "GET", f"{_SESSION}/logs", "session_logs", reads_log=True),
-    Operation("server-logs", "GET", "/logs", "server_logs", reads_log=True),
+    # A log that tells of each who reads it would be of little else.
+    Operation("session-logs", "GET", f"{_SESSION}/logs", "session_logs", log_level=TRACE, reads_log=True),
+    Operation("server-logs", "GET", "/logs", "server_logs", log_level=TRACE, reads_log=True),
     Operation("shutdown-server", "POST", "/shutdown", "shutdown_server"),
     Operation("server-status", "GET", "/status", "server_status", needs_token=False, log_level=None),
     Operation("server-metrics", "GET", "/metrics", "server_metrics", log_level=TRACE, text_type=PROMETHEUS_TEXT),

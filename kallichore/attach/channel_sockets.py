@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 READ_SIZE = 1 << 16
 
+LONGEST_NAME = 120
+"""Letters of what a client says it is that another is told: a program, a person and a machine."""
+
 
 def check_upgrade(head: RequestHead, config: ServerConfig, socket_path: str | None = None) -> Wish | bytes:
     """Return how the client attends, or the answer that refuses it. Nobody is displaced by a refused one."""
@@ -60,7 +63,8 @@ def check_upgrade(head: RequestHead, config: ServerConfig, socket_path: str | No
         return refusal(HTTPStatus.BAD_REQUEST, f"attach is {attendance!r}; it must be one of {', '.join(Attendance)}")
     if since is not None and not (since.isascii() and since.isdigit() and len(since) < 16):
         return refusal(HTTPStatus.BAD_REQUEST, f"since is {since!r}; it must be the number of a message, or 0 for all")
-    return Wish(Attendance(attendance), None if since is None else int(since), socket_path)
+    name = query.get("name", "")[:LONGEST_NAME]
+    return Wish(Attendance(attendance), None if since is None else int(since), socket_path, name)
 
 
 OpenSocket = Callable[[str], AbstractAsyncContextManager[tuple[str, trio.abc.Listener[Any]]]]

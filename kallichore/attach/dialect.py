@@ -79,4 +79,5 @@ class KallichoreDialect:
 def _numbered(batch: Batch) -> Iterator[bytes]:
     """Return the messages of a batch with their numbers, counted from 1, as their last member ``seq``."""
     first = batch.next_position - len(batch.payloads) + 1
-    return (b'%s,"seq":%d}' % (payload[:-1], number) for number, payload in enumerate(batch.payloads, first))
+    numbered = enumerate(batch.payloads, first)
+    return (payload and b'%s,"seq":%d}' % (payload[:-1], number) for number, payload in numbered)

@@ -198,9 +198,12 @@ class _Attachment:
             logger.warning("[client %s] Ignored a message of a client that watches", self.session.session_id)
             return
         try:
-            self.session.send(self.dialect.read(message))
+            request = self.dialect.read(message)
         except ClientMessageError as error:
             logger.error("[session %s] Ignored a client's message: %s", self.session.session_id, error)
+            return
+        self.slot.note_request(request.msg_id)
+        self.session.send(request)
 
     # What leaves
 

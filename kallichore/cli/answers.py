@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TextIO
 
 import attrs
 import trio
@@ -33,10 +33,12 @@ class Answers:
     Args:
         descriptor: Where they come from.
         encoding: How they are written; what does not fit is replaced.
+        shown_on: Where the questions are shown; None for standard output.
     """
 
     descriptor: int = 0
     encoding: str = "utf-8"
+    shown_on: TextIO | None = None
     _data: bytes = attrs.field(default=b"", init=False)
     _at_end: bool = attrs.field(default=False, init=False)
     _is_reading: bool = attrs.field(default=False, init=False)
@@ -49,17 +51,23 @@ class Answers:
         """
         prompt = escapes.coloured(str(question.get("prompt", "")))
         if not question.get("password"):
-            _show(prompt)
+            self.show(prompt)
             line = await self.next_line()
         elif sys.platform == "win32" and os.isatty(self.descriptor):
-            _show(prompt)
+            self.show(prompt)
             return await trio.to_thread.run_sync(getpass.getpass, "", abandon_on_cancel=True)
         else:
             # Nobody may see the prompt, and type, before the terminal is silent.
-            with _hidden(self.descriptor):
-                _show(prompt)
+            with self._hidden():
+                self.show(prompt)
                 line = await self.next_line()
         return END_OF_INPUT if line is None else line
+
+    def show(self, text: str) -> None:
+        """Show something at once."""
+        stream = self.shown_on or sys.stdout
+        stream.write(text)
+        stream.flush()
 
     async def next_line(self) -> str | None:
         """Return the next line without its end; None at the end of the input. Cancelling loses nothing."""
@@ -71,6 +79,25 @@ class Answers:
             return None
         line, _, self._data = self._data.partition(b"\n")
         return line.removesuffix(b"\r").decode(self.encoding, "replace")
+
+    @contextmanager
+    def _hidden(self) -> Iterator[None]:
+        """Have a terminal not show what is typed, while a block runs; nothing changes where there is none."""
+        if sys.platform == "win32" or not os.isatty(self.descriptor):
+            yield
+            return
+        import termios
+
+        before = termios.tcgetattr(self.descriptor)
+        silent = list(before)
+        silent[3] &= ~termios.ECHO
+        termios.tcsetattr(self.descriptor, termios.TCSADRAIN, silent)
+        try:
+            yield
+            # The Enter was not shown either.
+            self.show("\n")
+        finally:
+            termios.tcsetattr(self.descriptor, termios.TCSADRAIN, before)
 
     async def _read_more(self) -> None:
         if not self._is_reading:
@@ -100,37 +127,33 @@ class Answers:
         self._read.set()
 
 
-def _show(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-@contextmanager
-def _hidden(descriptor: int) -> Iterator[None]:
-    """Have a terminal not show what is typed, while a block runs; nothing changes where there is none."""
-    if sys.platform == "win32" or not os.isatty(descriptor):
-        yield
-        return
-    import termios
-
-    before = termios.tcgetattr(descriptor)
-    silent = list(before)
-    silent[3] &= ~termios.ECHO
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, silent)
-    try:
-        yield
-        # The Enter was not shown either.
-        _show("\n")
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-
-
-def standard_input() -> Answers:
+def standard_input(shown_on: TextIO | None = None) -> Answers:
     """Return the answers that come from standard input; none where that is closed, or is nothing to read from."""
     try:
-        return Answers(sys.stdin.fileno(), sys.stdin.encoding)
+        return Answers(sys.stdin.fileno(), sys.stdin.encoding, shown_on)
     except (AttributeError, OSError, ValueError):
-        return Answers(-1)
+        return Answers(-1, shown_on=shown_on)
+
+
+class Answering(Protocol):
+    """Who answers a kernel's questions."""
+
+    async def answer(self, question: dict[str, Any]) -> str:
+        """Return the answer to an ``input_request`` with this content."""
+
+    def show(self, text: str) -> None:
+        """Show something where the questions are."""
+
+
+class Nobody:
+    """Answers nothing: what standard input had was the code."""
+
+    async def answer(self, question: dict[str, Any]) -> str:
+        """Say that the input has ended."""
+        return END_OF_INPUT
+
+    def show(self, text: str) -> None:
+        """There is nobody to show it to."""
 
 
 Reply = Callable[[str], Awaitable[None]]
@@ -145,7 +168,7 @@ class Questions:
 
     _nursery: trio.Nursery
     _reply: Reply
-    _answers: Answers
+    _answers: Answering
     _open: trio.CancelScope | None = attrs.field(default=None, init=False)
 
     def ask(self, content: dict[str, Any]) -> None:
@@ -166,16 +189,17 @@ class Questions:
             self._open.cancel()
             self._open = None
             # What comes next begins a line of its own.
-            _show("\n")
+            self._answers.show("\n")
 
 
 @asynccontextmanager
-async def open_questions(reply: Reply) -> AsyncIterator[Questions]:
+async def open_questions(reply: Reply, answers: Answering | None = None) -> AsyncIterator[Questions]:
     """Ask a person what a kernel wants to know, while a block runs.
 
     Args:
         reply: Sends an answer to the kernel.
+        answers: Who answers; None for standard input.
     """
     async with trio.open_nursery() as nursery:
-        yield Questions(nursery, reply, standard_input())
+        yield Questions(nursery, reply, answers or standard_input())
         nursery.cancel_scope.cancel()

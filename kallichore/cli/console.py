@@ -23,8 +23,12 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from kallichore.cli import escapes
+from kallichore.cli.answers import END_OF_INPUT
 from kallichore.cli.dialogue import Dialogue
-from kallichore.errors import KernelDiedError
+from kallichore.cli.execution import attend
+from kallichore.cli.show import Printer
+from kallichore.client.api_client import ApiError
+from kallichore.errors import KernelDiedError, innermost
 
 COMMANDS = {"exit": "end", "quit": "end", "%restart": "start the kernel anew"}
 
@@ -89,12 +93,45 @@ def _make_bindings(dialogue: Dialogue) -> KeyBindings:
     return bindings
 
 
-class Console:
-    """The loop of reading, running and printing."""
+class _Prompt:
+    """Answers a kernel's questions from the line editor."""
 
     def __init__(self, dialogue: Dialogue) -> None:
         self._dialogue = dialogue
-        self._count = 1
+
+    async def answer(self, question: dict[str, Any]) -> str:
+        session: PromptSession[str] = PromptSession()
+        password = bool(question.get("password"))
+
+        def read() -> str:
+            return session.prompt(ANSI(str(question.get("prompt", ""))), is_password=password, handle_sigint=False)
+
+        try:
+            return await trio.to_thread.run_sync(read)
+        except KeyboardInterrupt:
+            await self._dialogue.interrupt()
+            # The kernel does not wait for an answer any more, and its reply ends us.
+            return await trio.sleep_forever()
+        except EOFError:
+            return END_OF_INPUT
+
+    def show(self, text: str) -> None:
+        """The line editor leaves the terminal in order."""
+
+
+class Console:
+    """The loop of reading, running and printing.
+
+    Args:
+        dialogue: With the kernel.
+        printer: Prints what it says.
+        count: The number of the first prompt.
+    """
+
+    def __init__(self, dialogue: Dialogue, printer: Printer, count: int = 1) -> None:
+        self._dialogue = dialogue
+        self._printer = printer
+        self.count = count
         self._session: PromptSession[str] = PromptSession(
             history=_open_history(),
             completer=_KernelCompleter(dialogue),
@@ -105,25 +142,52 @@ class Console:
         )
 
     def _read(self) -> str:
-        prompt = ANSI(f"\x1b[32mIn [{self._count}]: \x1b[0m")
+        prompt = ANSI(f"\x1b[32mIn [{self.count}]: \x1b[0m")
         # What programs print meanwhile goes above the line that is typed.
         with patch_stdout(raw=True):
             return self._session.prompt(prompt, handle_sigint=False)
 
     async def run(self) -> int:
-        """Read and run until Ctrl-D, ``exit``, or the kernel's own wish; return the exit code."""
+        """Read and run until Ctrl-D, ``exit``, or the kernel's own wish; return the exit code.
+
+        Raises:
+            DisplacedError: Another client took the session over.
+            KernelDiedError: The session is gone, or its server is.
+        """
         print(HELP)
         while True:
             try:
-                text = await trio.to_thread.run_sync(self._read)
+                text = await self._read_or_end()
             except KeyboardInterrupt:
                 continue
             except EOFError:
+                self._dialogue.check_heard()
                 return 0
             if not text.strip():
                 continue
             if COMMANDS.get(text.strip()) == "end" or await self._obey(text):
                 return 0
+
+    async def _read_or_end(self) -> str:
+        """Return what is typed; where the session is taken away meanwhile, end the prompt as Ctrl-D does."""
+        text, ended = "", None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_prompt)
+            try:
+                text = await trio.to_thread.run_sync(self._read)
+            except (KeyboardInterrupt, EOFError) as error:
+                # Raised behind the nursery, or it would come out in a group.
+                ended = error
+            nursery.cancel_scope.cancel()
+        if ended is not None:
+            raise ended
+        return text
+
+    async def _end_prompt(self) -> None:
+        await self._dialogue.ended.wait()
+        app = self._session.app
+        if app.is_running and app.loop is not None:
+            app.loop.call_soon_threadsafe(lambda: app.exit(exception=EOFError))
 
     async def _obey(self, text: str) -> bool:
         """Run what was typed; True if the kernel wants this to be the end."""
@@ -136,19 +200,29 @@ class Console:
                 known = await self._dialogue.inspect(name, len(name))
                 print(escapes.coloured(known) if known else f"Nothing is known about {name}")
             else:
-                reply = await self._dialogue.run(text, ask=self._ask)
-                self._count = reply.get("execution_count") or self._count
-                self._count += 1
-                return any(payload.get("source") == "ask_exit" for payload in reply.get("payload") or ())
-        except KernelDiedError as error:
-            print(f"{error}\nType %restart to start it again, or exit.", file=sys.stderr)
+                return await self._run(text)
+        except (KernelDiedError, ApiError, BaseExceptionGroup) as error:
+            self._explain(innermost(error))
         return False
 
-    async def _ask(self, content: dict[str, Any]) -> str:
-        session: PromptSession[str] = PromptSession()
-        password = bool(content.get("password"))
+    def _explain(self, error: BaseException) -> None:
+        """Say why code did not run to its end.
 
-        def read() -> str:
-            return session.prompt(ANSI(str(content.get("prompt", ""))), is_password=password, handle_sigint=False)
+        Raises:
+            DisplacedError: Another client took the session over.
+            KernelDiedError: The session is gone, or its server is.
+        """
+        self._dialogue.check_heard()
+        match error:
+            case KeyboardInterrupt():
+                print("It is not waited for any more, and runs when its turn comes", file=sys.stderr)
+            case KernelDiedError() | ApiError():
+                print(f"{escapes.lines(str(error))}\nType %restart to start it again, or exit.", file=sys.stderr)
+            case _:
+                raise error
 
-        return await trio.to_thread.run_sync(read)
+    async def _run(self, text: str) -> bool:
+        prompt = _Prompt(self._dialogue)
+        outcome = await attend(self._dialogue, text, self._printer.show, answers=prompt, ends_at_second=False)
+        self.count = (outcome.reply.get("execution_count") or self.count) + 1
+        return any(payload.get("source") == "ask_exit" for payload in outcome.reply.get("payload") or ())

@@ -2,53 +2,60 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import trio
 
-from kallichore.cli.dialogue import open_dialogue
-from kallichore.cli.run_code import LATE_OUTPUT, delete_session, tell_of_waiting
+from kallichore.cli.answers import Nobody
+from kallichore.cli.dialogue import Dialogue, DisplacedError, open_dialogue, own_name
+from kallichore.cli.ending import say
+from kallichore.cli.execution import attend
+from kallichore.cli.images import ImageFiles, find_display
+from kallichore.cli.installed import find_kernel
+from kallichore.cli.places import open_session, silence_server
 from kallichore.cli.show import Printer
+from kallichore.cli.sink import Sink
+from kallichore.cli.target import choose_session
 from kallichore.client.address import Address
-from kallichore.client.api_client import ApiClient, session_path
-from kallichore.kernel.kernelspecs import find_kernelspec
-from kallichore.models.converter import unstructure
+from kallichore.client.api_client import ApiClient
+from kallichore.kernel.kernelspecs import KernelSpec
 
-DEFAULT_KERNEL = "python3"
+WAY_OUT = "type %restart to start it again, or exit"
+
+MembersOf = Callable[[KernelSpec], dict[str, Any]]
 
 
 async def run_console(
-    address: Address | None, session_id: str | None, kernel: str | None, members: dict[str, Any]
+    address: Address | None, session_id: str | None, kernel: str | None, members: MembersOf, *, takes_over: bool
 ) -> int:
     """Run a console to its end and return the exit code.
 
     Args:
         address: The server; None for a private one inside this process.
-        session_id: A session of it; None for its first, if no kernel is named.
+        session_id: A session of it; None for the one that there is, if no kernel is named.
         kernel: The kernel of a new session, which is deleted at the end.
-        members: What such a session is created with besides the kernel.
+        members: Returns what such a session is created with besides the kernel.
+        takes_over: Whether another client of the session is to be displaced.
 
     Raises:
         ApiError: The server refused.
         KernelNotFoundError: The kernel is not installed.
     """
+    # Before anything else reads what is typed.
+    images = ImageFiles(show=find_display())
     if address is None:
-        async with _open_private_server() as private:
-            return await _run_new(private, kernel or DEFAULT_KERNEL, members)
-    if kernel is not None:
-        return await _run_new(address, kernel, members)
-    if session_id is None:
-        sessions = (await ApiClient(address).call("GET", "/sessions"))["sessions"]
-        if not sessions:
-            return await _run_new(address, DEFAULT_KERNEL, members)
-        session_id = str(sessions[0]["session_id"])
-    return await _run(address, session_id)
+        spec = await find_kernel(None, kernel)
+        async with _open_private_server() as private, open_session(private, spec, members(spec)) as session_id:
+            return await _run(private, session_id, images)
+    client = ApiClient(address)
+    if kernel is not None or (session_id is None and not (await client.call("GET", "/sessions"))["sessions"]):
+        spec = await find_kernel(client, kernel)
+        async with open_session(address, spec, members(spec)) as session_id:
+            return await _run(address, session_id, images)
+    return await _run(address, await choose_session(client, session_id), images, takes_over=takes_over)
 
 
 @asynccontextmanager
@@ -57,42 +64,47 @@ async def _open_private_server() -> AsyncIterator[Address]:
     from kallichore.config import ServerConfig
     from kallichore.embed import serve
 
+    silence_server()
     async with serve(ServerConfig(resource_sample_interval_ms=0)) as server:
         yield Address(host="127.0.0.1", port=server.address.port, token=server.token)
 
 
-async def _run_new(address: Address, kernel: str, members: dict[str, Any]) -> int:
-    client, spec = ApiClient(address), find_kernelspec(kernel)
-    session_id = f"{spec.name}-{secrets.token_hex(4)}"
-    await client.call("PUT", "/sessions", unstructure(spec.new_session(session_id, **members)))
-    try:
-        async with tell_of_waiting(spec, members):
-            await client.call("POST", session_path(session_id, "start"))
-        return await _run(address, session_id)
-    finally:
-        with trio.CancelScope(shield=True), trio.move_on_after(10):
-            await delete_session(client, session_id)
-
-
-async def _ask_nobody(_: dict[str, Any]) -> str:
-    """Answer that standard input has ended: it was the code."""
-    raise EOFError
-
-
-async def _run(address: Address, session_id: str) -> int:
-    is_terminal = sys.stdin.isatty()
-    images = Path(tempfile.mkdtemp(prefix="kcclient-images-")) if is_terminal else None
+async def _run(address: Address, session_id: str, images: ImageFiles, *, takes_over: bool = False) -> int:
     printer = Printer(images)
-    try:
-        async with open_dialogue(address, session_id, printer) as dialogue:
-            if is_terminal:
-                from kallichore.cli.console import Console
+    is_terminal = sys.stdin.isatty()
+    count = 1
+    while True:
+        async with open_dialogue(
+            address, session_id, printer.show_output, takes_over=takes_over,
+            way_out=WAY_OUT if is_terminal else "", name=own_name("console"),
+        ) as dialogue:  # fmt: skip
+            if not is_terminal:
+                return await _run_input(dialogue, printer)
+            from kallichore.cli.console import Console
 
-                return await Console(dialogue).run()
-            data = await trio.to_thread.run_sync(sys.stdin.buffer.read)
-            await dialogue.run(data.decode("utf-8", "replace"), ask=_ask_nobody)
-            await trio.sleep(LATE_OUTPUT)
-            return int(printer.failed)
-    finally:
-        if images is not None and not any(images.iterdir()):
-            images.rmdir()
+            console = Console(dialogue, printer, count)
+            try:
+                return await console.run()
+            except DisplacedError as error:
+                count = console.count
+                say(f"\n{error}")
+        if not await _comes_back():
+            return 0
+        takes_over = True
+
+
+async def _run_input(dialogue: Dialogue, printer: Printer) -> int:
+    """Run what comes from standard input, and return the exit code."""
+    data = await trio.to_thread.run_sync(sys.stdin.buffer.read)
+    sink = Sink(printer)
+    outcome = await attend(dialogue, data.decode("utf-8", "replace"), sink.take, answers=Nobody())
+    await dialogue.wait_late_output()
+    return outcome.exit_code
+
+
+async def _comes_back() -> bool:
+    """Ask a person whose session was taken over whether to take it back."""
+    from kallichore.cli.answers import END_OF_INPUT, standard_input
+
+    answer = await standard_input(sys.stderr).answer({"prompt": "Enter takes the session back, Ctrl-D ends: "})
+    return answer != END_OF_INPUT

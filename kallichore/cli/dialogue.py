@@ -1,23 +1,23 @@
-"""A conversation with one session's kernel, request by request, for `kallichore.cli.console`.
+"""A conversation with one session's kernel, request by request, over its channels.
 
 One task hears everything that the session says; each request has an inbox for what belongs to it. What belongs to other
-clients' requests is nobody's here.
+clients' requests is nobody's here, and so the channels are joined as a visitor: it stays for whoever it is meant for.
 """
 
 from __future__ import annotations
 
+import getpass
 import math
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
 import trio
 
-from kallichore.cli.answers import END_OF_INPUT
-from kallichore.cli.run_code import KERNEL_DIED, check_kernel
-from kallichore.cli.show import Printer, plain_text
+from kallichore.cli.show import plain_text
 from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient, session_path
 from kallichore.client.channel_client import (
@@ -35,40 +35,121 @@ PATIENCE = 3.0
 LOOK_UP_PATIENCE = 20.0
 """Seconds that it may take to complete or explain: the first time, ipykernel imports jedi and reads its files."""
 
+LATE_OUTPUT = 0.3
+"""Seconds for which a kernel that goes on is listened to behind its reply: what programs print takes another way, and
+the server keeps the beginning of a line for a moment."""
+
+SERVERS_OWN = "[kallichore] "
+"""How the lines begin that the server puts among what the kernel's process prints."""
+
+KERNEL_DIED = "KernelDied"
+"""The error's name in the reply that the server gives in the place of a kernel which is gone."""
+
+VISIT, TAKE_OVER = "visit", "takeover"
+
 Inbox = trio.MemoryReceiveChannel[dict[str, Any]]
-Ask = Callable[[dict[str, Any]], Awaitable[str]]
+
+
+def own_name(command: str) -> str:
+    """Return who we are, for a client that we displace."""
+    try:
+        who = getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        who = "somebody"
+    return f"kcclient {command} of {who} on {socket.gethostname()}, process {os.getpid()}"
+
+
+class DisplacedError(KernelDiedError):
+    """Another client took the session over; the message says which, as far as the server knows."""
+
+
+async def has_exited(client: ApiClient, session_id: str) -> bool:
+    """Return whether a session's kernel is gone."""
+    return bool((await client.call("GET", session_path(session_id)))["status"] == "exited")
+
+
+async def check_kernel(client: ApiClient, session_id: str, *, must_be_started: bool = True, way_out: str = "") -> None:
+    """See that a session has a kernel to talk to; until one is started the session holds what it is sent.
+
+    Args:
+        client: The server.
+        session_id: The session.
+        must_be_started: Whether it is not enough that one can be started.
+        way_out: How to start it, where that is not another command.
+
+    Raises:
+        KernelDiedError: It has exited, or was not started though it must be.
+        ApiError: The server refused.
+    """
+    status = (await client.call("GET", session_path(session_id)))["status"]
+    if status == "exited":
+        way_out = way_out or f"start it again with: kcclient restart -s {session_id}"
+        raise KernelDiedError(f"The kernel of session {session_id} has exited; {way_out}")
+    if status == "uninitialized" and must_be_started:
+        raise KernelDiedError(
+            f"The kernel of session {session_id} was not started; start it with: kcclient start -s {session_id}"
+        )
 
 
 @attrs.define(eq=False)
 class Dialogue:
-    """The requests of one terminal to one session. Made by `open_dialogue`."""
+    """The requests of one terminal to one session. Made by `open_dialogue`.
+
+    Args:
+        session_id: The session.
+        on_output: Is given what processes print while nothing of ours runs: the stream and the text.
+        way_out: How to start a kernel that has ended, where that is not another command.
+    """
 
     session_id: str
-    printer: Printer
+    on_output: Callable[[str, str], None]
+    way_out: str
     _client: ApiClient
     _channel: ChannelClient
+    exited: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when the kernel has ended."""
+    ended: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when nothing more is heard."""
+    closed: str | None = attrs.field(default=None, init=False)
+    """Why that is so."""
+    displaced_by: str | None = attrs.field(default=None, init=False)
+    """What the server said when another client took the session over."""
     _inboxes: dict[str, trio.MemorySendChannel[dict[str, Any]]] = attrs.field(factory=dict, init=False)
+    _running: str | None = attrs.field(default=None, init=False)
+    """The id of the execution to which what processes print belongs."""
 
     async def hear(self) -> None:
         """Hand out what the session says, until its channels are closed."""
-        reason, began = "", 0
+        reason = ""
         try:
             while True:
                 message = await self._channel.receive()
-                if message["kind"] == "kernel":
-                    began = message["sessionState"]["seq"] if "sessionState" in message else began
-                    reason = message["status"]["reason"] if "status" in message else reason
-                    # What was before we came is over.
-                    if "exited" in message and message["seq"] > began:
-                        self._end_all(f"The kernel ended: {reason}")
-                    elif "output" in message and message["seq"] > began:
-                        self.printer.show_output(*message["output"])
-                    continue
-                inbox = self._inboxes.get((message["parent_header"] or {}).get("msg_id", ""))
-                if inbox is not None:
-                    inbox.send_nowait(message)
+                if message["kind"] != "kernel":
+                    inbox = self._inboxes.get((message["parent_header"] or {}).get("msg_id", ""))
+                    if inbox is not None:
+                        inbox.send_nowait(message)
+                elif "status" in message:
+                    reason = message["status"]["reason"]
+                elif "clientDisconnected" in message:
+                    self.displaced_by = str(message["clientDisconnected"])
+                # An earlier kernel's exit may come first, from a server that knows no visitors.
+                elif "exited" in message and await has_exited(self._client, self.session_id):
+                    self.exited.set()
+                    self._end_all(f"The kernel ended before it was done: {reason}")
+                elif "output" in message:
+                    self._take_output(*message["output"])
         except ChannelClosedError as error:
-            self._end_all(str(error))
+            self.closed = self.displaced_by or str(error)
+            self.ended.set()
+            self.exited.set()
+            self._end_all(self.closed)
+
+    def _take_output(self, stream: str, text: str) -> None:
+        if self._running in self._inboxes:
+            message = make_message("stream", {"name": stream, "text": text}, "iopub")
+            self._inboxes[self._running].send_nowait({**message, "parent_header": {"msg_id": self._running}})
+        else:
+            self.on_output(stream, text)
 
     def _end_all(self, reason: str) -> None:
         for inbox in self._inboxes.values():
@@ -120,76 +201,109 @@ class Dialogue:
     async def restart(self) -> None:
         """Restart the kernel."""
         await self._client.call("POST", session_path(self.session_id, "restart"), {})
+        self.exited = trio.Event()
 
-    async def run(self, code: str, ask: Ask | None = None) -> dict[str, Any]:
-        """Run code and print what comes of it; return the content of its reply. Ctrl-C interrupts the kernel.
+    # What `kallichore.cli.execution` runs code in
 
-        Args:
-            code: What to run.
-            ask: Answers the kernel's questions; None where there is nobody to ask.
+    @asynccontextmanager
+    async def run(self, code: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Run code; yield what iterates over its messages until the kernel has replied and is idle.
 
         Raises:
-            KernelDiedError: The kernel ended.
-            ChannelClosedError: The session is gone.
+            DisplacedError: Another client took the session over.
+            KernelDiedError: The kernel ended, or had ended before; or the session is gone.
         """
-        await check_kernel(self._client, self.session_id)
-        reply: dict[str, Any] = {}
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._interrupt_on_signal)
-            async with self._send(make_execute_request(code, allow_stdin=ask is not None)) as inbox:
-                is_idle, ended = False, None
-                while ended is None and not (reply and is_idle):
-                    message = await inbox.receive()
-                    ended = message.get("ended")
-                    if ended is not None:
-                        continue
-                    content = message["content"]
-                    if content.get("ename") == KERNEL_DIED:
-                        ended = content["evalue"]
-                        continue
-                    self.printer.show(message)
-                    match message["header"]["msg_type"]:
-                        case "execute_reply":
-                            reply = content
-                        case "status":
-                            is_idle = content["execution_state"] == "idle"
-                        case "input_request" if ask is not None:
-                            nursery.start_soon(self._answer, ask, content)
-            nursery.cancel_scope.cancel()
-        if ended is not None:
-            raise KernelDiedError(ended)
-        return reply
-
-    async def _answer(self, ask: Ask, content: dict[str, Any]) -> None:
+        self.check_heard()
+        await check_kernel(self._client, self.session_id, way_out=self.way_out)
+        request = make_execute_request(code)
+        self._running = request["header"]["msg_id"]
         try:
-            value = await ask(content)
-        except KeyboardInterrupt:
-            await self._interrupt()
-            return
-        except EOFError:
-            value = END_OF_INPUT
+            async with self._send(request) as inbox:
+                yield self._follow(inbox)
+        except ChannelClosedError as error:
+            raise KernelDiedError(str(error)) from error
+        finally:
+            self._running = None
+
+    def check_heard(self) -> None:
+        """See that the session is still listened to.
+
+        Raises:
+            DisplacedError: Another client took it over.
+            KernelDiedError: It is gone, or its server is.
+        """
+        if self.displaced_by is not None:
+            raise DisplacedError(self.displaced_by)
+        if self.closed is not None:
+            raise KernelDiedError(self.closed)
+
+    async def _follow(self, inbox: Inbox) -> AsyncIterator[dict[str, Any]]:
+        open_ends = {"reply", "idle"}
+        while open_ends:
+            message = await inbox.receive()
+            if "ended" in message:
+                self.check_heard()
+                raise KernelDiedError(message["ended"])
+            content = message["content"]
+            if content.get("ename") == KERNEL_DIED:
+                raise KernelDiedError(f"The kernel ended before it was done: {content['evalue']}")
+            match message["header"]["msg_type"]:
+                case "execute_reply":
+                    open_ends.discard("reply")
+                case "status" if content["execution_state"] == "idle":
+                    open_ends.discard("idle")
+            yield message  # noqa: ASYNC119  # nothing is to be cleaned up here
+        # What processes print from now on is not this execution's; what is here already is.
+        self._running = None
+        while inbox.statistics().current_buffer_used:
+            message = inbox.receive_nowait()
+            if "ended" not in message:
+                yield message  # noqa: ASYNC119  # the same
+
+    async def answer(self, value: str) -> None:
+        """Answer the kernel's question."""
         await self._channel.send(make_message("input_reply", {"value": value, "status": "ok"}, "stdin"))
 
-    async def _interrupt(self) -> None:
+    async def interrupt(self) -> None:
+        """Interrupt what the kernel runs."""
         await self._client.call("POST", session_path(self.session_id, "interrupt"))
 
-    async def _interrupt_on_signal(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with trio.open_signal_receiver(signal.SIGINT) as signals:
-            task_status.started()
-            async for _ in signals:
-                await self._interrupt()
+    async def wait_late_output(self) -> None:
+        """Give what programs printed at the end of an execution the time to come."""
+        if self.closed is None:
+            await trio.sleep(LATE_OUTPUT)
 
 
 @asynccontextmanager
-async def open_dialogue(address: Address, session_id: str, printer: Printer) -> AsyncIterator[Dialogue]:
-    """Connect to a session's channels and talk to its kernel. Leaving disconnects.
+async def open_dialogue(
+    address: Address,
+    session_id: str,
+    on_output: Callable[[str, str], None],
+    *,
+    takes_over: bool = False,
+    way_out: str = "",
+    name: str | None = None,
+) -> AsyncIterator[Dialogue]:
+    """Join a session's channels and talk to its kernel. Leaving disconnects.
+
+    Args:
+        address: The server.
+        session_id: The session.
+        on_output: See `Dialogue`.
+        takes_over: Whether another client is to be displaced, and nothing left to others.
+        way_out: See `Dialogue`.
+        name: Who we are, for one that is displaced.
 
     Raises:
         ApiError: The server refused.
         OSError: Nobody listens there.
     """
-    async with open_channel(address, session_id, since=0) as channel, trio.open_nursery() as nursery:
-        dialogue = Dialogue(session_id, printer, ApiClient(address), channel)
+    attach = TAKE_OVER if takes_over else VISIT
+    async with (
+        open_channel(address, session_id, attach=attach, name=name) as channel,
+        trio.open_nursery() as nursery,
+    ):
+        dialogue = Dialogue(session_id, on_output, way_out, ApiClient(address), channel)
         nursery.start_soon(dialogue.hear)
         yield dialogue
         nursery.cancel_scope.cancel()

@@ -142,12 +142,17 @@ def _announcer(launch: Launch, console: Console, running: list[RunningServer]) -
 
 
 async def _obey_signals(running: list[RunningServer], scope: object) -> None:
-    """End the server on SIGINT, SIGTERM and SIGHUP: the first in order, a second one at once."""
+    """End the server on SIGINT, SIGTERM and what a terminal that closes sends: the first in order, a second one at
+    once.
+    """
     import trio
 
     numbers = {signal.SIGINT, signal.SIGTERM}
-    # Under nohup it is ignored from the start, and that is to be respected.
-    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    if sys.platform == "win32":
+        # Ctrl-Break, a console window that is closed, the end of the user's session.
+        numbers.add(signal.SIGBREAK)
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Under nohup it is ignored from the start, and that is to be respected.
         numbers.add(signal.SIGHUP)
     with trio.open_signal_receiver(*numbers) as signals:
         async for number in signals:

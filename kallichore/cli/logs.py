@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import stat
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -186,13 +187,22 @@ def _open_log(path: Path) -> int:
                 raise ConfigurationError(f"The log file {path} is no regular file; choose another --log-file")
             if stat.S_ISREG(found.st_mode):
                 os.ftruncate(descriptor, 0)
-                os.chmod(descriptor if os.chmod in os.supports_fd else path, 0o600)
+                _make_private(descriptor, path)
         except BaseException:
             os.close(descriptor)
             raise
     except OSError as error:
         raise ConfigurationError(f"Could not make the log file {path}: {error.strerror}") from error
     return descriptor
+
+
+def _make_private(descriptor: int, path: Path) -> None:
+    if sys.platform == "win32":
+        from kallichore.transport.private_files import make_private
+
+        make_private(path)
+    else:
+        os.chmod(descriptor, 0o600)
 
 
 def _can_hold_a_log(mode: int) -> bool:

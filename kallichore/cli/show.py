@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import attrs
 
 from kallichore.cli import escapes
-
-_IMAGES = {"image/png": ".png", "image/jpeg": ".jpg", "image/svg+xml": ".svg"}
+from kallichore.cli.graphics import image_of
+from kallichore.cli.images import ImageFiles
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -27,24 +24,15 @@ def plain_text(bundle: dict[str, Any]) -> str:
     return "".join(text) if isinstance(text, list) else str(text)
 
 
-def _save_image(directory: Path, data: str, suffix: str) -> Path:
-    """Put an image into a new file and return its path."""
-    image = data.encode() if suffix == ".svg" else base64.b64decode(data)
-    with tempfile.NamedTemporaryFile(dir=directory, prefix="image-", suffix=suffix, delete=False) as file:
-        file.write(image)
-    return Path(file.name)
-
-
 @attrs.define
 class Printer:
-    """Prints what executions say; ``failed`` tells whether one raised an error.
+    """Prints what executions say.
 
     Args:
-        image_directory: Where images are put, to be shown as paths; None to show their text instead.
+        images: Takes images, which are shown as paths.
     """
 
-    image_directory: Path | None = None
-    failed: bool = attrs.field(default=False, init=False)
+    images: ImageFiles = attrs.field(factory=ImageFiles)
     _traceback_shown: bool = attrs.field(default=False, init=False)
     _owed: dict[str, Any] | None = attrs.field(default=None, init=False)
     _is_idle: bool = attrs.field(default=False, init=False)
@@ -62,10 +50,8 @@ class Printer:
                 print("\r\x1b[2K", end="", flush=True)
             case "error":
                 self._show_error(content)
-            case "execute_reply" if content.get("status") != "ok":
-                self.failed = True
-                if content.get("status") == "error":
-                    self._owed = content
+            case "execute_reply" if content.get("status") == "error":
+                self._owed = content
             case "status":
                 self._is_idle = content.get("execution_state") == "idle"
                 if not self._is_idle:
@@ -81,20 +67,30 @@ class Printer:
         out.flush()
 
     def _show_bundle(self, bundle: dict[str, Any]) -> None:
-        for kind, suffix in _IMAGES.items():
-            if self.image_directory is not None and kind in bundle:
-                print(_save_image(self.image_directory, bundle[kind], suffix), flush=True)
-                return
-        print(escapes.coloured(plain_text(bundle)), flush=True)
+        if (image := image_of(bundle)) is None:
+            print(escapes.coloured(plain_text(bundle)), flush=True)
+            return
+        path = self.images.save(*image)
+        if self.images.show is not None:
+            self.images.show(path)
+        print(path, flush=True)
 
     def _show_error(self, content: dict[str, Any]) -> None:
-        self.failed = True
         if self._traceback_shown:
             return
         self._traceback_shown = True
+        if content.get("ename") == "SystemExit":
+            _show_exit(str(content.get("evalue", "")))
+            return
         lines = content.get("traceback") or [f"{content.get('ename')}: {content.get('evalue')}"]
         text = escapes.coloured("\n".join(lines))
         print(text if sys.stderr.isatty() else _COLOURS.sub("", text), file=sys.stderr, flush=True)
+
+
+def _show_exit(value: str) -> None:
+    """Say what Python says when code asks for the end: nothing for a number, or the message that is there instead."""
+    if not re.fullmatch(r"-?\d+|None|True|False|", value):
+        print(escapes.coloured(value), file=sys.stderr, flush=True)
 
 
 def show_log_line(line: dict[str, Any], as_json: bool) -> None:

@@ -121,13 +121,23 @@ async def _find_channels(address: Address, session_id: str) -> tuple[Address, st
     return address, f"/api/channels/{quote(session_id, safe='')}"
 
 
+def _query(**parameters: str | int | None) -> str:
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
+
+
 def _headers(address: Address) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in address.headers if name != "host"]
 
 
 @asynccontextmanager
 async def open_channel(
-    address: Address, session_id: str, *, since: int | None = None, attach: str | None = None
+    address: Address,
+    session_id: str,
+    *,
+    since: int | None = None,
+    attach: str | None = None,
+    name: str | None = None,
 ) -> AsyncIterator[ChannelClient]:
     """Connect to a session's channels. Closed on leaving.
 
@@ -135,7 +145,9 @@ async def open_channel(
         address: Where the server is.
         session_id: The session.
         since: A message's number: those beyond it come, with their numbers, and before them a ``sessionState``.
-        attach: ``share`` to join other clients, ``watch`` to only read; else one that is there is displaced.
+        attach: ``share`` to join other clients, ``watch`` to only read, ``visit`` to leave to others all that does not
+            answer this client's own requests; else one that is there is displaced.
+        name: Who this is, for the client that is displaced.
 
     What the block raises comes out in a group, as from any nursery; so does a `ChannelClosedError` where the server
     never answers the upgrade.
@@ -145,8 +157,7 @@ async def open_channel(
         OSError: Nobody listens there.
     """
     address, resource = await _find_channels(address, session_id)
-    query = {name: value for name, value in (("since", since), ("attach", attach)) if value is not None}
-    resource += f"?{urlencode(query)}" if query else ""
+    resource += _query(since=since, attach=attach, name=name)
     stream = await open_stream(address)
     is_closing = False
     try:
@@ -187,7 +198,8 @@ async def open_channel(
 async def send_and_leave(address: Address, session_id: str, message: dict[str, Any]) -> None:
     """Connect to a session's channels, send a message and close, these two in one piece.
 
-    So what the kernel says to it is not sent here any more, and is the next client's, however fast the kernel is.
+    So what the kernel says to it is not sent here any more, and is the next client's, however fast the kernel is; and
+    nobody who is there is displaced.
     Cancelling closes the connection; whether the message was sent is not known then.
 
     Raises:
@@ -196,6 +208,7 @@ async def send_and_leave(address: Address, session_id: str, message: dict[str, A
         OSError: Nobody listens there.
     """
     address, resource = await _find_channels(address, session_id)
+    resource += _query(attach="visit")
     protocol = WSConnection(ConnectionType.CLIENT)
     request = Request(host=address.authority, target=resource, extra_headers=_headers(address))
     async with await open_stream(address) as stream:

@@ -64,6 +64,8 @@ class Delivery:
 
     Args:
         speaks: Whether it may speak to the kernel. What was delivered to one that only watches is owed all the same.
+        own: Of one that only visits, the numbers of what was meant for it; all else is owed all the same. None for
+            others.
         began: The number of the first message for it.
         left_out: The numbers of messages that it is not given when their turn comes.
         distance: How many messages it is to be given before the first ping.
@@ -73,6 +75,7 @@ class Delivery:
     began: int
     left_out: set[int]
     distance: int
+    own: set[int] | None = None
     given: int = attrs.field(init=False)
     """What is before this number went out whole, and the message with this number is the next."""
     confirmed: int = attrs.field(init=False)
@@ -167,14 +170,20 @@ class Deliveries:
     _had_clients: bool = attrs.field(default=False, init=False)
     """Whether there ever was one."""
 
-    def begin(self, *, speaks: bool = True, since: int | None = None) -> Delivery:
+    def begin(self, *, speaks: bool = True, visits: bool = False, since: int | None = None) -> Delivery:
         """Begin to deliver to a client.
 
         Args:
             speaks: Whether it may speak to the kernel.
-            since: How many messages it says that it has; None to begin with what is owed.
+            visits: Whether it comes for the answers to its own requests only.
+            since: How many messages it says that it has; None to begin with what is owed, or for one that visits, with
+                what comes.
         """
-        if since is None:
+        if visits:
+            here = self.journal.end
+            began = here if since is None else since if since <= here else 0
+            delivery = Delivery(speaks, began, set(), self._distance, own=set())
+        elif since is None:
             delivery = Delivery(speaks, self.owed, self._left_out(), self._distance)
         else:
             # A number that was never given is another server's: everything is new to this client.
@@ -227,10 +236,23 @@ class Deliveries:
         return self.journal.take_back(numbers)
 
     def _note(self, delivery: Delivery) -> None:
-        if delivery.speaks:
+        if delivery.own is not None:
+            self._note_visit(delivery, delivery.own)
+        elif delivery.speaks:
             self.owed = max(self.owed, delivery.confirmed)
             self._had |= delivery.had_ahead
         self._release()
+
+    def _note_visit(self, delivery: Delivery, own: set[int]) -> None:
+        """Take what a visitor has had for itself out of what is owed. Where nobody else is here it is not kept."""
+        had = sorted(number for number in own if number < delivery.confirmed or number in delivery.had_ahead)
+        own.difference_update(had)
+        self._had.update(had)
+        while self.owed in self._had:
+            self._had.discard(self.owed)
+            self.owed += 1
+        if all(other is delivery for other in self._here):
+            self._had.difference_update(self.journal.empty(had))
 
     def _release(self) -> None:
         """Let go of what nobody will ask for: neither clients that are here, nor who comes next."""

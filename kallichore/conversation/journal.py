@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     """Messages to be delivered together."""
 
     payloads: Sequence[bytes]
-    """Empty ones stand for messages that were delivered ahead of others."""
+    """Empty ones stand for messages that were delivered ahead of others, or to whom they answer."""
     next_position: int
     """Where to read on, and up to where to release once they are delivered."""
     missed: int
@@ -96,6 +96,12 @@ class Offsets:
         """Take back the messages from number ``end`` on."""
         del self._offsets[end - self._forgotten + 1 :]
 
+    def replace(self, first: int, sizes: Sequence[int]) -> None:
+        """Put other sizes in the place of those from number ``first`` to the end."""
+        del self._offsets[first - self._forgotten + 1 :]
+        before = self._offsets.pop()
+        self._offsets.extend(accumulate(sizes, initial=before))
+
     def forget(self, first: int) -> None:
         """Forget what is before number ``first``, if that is much."""
         gone = first - self._forgotten
@@ -145,6 +151,9 @@ class Journal:
     """How many messages were dropped undelivered in all."""
     needed: int = attrs.field(default=0, init=False)
     """What is before this number is kept only for those who come back."""
+    _answered: deque[tuple[int, int]] = attrs.field(factory=deque, init=False)
+    """Of what nobody else waits for, and is there all the same, the numbers and sizes."""
+    _answered_bytes: int = attrs.field(default=0, init=False)
     _urgent: deque[int] = attrs.field(factory=deque, init=False)
     """The numbers of urgent messages that are still there."""
     exits: list[int] = attrs.field(factory=list, init=False)
@@ -241,6 +250,31 @@ class Journal:
                     break
                 payloads.append(payload)
         return Batch(payloads, start + len(payloads), start - position)
+
+    def empty(self, numbers: Sequence[int]) -> list[int]:
+        """Note that nobody waits for these messages any more, though perhaps for some before them.
+
+        The latest of them are kept all the same, `keep_limit` bytes; what has left memory is left where it is. Returns
+        the numbers of those that are empty now.
+        """
+        first_in_memory = self.end - len(self._memory)
+        for number in numbers:
+            if number >= first_in_memory and (size := len(self._memory[number - first_in_memory])):
+                self._answered.append((number, size))
+                self._answered_bytes += size
+        emptied: list[int] = []
+        while self._answered_bytes > self.keep_limit:
+            number, size = self._answered.popleft()
+            self._answered_bytes -= size
+            if number >= first_in_memory and self._memory[number - first_in_memory]:
+                self._memory[number - first_in_memory] = b""
+                self.memory_bytes -= size
+                emptied.append(number)
+        if emptied:
+            first = min(emptied)
+            sizes = [len(self._memory[index]) for index in range(first - first_in_memory, len(self._memory))]
+            self._offsets.replace(first, sizes)
+        return emptied
 
     def release(self, position: int) -> None:
         """Note that everybody has the messages before number ``position``; the latest of them are kept all the same.

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import attrs
 
@@ -60,7 +60,7 @@ def locate(path: str, base_url: str) -> Place | None:
     path, token = path[len(base) :], None
     if path.startswith(_TOKEN_IN_PATH):
         token, slash, rest = path[len(_TOKEN_IN_PATH) :].partition("/")
-        path = slash + rest
+        path, token = slash + rest, unquote(token)
     if any(path == root or path.startswith(root + "/") for root in _ROOTS):
         return Place(path, token)
     return None

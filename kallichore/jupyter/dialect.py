@@ -104,10 +104,15 @@ class JupyterDialect:
     asked: Asked
     is_dead: Callable[[], bool]
     write_header: Callable[[str], dict[str, Any]]
+    _our_session: bytes = attrs.field(init=False)
+    """How a header says that a message was said in the kernel's place."""
     _said: str = attrs.field(default="", init=False)
     """The server's latest line about the kernel."""
     _latest_header: bytes = attrs.field(default=b"{}", init=False)
     goes_by_numbers: Literal[False] = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._our_session = b'"session":%s' % encode(self.write_header("status")["session"])
 
     @property
     def subprotocol(self) -> str | None:
@@ -144,20 +149,30 @@ class JupyterDialect:
             told = _read_deep(payload)
         if told.kind != "jupyter":
             return [part for parts in self._news(told) for part in self._frame(parts)]
-        self._latest_header = bytes(told.header)
+        header = self._header_of(bytes(told.header))
         parent = bytes(told.parent_header)
         if told.channel != "iopub" and not self._is_mine(parent):
             return []
         buffers = [b64decode(buffer) for buffer in told.buffers]
         parts = Parts(
             told.channel,
-            self._latest_header,
+            header,
             b"{}" if parent == b"null" else parent,
             bytes(told.metadata),
             bytes(told.content),
             buffers,
         )
         return self._frame(parts)
+
+    def _header_of(self, header: bytes) -> bytes:
+        """Return the header of a message: one that was said in the kernel's place is of the kernel's session here, as
+        front ends would take another one for a new kernel.
+        """
+        if self._our_session not in header:
+            self._latest_header = header
+            return header
+        members, session = decode(header), _decode_session(self._latest_header).session
+        return encode({**members, "session": session}) if session else header
 
     def _is_mine(self, parent: bytes) -> bool:
         try:
@@ -224,7 +239,8 @@ def to_client_message(parts: Parts) -> ClientMessage:
     """
     if parts.channel not in FROM_CLIENTS:
         raise ClientMessageError(f"its channel is {parts.channel!r}; clients speak on {', '.join(FROM_CLIENTS)}")
-    header, parent = _object(parts.header, "header"), _object(parts.parent_header, "parent_header")
+    header = _object(parts.header, "header")
+    parent = {} if parts.parent_header == b"null" else _object(parts.parent_header, "parent_header")
     for document, where in ((parts.content, "content"), (parts.metadata, "metadata")):
         _check(document, where)
     msg_id, msg_type = header.get("msg_id"), header.get("msg_type")

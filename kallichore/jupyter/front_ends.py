@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -20,6 +21,7 @@ from kallichore.config import ServerConfig
 from kallichore.conversation.delivery import Delivery, Ending as Leaving
 from kallichore.errors import KallichoreError
 from kallichore.jupyter.dialect import Asked, JupyterDialect
+from kallichore.jupyter.models import JupyterError
 from kallichore.models.bodies import Status
 from kallichore.session.clients import Attendance, ClientSlot, Wish
 from kallichore.session.facilities import new_msg_id, utc_date
@@ -79,7 +81,7 @@ class FrontEnds:
 
     async def serve(
         self, session: Session, stream: trio.abc.Stream, request: RequestHead, surplus: bytes
-    ) -> str | None:
+    ) -> JupyterError | None:
         """Serve a front end's WebSocket; closes the stream.
 
         It is opened once the kernel is there. Cancelling closes it at once.
@@ -91,7 +93,8 @@ class FrontEnds:
             surplus: What came behind it.
 
         Returns:
-            Why there is no WebSocket, as the kernel did not start; then the stream is as it was.
+            Why there is no WebSocket, as the kernel did not start, or a newer one came first; then the stream is as it
+            was.
         """
         front_ends = self._known.setdefault(session, {})
         self._let_go(session, front_ends)
@@ -107,9 +110,10 @@ class FrontEnds:
                 try:
                     await session.wait_ready()
                 except KallichoreError as error:
-                    return str(error)
-            if not visit.is_displaced:
-                await self._serve(session, front_end, visit, session_id, stream, request, surplus)
+                    return JupyterError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+            if visit.is_displaced:
+                return JupyterError(HTTPStatus.CONFLICT, "This front end has connected anew meanwhile")
+            await self._serve(session, front_end, visit, session_id, stream, request, surplus)
             return None
         finally:
             visit.over.set()
@@ -159,6 +163,8 @@ class FrontEnds:
         try:
             yield
         finally:
+            # Libraries drop what comes while they close: what is not confirmed comes again, rather than not at all.
+            slot.ending = Leaving.CUT
             front_end.kept = slot.deliveries.begin(speaks=False, since=slot.delivery.confirmed)
             front_end.left_at = trio.current_time()
             slot.on_settled = partial(_settle, front_end)

@@ -46,11 +46,11 @@ class Sockets:
             return
         try:
             session = self.kernels.find(channels_of(place.path) or "")
-        except JupyterError as error:
-            await self._refuse(stream, error)
+        except JupyterError as unknown:
+            await self._refuse(stream, unknown)
             return
-        if why := await self.front_ends.serve(session, stream, head, surplus):
-            await self._refuse(stream, JupyterError(HTTPStatus.INTERNAL_SERVER_ERROR, why))
+        if error := await self.front_ends.serve(session, stream, head, surplus):
+            await self._refuse(stream, error)
 
     async def _refuse(self, stream: trio.abc.Stream, error: JupyterError) -> None:
         await stream.send_all(

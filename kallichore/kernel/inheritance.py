@@ -7,7 +7,7 @@ that a session's use of it runs in tests over a double; the real one is `kallich
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 
@@ -17,6 +17,10 @@ class Inheritance(Protocol):
     @property
     def environment(self) -> Mapping[str, str]:
         """The variables that tell a kernel its handles (`ipykernel.parentpoller`)."""
+
+    @property
+    def handles(self) -> Sequence[int]:
+        """The handles themselves: a kernel inherits these, its own output, and nothing else."""
 
     def interrupt(self) -> None:
         """Interrupt the kernel; raises `OSError`."""

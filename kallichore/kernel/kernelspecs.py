@@ -38,6 +38,15 @@ LOCAL_PROVISIONER = "local-provisioner"
 _ENCRYPTS_SINCE = (7, 3)
 """The version of ipykernel from which on it says in its kernel.json that it can encrypt."""
 
+_WAYS = (
+    ("python", "python -m pip install ipykernel"),
+    ("bash", "python -m pip install bash_kernel && python -m bash_kernel.install"),
+    ("ir", "Rscript -e 'install.packages(\"IRkernel\"); IRkernel::installspec()'"),
+    ("ark", "ark --install"),
+    ("julia", "julia -e 'using Pkg; Pkg.add(\"IJulia\")'"),
+)
+"""How the names of well-known kernels begin, and the commands that install them."""
+
 _BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What comes of a kernel.json that cannot be used."""
 
@@ -218,6 +227,12 @@ def list_kernelspecs() -> dict[str, KernelSpec]:
     return specs
 
 
+def _way_to(name: str) -> str:
+    """Return the command that installs a kernel, as far as its name tells which one that is."""
+    known = (command for begin, command in _WAYS if name.lower().startswith(begin))
+    return next(known, "jupyter kernelspec install --user FOLDER, the one with its kernel.json")
+
+
 def find_kernelspec(name: str) -> KernelSpec:
     """Return the installed kernel of this name; case does not matter.
 
@@ -232,8 +247,7 @@ def find_kernelspec(name: str) -> KernelSpec:
         if native is not None and name.lower() == NATIVE_KERNEL:
             return native
         installed = ", ".join(sorted({*folders, *([NATIVE_KERNEL] if native else [])})) or "none"
-        hint = "python -m pip install ipykernel" if name.startswith("python") else "install it where Jupyter looks"
-        raise KernelNotFoundError(f"There is no kernel {name!r}; installed: {installed}", f"To get it: {hint}")
+        raise KernelNotFoundError(f"There is no kernel {name!r}; installed: {installed}", f"To get it: {_way_to(name)}")
     try:
         return _read(folder)
     except _BROKEN as error:

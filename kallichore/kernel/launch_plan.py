@@ -15,13 +15,11 @@ import attrs
 
 from kallichore.errors import StartupError, StartupReason
 from kallichore.kernel.environment import apply_actions
+from kallichore.kernel.program_path import find_program
 from kallichore.kernel.shell_wrapper import choose_shell, wrap
 from kallichore.models.bodies import NewSession, StartupEnvironment, VarAction
 
 CONNECTION_FILE = "{connection_file}"
-
-DEFAULT_PATH = "/bin:/usr/bin"
-"""Where programs are looked for without a PATH, as `os.defpath` has it."""
 
 Check = Callable[[str], bool]
 
@@ -38,6 +36,8 @@ class LaunchPlan:
     stage: str | None = None
     stage_argument: str | None = None
     warnings: tuple[str, ...] = ()
+    handles: tuple[int, ...] = ()
+    """On Windows, what the kernel inherits besides its input and output."""
     moved_to: str | None = None
     """The session's own directory, where the one that it had last cannot be entered any more."""
 
@@ -63,7 +63,8 @@ class Surroundings:
 
     def expand(self, path: str) -> str:
         """Return ``path`` with a leading ``~`` replaced by the home directory."""
-        return self.home + path[1:] if path == "~" or path.startswith("~/") else path
+        separators = ("/", "\\") if self.platform == "win32" else ("/",)
+        return self.home + path[1:] if path[:1] == "~" and path[1:2] in ("", *separators) else path
 
 
 def make_launch_plan(
@@ -74,6 +75,7 @@ def make_launch_plan(
     working_directory: str,
     surroundings: Surroundings,
     inherited: Mapping[str, str] | None = None,
+    handles: Iterable[int] = (),
 ) -> LaunchPlan:
     """Plan a kernel's launch.
 
@@ -85,6 +87,7 @@ def make_launch_plan(
             session was created with, and that to the server's own.
         surroundings: The machine.
         inherited: Variables that are added before the actions.
+        handles: What such variables speak of.
 
     Raises:
         StartupError: ``KS-5``: there is no ``argv``, or the startup script is no file.
@@ -106,7 +109,9 @@ def make_launch_plan(
     argument = request.startup_environment_arg
     if mode is StartupEnvironment.SCRIPT and argument:
         argument = _find_script(argument, moved_to or working_directory, surroundings)
-    elif mode is StartupEnvironment.NONE and argument and surroundings.platform != "win32":
+    elif mode is not request.startup_environment:
+        warnings.append(f"Windows has no startup environments; {request.startup_environment.value} is ignored")
+    elif mode is StartupEnvironment.NONE and argument:
         warnings.append("A startup environment of mode none takes no argument; it is ignored")
     shell = choose_shell(surroundings.environment.get("SHELL"), surroundings.exists)
     library_path = environment.get("DYLD_LIBRARY_PATH") if surroundings.platform == "darwin" else None
@@ -122,6 +127,7 @@ def make_launch_plan(
         stage=wrapped.stage,
         stage_argument=argument if wrapped.stage else None,
         warnings=tuple(warnings),
+        handles=tuple(handles),
         moved_to=moved_to,
     )
 
@@ -193,38 +199,11 @@ def missing_program(request: NewSession, surroundings: Surroundings, current_dir
 def _find(program: str, environment: Mapping[str, str], surroundings: Surroundings, directory: str) -> str | None:
     return find_program(
         program,
-        search_path=environment.get("PATH", DEFAULT_PATH),
-        separator=";" if surroundings.platform == "win32" else ":",
-        is_file=surroundings.is_file,
+        environment,
         directory=surroundings.expand(directory),
+        platform=surroundings.platform,
+        is_file=surroundings.is_file,
     )
-
-
-def find_program(program: str, *, search_path: str, separator: str, is_file: Check, directory: str) -> str | None:
-    """Return where a kernel's program is, or None.
-
-    Args:
-        program: An absolute path; a bare name, looked up in ``search_path``; or a path with a slash, relative to
-            ``directory``. The execute permission is not looked at.
-        search_path: The kernel's ``PATH``; what is relative or empty in it counts from ``directory``.
-        separator: What separates its entries.
-        is_file: Whether a path is a regular file.
-        directory: The session's working directory.
-    """
-    if not program:
-        return None
-    if "/" in program or ("\\" in program and separator == ";"):
-        path = posixpath.join(directory, program)
-        return path if is_file(path) else None
-    suffixes = ("", ".exe") if separator == ";" else ("",)
-    entries = search_path.split(separator)
-    if separator == ";":
-        # Windows passes over what is empty, and its drives are nothing to join with.
-        entries = [entry for entry in entries if entry]
-    else:
-        entries = [posixpath.join(directory, entry) for entry in entries]
-    candidates = (posixpath.join(entry, program + suffix) for entry in entries for suffix in suffixes)
-    return next((path for path in candidates if is_file(path)), None)
 
 
 def uses_handshake(protocol_version: str) -> bool:

@@ -3,6 +3,9 @@
 Each server's private directory has a lock that is held as long as the server lives, and lists its kernels. A process
 id alone would not do: numbers are used again, and are others in another container that shares the directory. So a lock
 that can be had means that its server is gone, and a listed kernel is one only if it was started at the time noted.
+
+On Windows a kernel never outlives its server (`kallichore.kernel.windows`), so only files are left; and nobody can
+remove a file that is open, which makes the lock.
 """
 
 from __future__ import annotations
@@ -61,7 +64,12 @@ def _open_own_file(path: Path) -> int:
 def hold_lock(directory: Path) -> Iterator[None]:
     """Hold the lock that says that the server of this directory lives; it is let go however the process ends."""
     if sys.platform == "win32":
-        yield
+        # Open from its first moment, and so nobody else's to remove.
+        descriptor = os.open(directory / _LOCK, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOINHERIT, 0o600)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
         return
     import fcntl
 
@@ -89,15 +97,14 @@ def record_kernel(directory: Path, pid: int) -> None:
 
 def clear_leftovers(parent: Path) -> None:
     """End the kernels and remove the files and sockets of servers that are gone, of this user and in this directory."""
-    if sys.platform == "win32":
-        return
     try:
         entries = [entry for entry in os.scandir(parent) if entry.name.startswith("kc-")]
     except OSError:
         return
     for entry in entries:
         with suppress(OSError):
-            if entry.stat(follow_symlinks=False).st_uid != os.getuid():
+            # What is in a user's temporary directory on Windows is the user's.
+            if sys.platform != "win32" and entry.stat(follow_symlinks=False).st_uid != os.getuid():
                 continue
             if _DIRECTORY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 _clear_directory(Path(entry.path))
@@ -107,6 +114,9 @@ def clear_leftovers(parent: Path) -> None:
 
 def _clear_directory(directory: Path) -> None:
     if sys.platform == "win32":
+        # Refused as long as the server lives.
+        os.unlink(directory / _LOCK)
+        _remove_directory(directory)
         return
     import fcntl
 
@@ -114,10 +124,14 @@ def _clear_directory(directory: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _end_kernels(directory)
-        shutil.rmtree(directory, ignore_errors=True)
-        logger.warning("Removed what a server that was killed had left behind: %s", directory)
+        _remove_directory(directory)
     finally:
         os.close(descriptor)
+
+
+def _remove_directory(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    logger.warning("Removed what a server that was killed had left behind: %s", directory)
 
 
 def _end_kernels(directory: Path) -> None:

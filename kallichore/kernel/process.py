@@ -26,6 +26,7 @@ from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.memory_limits import GROUPS, PROC
 from kallichore.kernel.survivors import describe_survivors
 from kallichore.kernel.terminal import has_controlling_terminal
+from kallichore.kernel.windows_codes import signed
 
 
 class Job(Protocol):
@@ -179,7 +180,8 @@ class KernelProcess:
                 await trio_util.wait_any(self._wait_unreaped, self._given_up.wait)
                 if self._given_up.is_set():
                     # Nobody can say when it ends, and nothing of it is ours to end.
-                    self.ending = Ending(self.pid, ENDED_BY_SIGNAL, survivors=describe_survivors(self.pid))
+                    survivors = describe_survivors(self.pid)
+                    self.ending = Ending(self.pid, ENDED_BY_SIGNAL, survivors=survivors, given_up=True)
                     return self.ending
                 if sys.platform != "win32":
                     with suppress(ProcessLookupError, PermissionError):
@@ -201,6 +203,8 @@ class KernelProcess:
         return self._describe_end(code, peak * 1024 if peak > self._inherited_peak else None)
 
     def _describe_end(self, code: int, peak: int | None = None) -> Ending:
+        if sys.platform == "win32":
+            return Ending(self.pid, signed(code), killed_by_us=self._killed_by_us)
         if code >= 0:
             return Ending(self.pid, code, peak_memory_bytes=peak)
         name = _signal_name(-code)
@@ -254,7 +258,7 @@ def require_descriptors() -> None:
 
 
 async def open_kernel_process(
-    argv: Sequence[str], environment: Mapping[str, str], working_directory: str | None
+    argv: Sequence[str], environment: Mapping[str, str], working_directory: str | None, handles: Sequence[int] = ()
 ) -> KernelProcess:
     """Start a kernel process; the caller must wait for it.
 
@@ -265,6 +269,7 @@ async def open_kernel_process(
         argv: Program and arguments.
         environment: The whole environment.
         working_directory: Where it starts; None for the server's own directory.
+        handles: On Windows, what it inherits besides its input and output.
 
     Raises:
         OSError: It could not be started.
@@ -277,27 +282,33 @@ async def open_kernel_process(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **_own_group(),
+        **_own_group(handles),
     )
     return KernelProcess(process, _open_job(process))
 
 
-def _own_group() -> dict[str, Any]:
+def _own_group(handles: Sequence[int]) -> dict[str, Any]:
     """Return Popen's options for a process that leads its group and has no controlling terminal."""
     # Trio types what Popen takes by platform.
     if sys.platform == "win32":
-        # A group of its own, so that a console's Ctrl-C does not hit it; and the handles that it is to inherit.
-        return {"close_fds": False, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        from kallichore.kernel.windows import CREATE_SUSPENDED
+
+        # By name: a kernel that inherited whatever is inheritable just then would hold the ends of another's output.
+        inheriting = subprocess.STARTUPINFO(lpAttributeList={"handle_list": list(handles)})
+        # A group of its own, so that a console's Ctrl-C does not hit it; suspended until it is in its job.
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | CREATE_SUSPENDED
+        return {"close_fds": True, "startupinfo": inheriting, "creationflags": flags}
     # Asked anew each time: the program around an embedded server may have changed that.
     return {"start_new_session": True} if has_controlling_terminal() else {"process_group": 0}
 
 
 def _open_job(process: trio.Process) -> Job | None:
+    """Let a process run that was made suspended, on Windows: in a job, with all that it starts."""
     if sys.platform == "win32":
-        from kallichore.kernel.windows import assign_to_job
+        from kallichore.kernel.windows import run_in_job
 
         try:
-            return assign_to_job(process.pid)
+            return run_in_job(process.pid)
         except OSError:
             process.kill()
             raise

@@ -17,7 +17,7 @@ async def spawn(plan: LaunchPlan) -> KernelProcess:
         StartupError: ``KS-5``, there is no process.
     """
     try:
-        return await open_kernel_process(plan.argv, plan.environment, plan.working_directory)
+        return await open_kernel_process(plan.argv, plan.environment, plan.working_directory, plan.handles)
     except OSError as error:
         raise _startup_error(plan, error) from error
     except ValueError as error:

@@ -38,9 +38,15 @@ if sys.platform == "win32":
     _kernel32.AssignProcessToJobObject.argtypes = (wintypes.HANDLE, wintypes.HANDLE)
     _kernel32.TerminateJobObject.argtypes = (wintypes.HANDLE, wintypes.UINT)
 
+    _ntdll = ctypes.WinDLL("ntdll")
+    _ntdll.NtResumeProcess.argtypes = (wintypes.HANDLE,)
+    _ntdll.RtlNtStatusToDosError.argtypes = (wintypes.ULONG,)
+
+    CREATE_SUSPENDED = 0x4
     _DUPLICATE_SAME_ACCESS = 0x2
     _PROCESS_TERMINATE = 0x1
     _PROCESS_SET_QUOTA = 0x100
+    _PROCESS_SUSPEND_RESUME = 0x800
     _EXTENDED_LIMIT_INFORMATION = 9
     _KILL_ON_JOB_CLOSE = 0x2000
 
@@ -96,10 +102,15 @@ if sys.platform == "win32":
 
         def __init__(self, by_event: bool) -> None:
             self._parent = duplicate_parent_handle()
-            self._event = create_interrupt_event() if by_event else None
+            try:
+                self._event = create_interrupt_event() if by_event else None
+            except OSError:
+                close_handle(self._parent)
+                raise
             self.environment = {"JPY_PARENT_PID": str(self._parent)}
             if self._event is not None:
                 self.environment |= dict.fromkeys(("JPY_INTERRUPT_EVENT", "IPY_INTERRUPT_EVENT"), str(self._event))
+            self.handles = tuple(filter(None, (self._parent, self._event)))
 
         def interrupt(self) -> None:
             """Set the event that the kernel waits for."""
@@ -109,7 +120,7 @@ if sys.platform == "win32":
 
         def close(self) -> None:
             """Close the handles; what a kernel inherited stays its own."""
-            for handle in filter(None, (self._parent, self._event)):
+            for handle in self.handles:
                 close_handle(handle)
 
     def close_handle(handle: int) -> None:
@@ -141,11 +152,14 @@ if sys.platform == "win32":
             """Close the handle, and so kill what is left of the job."""
             close_handle(self.handle)
 
-    def assign_to_job(pid: int) -> Job:
-        """Put a process, and every child that it starts from now on, into a new job.
+    def run_in_job(pid: int) -> Job:
+        """Put a process that was made suspended into a new job, and let it run: all that it starts is in the job too.
+
+        A program that starts another one at once, as the python.exe of a virtual environment does, would be too fast
+        for a job that is made while it runs.
 
         Raises:
-            OSError: The process is gone, or there was no handle to be had.
+            OSError: There was no handle to be had. The process is as it was.
         """
         job = Job(_checked(_kernel32.CreateJobObjectW(None, None)))
         try:
@@ -156,9 +170,12 @@ if sys.platform == "win32":
                     job.handle, _EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
                 )
             )
-            process = _checked(_kernel32.OpenProcess(_PROCESS_TERMINATE | _PROCESS_SET_QUOTA, False, pid))
+            access = _PROCESS_TERMINATE | _PROCESS_SET_QUOTA | _PROCESS_SUSPEND_RESUME
+            process = _checked(_kernel32.OpenProcess(access, False, pid))
             try:
                 _checked(_kernel32.AssignProcessToJobObject(job.handle, process))
+                if status := _ntdll.NtResumeProcess(process):
+                    raise ctypes.WinError(_ntdll.RtlNtStatusToDosError(status))
             finally:
                 close_handle(process)
         except OSError:

@@ -1,13 +1,13 @@
 """The clients of a session: who they are, what each has been sent, and when one has to leave.
 
 By the API's rule a session has one client, and a newer one takes its place. Clients that ask for it share the session
-instead, or only watch. Each reads the journal at its own pace; the journal is where messages wait, so a slow client
-holds up nobody, and one that is gone has lost nothing that was not delivered.
+instead, only watch, or come for the answers to their own requests. Each reads the journal at its own pace; the journal
+is where messages wait, so a slow client holds up nobody, and one that is gone has lost nothing that was not delivered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
 import attrs
@@ -15,6 +15,7 @@ import trio
 
 from kallichore.conversation.delivery import Deliveries, Delivery, Ending
 from kallichore.conversation.journal import Batch, Journal, Shift
+from kallichore.wire.client_messages import belongs_to
 
 BATCH_BYTES = 1 << 18
 """Bytes handed to a client at a time: enough that one send carries hundreds of small messages, little enough that a
@@ -32,6 +33,7 @@ class Attendance(StrEnum):
     TAKE_OVER = "takeover"
     SHARE = "share"
     WATCH = "watch"
+    VISIT = "visit"
 
 
 @attrs.frozen
@@ -43,11 +45,13 @@ class Wish:
         since: The number of the last message that it has; None to be given what nobody was given yet. With a number it
             gets everything beyond, each with its number.
         socket_path: The socket that it came through, if it is a session's own.
+        name: What it says it is; empty where it does not.
     """
 
     attendance: Attendance = Attendance.TAKE_OVER
     since: int | None = None
     socket_path: str | None = None
+    name: str = ""
 
 
 @attrs.define(eq=False)
@@ -78,13 +82,17 @@ class ClientSlot:
     """Up to where it is told what was said before it came, which is in order."""
     _hurried: int = attrs.field(init=False)
     """Up to where urgent messages were sent ahead of others."""
+    _requests: set[str] = attrs.field(factory=set, init=False)
+    """The ids of what a visitor has asked for."""
+    _is_answered: bool = attrs.field(default=False, init=False)
+    """Whether a visitor was sent anything of its own; what processes print from then on is shown to it, too."""
     _question: tuple[bytes, int] | None = attrs.field(default=None, init=False)
     _live: list[bytes] = attrs.field(factory=list, init=False)
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._replayed = self._hurried = self.journal.end
-        self.delivery = self.deliveries.begin(speaks=self.may_speak, since=self.wish.since)
+        self.delivery = self.deliveries.begin(speaks=self.may_speak, visits=self.visits, since=self.wish.since)
 
     @property
     def journal(self) -> Journal:
@@ -95,6 +103,16 @@ class ClientSlot:
     def may_speak(self) -> bool:
         """Whether the kernel is to be told what this client says."""
         return self.wish.attendance is not Attendance.WATCH
+
+    @property
+    def visits(self) -> bool:
+        """Whether this client comes for the answers to its own requests only."""
+        return self.wish.attendance is Attendance.VISIT
+
+    def note_request(self, msg_id: str) -> None:
+        """Note that this client sent a request."""
+        if self.visits:
+            self._requests.add(msg_id)
 
     @property
     def is_numbered(self) -> bool:
@@ -160,12 +178,24 @@ class ClientSlot:
             if urgent and urgent[-1] >= batch.next_position:
                 delivery.give_ahead(urgent)
                 payloads = [payload for number in urgent for payload in journal.read(number, 0, 1).payloads]
+                self._find_own(urgent, payloads)
                 return Batch(payloads, delivery.given, 0, is_ahead=True)
         if delivery.left_out:
             first, left_out = batch.next_position - len(batch.payloads), delivery.left_out
             payloads = [b"" if first + at in left_out else each for at, each in enumerate(batch.payloads)]
             batch = batch._replace(payloads=payloads)
+        self._find_own(range(batch.next_position - len(batch.payloads), batch.next_position), batch.payloads)
         return batch
+
+    def _find_own(self, numbers: Sequence[int], payloads: Sequence[bytes]) -> None:
+        """Note which of the messages that go to a visitor are meant for it."""
+        if self.delivery.own is None:
+            return
+        for number, payload in zip(numbers, payloads, strict=True):
+            is_own = belongs_to(payload, self._requests)
+            self._is_answered = self._is_answered or is_own is True
+            if is_own or (is_own is None and self._is_answered):
+                self.delivery.own.add(number)
 
     async def wait_turn(self) -> None:
         """Wait until the client that this one displaced has been sent its last message."""
@@ -207,14 +237,15 @@ class Audience:
         return next((slot.wish.socket_path for slot in self._slots), None)
 
     def attach(self, wish: Wish) -> ClientSlot:
-        """Make room for a client. One that takes over displaces the one that had; those who share or watch stay."""
+        """Make room for a client. One that takes over displaces the one that had; others stay."""
         older = None
         if wish.attendance is Attendance.TAKE_OVER:
             exclusive = (slot for slot in self._slots if slot.wish.attendance is Attendance.TAKE_OVER)
             older = next(exclusive, None)
         if older is not None:
             self._slots.remove(older)
-            older.leave("Another client connected to this session", displaced=True)
+            by = f": {wish.name}" if wish.name else ""
+            older.leave(f"Another client connected to this session{by}", displaced=True)
         slot = ClientSlot(self.deliveries, wish, older)
         self._slots.insert(0 if wish.attendance is Attendance.TAKE_OVER else len(self._slots), slot)
         return slot

@@ -187,7 +187,7 @@ class Session(metaclass=ForUsers):
         question = self.conversation.open_input
         if slot.is_numbered:
             slot.tell(self.conversation.state())
-        elif question is not None and slot.may_speak:
+        elif question is not None and slot.may_speak and not slot.visits:
             slot.show(question.payload, question.position)
         self.on_activity()
         return slot

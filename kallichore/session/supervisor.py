@@ -248,6 +248,7 @@ class Supervisor:
             working_directory=self.conversation.working_directory,
             surroundings=self.facilities.surroundings,
             inherited={} if self._inheritance is None else self._inheritance.environment,
+            handles=() if self._inheritance is None else self._inheritance.handles,
         )
         self.conversation.move_to(plan.moved_to)
         return plan

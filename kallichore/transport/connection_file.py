@@ -10,8 +10,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import attrs
 import trio
 
 from kallichore.errors import ConfigurationError
+from kallichore.transport.held_files import FAREWELL_PATIENCE, when_free
+from kallichore.transport.private_files import make_private
 
 HANDSHAKE_PATIENCE = 10.0
 """Seconds that a launcher may take to accept the handshake; it is listening before it starts us."""
@@ -54,31 +57,59 @@ def connection_document(
     }
 
 
-@contextmanager
-def open_connection_file(path: Path, document: dict[str, Any]) -> Iterator[None]:
+@asynccontextmanager
+async def open_connection_file(path: Path, document: dict[str, Any]) -> AsyncIterator[None]:
     """Write the connection file; on leaving it is removed, if it is still ours.
+
+    A file that somebody else has open (on Windows, a virus scanner) is waited for. Cancelled while writing, nothing is
+    left; the removal cannot be cancelled, and takes `FAREWELL_PATIENCE` at most.
 
     Raises:
         ConfigurationError: It cannot be written.
     """
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(json.dumps(document, indent=2))
-                ours = os.fstat(file.fileno()).st_ino
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        ours = await _write_whole(path, json.dumps(document, indent=2))
     except OSError as error:
         raise ConfigurationError(f"Could not write the connection file {path}: {error.strerror}") from error
     try:
         yield
     finally:
-        with suppress(OSError):
-            if path.stat().st_ino == ours:
-                path.unlink()
+        with trio.CancelScope(deadline=trio.current_time() + FAREWELL_PATIENCE, shield=True):
+            await _remove(path, ours)
+
+
+async def _write_whole(path: Path, text: str) -> int:
+    """Put a new file in the place of ``path`` and return its number. Nothing is left of it if that fails."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        ours = _fill(descriptor, temporary, text)
+        await when_free(partial(os.replace, temporary, path))
+    except BaseException:
+        with trio.CancelScope(deadline=trio.current_time() + FAREWELL_PATIENCE, shield=True):
+            await _remove(temporary, None)
+        raise
+    return ours
+
+
+def _fill(descriptor: int, path: Path, text: str) -> int:
+    """Write into a new file of ours and close it; return its number."""
+    with open(descriptor, "w", encoding="utf-8") as file:
+        # Before the token is in it.
+        make_private(path)
+        file.write(text)
+        return os.fstat(file.fileno()).st_ino
+
+
+async def _remove(path: Path, number: int | None) -> None:
+    """Remove a file, if it is still the one of this number; None for any."""
+
+    def remove() -> None:
+        if number is None or path.stat().st_ino == number:
+            path.unlink()
+
+    with suppress(OSError):
+        await when_free(remove, FAREWELL_PATIENCE)
 
 
 def read_connection_file(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ the next instance is made before the present one is handed out, so that a client
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,11 +18,16 @@ import trio
 
 from kallichore.errors import ConfigurationError
 
+logger = logging.getLogger(__name__)
+
 READ_SIZE = 1 << 16
 
 BUSY_ATTEMPTS = 20
 BUSY_PAUSE = 0.05
 """A pipe whose instances are all taken frees one within moments: twenty looks, 50 ms apart."""
+
+SCARCITY_PAUSE = 0.1
+"""Seconds until the next try where the system refused to have a client wait, as Trio does it with sockets."""
 
 
 class PipeBusyError(OSError):
@@ -35,7 +41,7 @@ class PipeSystem(Protocol):
         """Make an instance of a pipe for one client of this machine and user; raises `OSError`."""
 
     async def wait_client(self, handle: int) -> None:
-        """Wait until a client has connected to an instance."""
+        """Wait until a client has connected to an instance, be it that it is gone already; raises `OSError`."""
 
     def open_client(self, name: str) -> int:
         """Connect to a pipe; raises `PipeBusyError`, or `OSError` if there is none."""
@@ -79,10 +85,14 @@ class PipeStream(trio.abc.Stream):
         """Return what arrived, nothing once the other side has closed."""
         handle = self._open_handle()
         try:
-            return await self._system.read(handle, max_bytes or READ_SIZE)
+            data = await self._system.read(handle, max_bytes or READ_SIZE)
         except OSError as error:
             self._open_handle()
             raise trio.BrokenResourceError(str(error)) from error
+        # A pipe that we close ends for the task of ours that reads from it, too; the data before that are the caller's.
+        if not data:
+            self._open_handle()
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``."""
@@ -109,11 +119,13 @@ class PipeStream(trio.abc.Stream):
 
 @attrs.define(eq=False)
 class PipeListener(trio.abc.Listener[PipeStream]):
-    """Hands out the connections of clients, one after another."""
+    """Hands out the connections of clients, one after another. What goes wrong with one client ends nothing."""
 
     _system: PipeSystem
     _name: str
     _waiting: int | None
+    """The instance that clients find; None while the system has none to give."""
+    _closed: bool = attrs.field(default=False, init=False)
 
     async def accept(self) -> PipeStream:
         """Wait for a client. Cancelling leaves the pipe as it is.
@@ -121,19 +133,46 @@ class PipeListener(trio.abc.Listener[PipeStream]):
         Raises:
             trio.ClosedResourceError: The listener is closed.
         """
-        if self._waiting is None:
+        while True:
+            waiting = await self._instance()
+            try:
+                await self._system.wait_client(waiting)
+            except OSError as error:
+                self._check_open()
+                logger.debug("A client of %s came to nothing: %s", self._name, error)
+                self._renew()
+                self._system.close(waiting)
+                await trio.sleep(SCARCITY_PAUSE)
+                continue
+            self._check_open()
+            self._renew()
+            return PipeStream(self._system, waiting)
+
+    def _check_open(self) -> None:
+        if self._closed:
             raise trio.ClosedResourceError("this listener is closed")
+
+    async def _instance(self) -> int:
+        """Return the instance that waits for a client, with patience while the system has none to give."""
+        while True:
+            self._check_open()
+            if self._waiting is not None:
+                return self._waiting
+            await trio.sleep(SCARCITY_PAUSE)
+            if not self._closed:
+                self._renew()
+
+    def _renew(self) -> None:
+        """Put a new instance in the place of the one that was waiting."""
+        self._waiting = None
         try:
-            await self._system.wait_client(self._waiting)
+            self._waiting = self._system.create_instance(self._name, first=False)
         except OSError as error:
-            if self._waiting is None:
-                raise trio.ClosedResourceError("this listener was closed") from error
-            raise
-        connected, self._waiting = self._waiting, self._system.create_instance(self._name, first=False)
-        return PipeStream(self._system, connected)
+            logger.error("%s cannot be connected to for now: %s", self._name, error)
 
     async def aclose(self) -> None:
         """Close the instance that waits; connections that were handed out go on. Idempotent."""
+        self._closed = True
         if self._waiting is not None:
             handle, self._waiting = self._waiting, None
             self._system.close(handle)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,13 +27,14 @@ logger = logging.getLogger(__name__)
 def candidate_directories(config: ServerConfig) -> list[Path]:
     """Return where sockets may go, best first: as configured, the user's runtime directory, temporary ones."""
     configured = [] if config.socket_directory is None else [config.socket_directory]
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    runtime = None if sys.platform == "win32" else os.environ.get("XDG_RUNTIME_DIR")
     candidates = [*configured, *([Path(runtime)] if runtime else []), *_temporary_directories()]
     return list(dict.fromkeys(candidates))
 
 
 def _temporary_directories() -> list[Path]:
-    last = [Path("/tmp")]  # noqa: S108  # what is made in it is private
+    # On Windows that would be a place that everybody may write to, if it is there.
+    last = [] if sys.platform == "win32" else [Path("/tmp")]  # noqa: S108  # what is made in it is private
     try:
         return [Path(tempfile.gettempdir()), *last]
     except OSError:

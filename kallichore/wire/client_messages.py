@@ -6,6 +6,7 @@ we do not know; session, username, version and date are the server's, as the API
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
@@ -188,6 +189,34 @@ def to_kernel(message: ClientMessage, sender: Sender, date: str) -> MessageParts
         message.content,
         message.buffers,
     )
+
+
+class _Parent(msgspec.Struct):
+    msg_id: str = ""
+
+
+class _Told(msgspec.Struct):
+    """Of what a client is sent, what it belongs to."""
+
+    parent_header: _Parent | None = None
+    output: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_told = msgspec.json.Decoder(_Told).decode
+
+
+def belongs_to(payload: bytes, requests: Collection[str]) -> bool | None:
+    """Return whether what a client is sent belongs to one of these requests; None for what a process printed.
+
+    That has no parent, whoever it was printed for.
+    """
+    try:
+        told = _decode_told(payload)
+    except UNREADABLE:
+        return False
+    if told.output != msgspec.Raw(b""):
+        return None
+    return told.parent_header is not None and told.parent_header.msg_id in requests
 
 
 def kernel_message(member: str, value: Any) -> bytes:

@@ -15,6 +15,7 @@ from kallichore.client.channel_client import (
     make_execute_request,
     make_message,
     open_channel,
+    send_and_leave,
 )
 from kernels import (
     ask_until,
@@ -133,6 +134,33 @@ async def test_client_that_takes_over_leaves_those_who_share() -> None:
             messages = await receive_until(sharer, lambda message: "two" in str(message))
 
     assert not any("clientDisconnected" in message for message in messages)
+
+
+async def test_visitor_leaves_to_others_what_is_theirs() -> None:
+    """It displaces nobody and is sent what comes; who comes next gets all but what answers the visitor's request."""
+    async with open_unsampled() as client:
+        async with open_started(client, body()):
+            pass
+        await send_and_leave(client.address, "s", make_execute_request("print left"))
+        await ask_until(client, lambda session: session["status"] == "idle" and session["history"] != [])
+        async with attend(client, attach="visit") as visitor:
+            seen = await execute(visitor, "print mine\nstdout also mine")
+        async with attend(client) as last:
+            owed = await execute(last, "print last")
+
+    assert "mine\n" == text_of(seen)
+    assert ["left\n", "last\n"] == [message["content"]["text"] for message in owed if is_type("stream")(message)]
+    assert [] == [message for message in owed if is_kernel("output", ["stdout", "also mine\n"])(message)]
+
+
+async def test_displaced_client_is_told_the_name_of_who_came() -> None:
+    """Where it gave one; as much of it as is for people."""
+    async with open_unsampled() as client, open_started(client, body()) as first:
+        async with attend(client, name="Ada & co, " * 20):
+            told = await receive_until(first, is_kernel("clientDisconnected"))
+
+    assert told[-1]["clientDisconnected"].startswith("Another client connected to this session: Ada & co, Ada")
+    assert 200 > len(told[-1]["clientDisconnected"])
 
 
 async def test_client_that_watches_only_reads() -> None:

@@ -47,11 +47,11 @@ async def test_client_that_is_cut_at_any_byte_of_a_frame_gets_the_rest_once() ->
     assert sum(was_cut) >= frame
 
 
-async def test_a_thousand_cuts_in_a_flood_cost_no_message() -> None:
-    """A client that is cut off more than a thousand times while a hundred thousand messages come has each of them
-    once, and in order, the last one too.
+async def test_hundreds_of_cuts_in_a_flood_cost_no_message() -> None:
+    """A client that is cut off hundreds of times while tens of thousands of messages come has each of them once, and in
+    order, the last one too.
     """
-    count, seed = 100_000, random.Random(8)
+    count, seed = 25_000, random.Random(8)
 
     def prepare(connection: Connection) -> None:
         connection.to_client.limit = seed.randrange(1, 60_000)
@@ -77,7 +77,7 @@ async def test_a_thousand_cuts_in_a_flood_cost_no_message() -> None:
                     await listener.visit(is_over)
 
     flooded = [int(found[1]) for message in listener.messages if (found := _FLOODED.search(message))]
-    assert listener.visits > 1000
+    assert listener.visits > 250
     assert list(range(1, listener.last + 1)) == listener.numbers
     assert list(range(count)) == flooded
 

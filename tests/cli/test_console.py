@@ -9,13 +9,22 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
-COMMAND = [sys.executable, "-m", "kallichore.cli.kcclient", "console"]
+from kallichore.client.api_client import ApiClient
+from kallichore.client.channel_client import open_channel
+from kallichore.config import ServerConfig
+from kallichore.embed import serve
+from kernels import REAL_TIME, address_of, body, execute, is_kernel, open_started, receive_until
+
+KCCLIENT = [sys.executable, "-m", "kallichore.cli.kcclient"]
+
+COMMAND = [*KCCLIENT, "console"]
 
 LIMIT = 30.0
 
@@ -60,12 +69,14 @@ class Terminal:
 
 
 @contextmanager
-def open_terminal(private_place: Path, *options: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
+def open_terminal(
+    private_place: Path, *options: str, command: Sequence[str] = COMMAND
+) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     """Run a console in a terminal of its own."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "XDG_STATE_HOME": str(private_place / "state"), "COLUMNS": "120"}
     process = subprocess.Popen(
-        [*COMMAND, *options], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+        [*command, *options], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
         preexec_fn=_take_terminal,
     )  # fmt: skip
     os.close(theirs)
@@ -142,13 +153,19 @@ def test_images_are_files_and_a_dead_kernel_is_explained(private_place: Path) ->
         assert path is not None
         image = Path(path[0]).read_text()
         terminal.run("import os; os.kill(os.getpid(), 9)")
-        terminal.wait_for("SIGKILL")
-        terminal.wait_for("%restart")
+        said = terminal.wait_for("%restart")
+        terminal.next_is(2)
+        terminal.run("1")
+        again = terminal.wait_for("%restart to start it again, or exit.")
         terminal.next_is(2)
         terminal.run("exit")
         code = process.wait(LIMIT)
 
     assert ("<svg/>", 0) == (image, code)
+    assert "SIGKILL" in said
+    # A private server's log, and the commands for a server, are no help here.
+    assert "kcclient restart" not in said + again
+    assert "KS-" not in said + again
 
 
 @pytest.mark.parametrize(("code", "said", "exit_code"), [("x = 5\nprint(x * 2)\n", "10\n", 0), ("1 / 0\n", "", 1)])
@@ -157,3 +174,95 @@ def test_code_from_a_pipe_is_run(code: str, said: str, exit_code: int) -> None:
     ended = subprocess.run(COMMAND, input=code, capture_output=True, text=True, timeout=LIMIT, check=False)
 
     assert (said, exit_code) == (ended.stdout, ended.returncode)
+
+
+# In sessions of a server
+
+
+async def test_console_joins_who_is_there(private_place: Path) -> None:
+    """Whoever has the session keeps it, and sees what the console does."""
+    options = ["-c", str(private_place / "server.json"), "console", "-s", "s"]
+
+    def work() -> int:
+        with open_terminal(private_place, *options, command=KCCLIENT) as (terminal, process):
+            terminal.run("print from the console")
+            terminal.wait_for("from the console\n")
+            terminal.wait_for("In [2]: ")
+            terminal.type("\x04")
+            return process.wait(LIMIT)
+
+    async with serve(ServerConfig(connection_file=private_place / "server.json")) as server:
+        async with open_started(ApiClient(address_of(server)), body()) as channel:
+            code = await trio.to_thread.run_sync(work)
+            said = await execute(channel, "print mine")
+
+    assert 0 == code
+    assert [] == list(filter(is_kernel("clientDisconnected"), said))
+    assert ["from the console\n", "mine\n"] == [
+        message["content"]["text"] for message in said if "text" in message.get("content", {})
+    ]
+
+
+async def test_displaced_console_says_by_whom_and_can_come_back(private_place: Path) -> None:
+    """At its prompt, it is told at once; Enter takes the session back, and tells the other."""
+    options = ["-c", str(private_place / "server.json"), "console", "-s", "s", "--take-over"]
+    here, displaced = trio.Event(), trio.Event()
+
+    def work(token: trio.lowlevel.TrioToken) -> int:
+        with open_terminal(private_place, *options, command=KCCLIENT) as (terminal, process):
+            terminal.wait_for("In [1]: ")
+            trio.from_thread.run_sync(here.set, trio_token=token)
+            terminal.wait_for("Another client connected to this session: the test")
+            terminal.wait_for("Enter takes the session back")
+            terminal.type("\r")
+            trio.from_thread.run(displaced.wait, trio_token=token)
+            terminal.run("print again")
+            terminal.wait_for("again\n")
+            terminal.wait_for("In [2]: ")
+            terminal.type("\x04")
+            return process.wait(LIMIT)
+
+    codes: list[int] = []
+    async with serve(ServerConfig(connection_file=private_place / "server.json")) as server:
+        client = ApiClient(address_of(server))
+        async with open_started(client, body()):
+            pass
+        with trio.fail_after(2 * REAL_TIME):
+            async with trio.open_nursery() as nursery:
+
+                async def run_console() -> None:
+                    token = trio.lowlevel.current_trio_token()
+                    codes.append(await trio.to_thread.run_sync(work, token))
+
+                nursery.start_soon(run_console)
+                await here.wait()
+                async with open_channel(client.address, "s", name="the test") as channel:
+                    said = await receive_until(channel, is_kernel("clientDisconnected"))
+                displaced.set()
+
+    assert [0] == codes
+    assert "this session: kcclient console of " in said[-1]["clientDisconnected"]
+
+
+async def test_person_chooses_among_sessions(private_place: Path) -> None:
+    """At a terminal, by number or by name; anything else is asked again."""
+    options = ["-c", str(private_place / "server.json"), "kill"]
+
+    def work() -> tuple[str, int]:
+        with open_terminal(private_place, *options, command=KCCLIENT) as (terminal, process):
+            terminal.wait_for("1  a (Scripted, idle)")
+            terminal.wait_for("Which session [1-2]? ")
+            terminal.type("3\r")
+            terminal.wait_for("Which session [1-2]? ")
+            terminal.type("2\r")
+            return terminal.wait_for("b: killed"), process.wait(LIMIT)
+
+    async with serve(ServerConfig(connection_file=private_place / "server.json")) as server:
+        client = ApiClient(address_of(server))
+        async with open_started(client, body("a")), open_started(client, body("b")) as channel:
+            _, code = await trio.to_thread.run_sync(work)
+            await receive_until(channel, is_kernel("exited"))
+            statuses = [session.status.value for session in server.sessions]
+
+    assert 0 == code
+    assert ["idle", "exited"] == statuses

@@ -18,6 +18,7 @@ import attrs
 import pytest
 import trio
 
+from command import Ended, ended_as
 from kallichore._version import __version__
 from kallichore.cli.kcclient import main
 from kallichore.client.api_client import ApiClient
@@ -62,20 +63,6 @@ json.dump(told, sys.stdout)
 """Runs command lines, each in a process of its own, without half a second of imports for each."""
 
 
-@attrs.frozen
-class Ended:
-    """What a command said, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[list[str]]:
-        """The table that was printed, without its titles."""
-        return [line.split() for line in self.out.splitlines()[1:]]
-
-
 def _environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KALLICHORE_")}
     return {**kept, "NO_COLOR": "1", "COLUMNS": "200", **more}
@@ -84,7 +71,7 @@ def _environment(**more: str) -> dict[str, str]:
 async def kcclient(*arguments: str, stdin: str = "") -> Ended:
     """Run kcclient to its end."""
     with trio.fail_after(REAL_TIME):
-        ended = await trio.run_process(
+        process = await trio.run_process(
             [*COMMAND, *arguments],
             stdin=stdin.encode(),
             env=_environment(),
@@ -92,7 +79,7 @@ async def kcclient(*arguments: str, stdin: str = "") -> Ended:
             capture_stderr=True,
             check=False,
         )
-    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+    return ended_as(process)
 
 
 async def kcclient_each(lines: Iterable[str], options: str = "") -> dict[str, Ended]:
@@ -278,7 +265,7 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
     commands = [
         *("list", "status", "configuration", "idle-timeout-hours --hours 1", "create", "start", "info", "connect"),
         *("execute --code 1", "exec 1", "console", "logs", "logs -f", "interrupt", "shutdown", "shutdown -s x"),
-        *("restart", "kill", "delete", "listen"),
+        *("restart", "kill", "delete", "listen", "history", "kernels", f"run {__file__}", f"run -s x {__file__}"),
     ]
     over_tcp = f"-u {other.address} list"
     ended = await kcclient_each([over_tcp, *(f"-c {dead} {command}" for command in commands)])
@@ -287,7 +274,7 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
         "is it running? To start one: kcserver --connection-file FILE\n"
     )
 
-    assert {"kernels", "completion"} == set(main.commands) - {command.split()[0] for command in commands}
+    assert {"completion"} == set(main.commands) - {command.split()[0] for command in commands}
     assert f"Error: Could not reach a server at {other.address}; is it running?" in ended.pop(over_tcp).err
     assert [Ended(1, "", told)] * len(commands) == list(ended.values())
 
@@ -307,8 +294,8 @@ async def test_what_is_not_there_is_named(server: RunningServer, connection_file
 
     assert [unknown] * len(about_a_session) == list(ended.values())
     assert [(1, "")] * 4 == [(each.code, each.out) for each in kernels]
-    assert [] == [each.err for each in kernels if "There is no kernel 'nope'; installed: " not in each.err]
-    assert [] == [each.err for each in kernels if "scripted" not in each.err or "To get it: " not in each.err]
+    assert [] == [each.err for each in kernels if "There is no kernel 'nope' where the server is; " not in each.err]
+    assert [] == [each.err for each in kernels if "scripted" not in each.err or "kcclient kernels" not in each.err]
     assert Ended(1, "", "Error: The server has no sessions; make one with: kcclient start\n") == none
     assert [] == server.sessions
 
@@ -318,8 +305,14 @@ async def test_wrong_command_lines_end_with_code_2() -> None:
     commands = {
         "bogus": "No such command 'bogus'",
         "list --bogus": "No such option",
-        "execute": "--code",
-        "exec": "CODE",
+        "execute": "give it as an argument or with -c",
+        "exec": "or '-' for standard input",
+        "exec 1 -c 2": "The code was given twice",
+        "execute --json 1": "--json needs --wait",
+        "execute --timeout 1 1": "--timeout needs --wait",
+        "run": "Missing argument 'FILE'",
+        "run -s a -k b file": "-k, --cwd and --env are for new ones",
+        "console -s a -k b": "give one of them",
         "logs -n -1": "-1 is not in the range",
         "idle-timeout-hours --hours x": "'x' is not a valid integer",
         "completion tcsh": "'tcsh' is not one of",
@@ -467,14 +460,14 @@ async def test_exec_needs_no_server() -> None:
 
 @pytest.mark.parametrize("on_a_server", [False, True])
 async def test_exec_passes_interrupts_on(on_a_server: bool, server: RunningServer, connection_file: str) -> None:
-    """Ctrl-C interrupts the code, which is an error of the code; the session and its kernel go all the same."""
+    """Ctrl-C interrupts the code, and the exit code is a shell's; the session and its kernel go all the same."""
     options = ["-c", connection_file] if on_a_server else []
     async with running(*options, "exec", "-k", "scripted", "print begun\nsleep 60") as (process, lines):
         begun = await anext(lines)
         process.send_signal(signal.SIGINT)
         code = await process.wait()
 
-    assert ("begun", 1, []) == (begun, code, server.sessions)
+    assert ("begun", 130, []) == (begun, code, server.sessions)
 
 
 async def test_console_runs_what_is_piped_into_it(server: RunningServer, connection_file: str) -> None:

@@ -8,44 +8,18 @@ import pty
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 
+from command import COMMAND, Ended, kcclient
 from kallichore.config import ServerConfig
 from kallichore.embed import serve
 from kernels import REAL_TIME, body, open_client, open_started, scripted_argv
-
-COMMAND = [sys.executable, "-m", "kallichore.cli.kcclient"]
-
-
-@attrs.frozen
-class Ended:
-    """What a command said, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-
-async def kcclient(*arguments: str, stdin: bytes = b"", **environment: str) -> Ended:
-    """Run kcclient to its end."""
-    with trio.fail_after(REAL_TIME):
-        ended = await trio.run_process(
-            [*COMMAND, *arguments],
-            stdin=stdin,
-            env={**os.environ, **environment},
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-        )
-    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
 
 @pytest.fixture
@@ -148,10 +122,11 @@ async def test_waiting_is_told_and_has_a_limit(
     folder.mkdir(parents=True)
     spec = {"argv": scripted_argv("never-bind"), "display_name": "Never", "language": "script"}
     (folder / "kernel.json").write_text(json.dumps(spec))
-    ended = await kcclient("exec", "--timeout", "4", "-k", "never", "print x")
+    ended = await kcclient("exec", "--start-timeout", "4", "-k", "never", "print x")
 
     assert (1, "") == (ended.code, ended.out)
-    assert ended.err.startswith("Waiting for the kernel never to start and answer, for 4 seconds at most; --timeout ")
+    said = "Waiting for the kernel never to start and answer, for 4 seconds at most; --start-timeout "
+    assert ended.note.startswith(said)
     assert "within 4 seconds" in ended.err
 
 
@@ -267,14 +242,14 @@ def _type_both(options: list[str], code: str) -> tuple[str, int]:
 
 @pytest.mark.parametrize("ask", ["input('? ')", "__import__('getpass').getpass('? ')"])
 def test_ctrl_c_at_a_question_interrupts_at_once(ask: str) -> None:
-    """No Enter is needed: the code is interrupted, and its error ends the command."""
+    """No Enter is needed: the code is interrupted, and the exit code is that of Ctrl-C."""
     with open_screen("exec", f"print('be' 'gun'); {ask}") as (screen, process):
         screen.wait_for("? ")
         screen.type("half an answer\x03")
         code = process.wait(REAL_TIME)
         screen.read_rest()
 
-    assert 1 == code
+    assert 130 == code
     assert "KeyboardInterrupt" in screen.shown
 
 

@@ -15,7 +15,7 @@ from kallichore.wire.client_messages import ClientMessage
 from kallichore.wire.envelope import Excerpt, Header, KernelMessage
 from talk import INTRODUCTION, Talk, request
 
-DEEP = b'{"a":' + b"[" * 2000 + b"]" * 2000 + b"}"
+DEEP = b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 
 BESIDE = [
     request("z", "kernel_info_request", "control"),

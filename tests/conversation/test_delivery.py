@@ -197,6 +197,64 @@ def test_what_only_a_watcher_has_is_still_owed() -> None:
     assert (0, 0) == (deliveries.owed, deliveries.journal.first)
 
 
+def test_visitor_begins_with_what_comes_and_has_only_what_is_its_own() -> None:
+    """What was there before, and what is others', is owed to the next; its own is neither owed nor kept."""
+    deliveries = deliveries_of(2)
+    visitor = deliveries.begin(visits=True)
+    deliveries.journal.extend([b"own", b"other", b"own"])
+    assert visitor.own is not None
+    visitor.own.update({2, 4})
+    visitor.give(5)
+    deliveries.end(visitor, Ending.CLOSED)
+    next_one = deliveries.begin()
+
+    assert (2, 0) == (visitor.began, next_one.began)
+    assert [b"x", b"x", b"", b"other", b""] == list(deliveries.journal.read(0, 100, 100).payloads)
+
+
+def test_visitors_alone_leave_nothing_behind() -> None:
+    """Where everything was somebody's own, nothing is owed."""
+    deliveries = deliveries_of(0)
+    for _ in range(3):
+        visitor = deliveries.begin(visits=True)
+        assert visitor.own is not None
+        visitor.own.add(deliveries.journal.end)
+        deliveries.journal.extend([b"own"])
+        visitor.give(deliveries.journal.end)
+        deliveries.end(visitor, Ending.CLOSED)
+
+    assert (3, 0) == (deliveries.owed, deliveries.journal.memory_bytes)
+
+
+def test_what_a_visitor_did_not_confirm_is_owed() -> None:
+    """It was cut: what it was given may not have reached it."""
+    deliveries = deliveries_of(0)
+    visitor = deliveries.begin(visits=True)
+    deliveries.journal.extend([b"had", b"lost"])
+    assert visitor.own is not None
+    visitor.own.update({0, 1})
+    visitor.give(1)
+    deliveries.pong(visitor, visitor.ping(1))
+    visitor.give(2)
+    deliveries.end(visitor, Ending.CUT)
+
+    assert (1, [b"lost"]) == (deliveries.owed, list(deliveries.journal.read(1, 100, 100).payloads))
+
+
+def test_what_a_visitor_has_is_kept_for_others_who_are_here() -> None:
+    """Who shares gets everything; who comes next does not get what the visitor has."""
+    deliveries = deliveries_of(0)
+    sharing, visitor = deliveries.begin(), deliveries.begin(visits=True)
+    deliveries.journal.extend([b"news", b"own"])
+    assert visitor.own is not None
+    visitor.own.add(1)
+    visitor.give(2)
+    deliveries.end(visitor, Ending.CLOSED)
+
+    assert [b"news", b"own"] == list(deliveries.journal.read(sharing.given, 100, 100).payloads)
+    assert {1} == deliveries.begin().left_out
+
+
 def test_client_that_goes_by_the_numbers_begins_where_it_says() -> None:
     """With what it has; one that has a number of another server is given everything, and keeps the journal from letting
     go of it.

@@ -22,6 +22,7 @@ def report_of(ending: Ending, **known: Any) -> KernelExit:
     ("ending", "requested_by", "cause", "words"),
     [
         (Ending(7, 3), None, ExitCause.EXITED, "exited with code 3"),
+        (Ending(7, -1073741819), None, ExitCause.EXITED, "crashed with code 0xC0000005 (access violation)"),
         (Ending(7, 0), "restart", ExitCause.REQUESTED, "on request (restart)"),
         (Ending(7, -1, "SIGSEGV"), None, ExitCause.SIGNAL, "SIGSEGV"),
         (Ending(7, -1, "SIGKILL"), None, ExitCause.KILLED_FROM_OUTSIDE, "most often that is for memory"),

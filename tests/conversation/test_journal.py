@@ -191,6 +191,40 @@ def test_release_can_be_taken_back() -> None:
     assert (read_all(journal, 0), overflow.data) == ([b"aa", b"bb", b"cc"], b"aa")
 
 
+@pytest.mark.parametrize(
+    ("keep", "numbers", "left"),
+    [(0, [1, 2], [b"", b""]), (2, [1, 2], [b"", b""]), (3, [1], [b"", b"ccc"]), (5, [], [b"bb", b"ccc"])],
+)
+def test_what_nobody_waits_for_is_emptied_where_it_is(keep: int, numbers: list[int], left: list[bytes]) -> None:
+    """Others before and behind it stay, its bytes count no more, and the latest of it are kept."""
+    journal = journal_of(b"a", b"bb", b"ccc", b"dddd", keep=keep)
+    emptied = journal.empty([1, 2])
+
+    assert numbers == emptied
+    assert [b"a", *left, b"dddd"] == list(journal.read(0, 100, 100).payloads)
+    assert 5 + sum(map(len, left)) == journal.memory_bytes
+
+
+def test_journal_overflows_and_releases_with_empty_messages_among_others() -> None:
+    """What is moved to the overflow is found there again, and nothing is counted twice."""
+    journal = journal_of(b"aaaa", b"bbbb", b"cccc", memory=12)
+    journal.empty([1])
+    journal.extend([b"dddd", b"eeeeee"])
+    said = read_all(journal)
+    journal.release(3)
+
+    assert [b"aaaa", b"", b"cccc", b"dddd", b"eeeeee"] == said
+    assert ([b"dddd", b"eeeeee"], 10) == (read_all(journal, 3), journal.memory_bytes)
+
+
+def test_what_has_left_memory_is_not_emptied() -> None:
+    """It is in a file, where nothing is changed."""
+    journal = journal_of(b"aaa", b"bbb", memory=4)
+
+    assert ([], [1]) == (journal.empty([0]), journal.empty([1]))
+    assert [b"aaa", b""] == read_all(journal)
+
+
 def test_everything_released_is_nothing_undelivered() -> None:
     """With all delivered the journal is empty and goes on counting."""
     journal = journal_of(b"a", b"b")

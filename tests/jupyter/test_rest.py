@@ -340,9 +340,6 @@ async def test_pages_of_other_origins_are_let_in_by_name() -> None:
 async def test_server_without_jupyters_api_has_none() -> None:
     """Its own goes on."""
     async with open_jupyter(jupyter=False) as client:
-        statuses = [
-            (await client("GET", path, authorization=f"Bearer {TOKEN}")).status
-            for path in ("/api/kernels", "/sessions")
-        ]
+        answers = [await client("GET", path, authorization=f"Bearer {TOKEN}") for path in ("/api/kernels", "/sessions")]
 
     assert [answer.status for answer in answers] == [404, 200]

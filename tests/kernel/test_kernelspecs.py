@@ -282,7 +282,14 @@ def test_folder_without_a_kernel_json_is_no_kernel(places: list[Path]) -> None:
     assert set(list_kernelspecs()) & {"empty", "file", "good"} == {"good"}
 
 
-@pytest.mark.parametrize(("name", "hint"), [("python9", "pip install ipykernel"), ("cobol", "where Jupyter looks")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("python9", "pip install ipykernel"),
+        ("cobol", "jupyter kernelspec install --user"),
+        ("ir", "IRkernel::installspec()"),
+    ],
+)
 def test_missing_kernel_is_told_with_those_that_are_there(places: list[Path], name: str, hint: str) -> None:
     """The error lists what is installed, and says how to get the other."""
     install(places[0], "mine")

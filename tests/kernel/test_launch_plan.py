@@ -11,7 +11,6 @@ from kallichore.errors import StartupError
 from kallichore.kernel.launch_plan import (
     LaunchPlan,
     Surroundings,
-    find_program,
     make_launch_plan,
     missing_program,
     safe_name,
@@ -231,11 +230,28 @@ def test_machine_without_a_shell_starts_the_kernel_itself(mode: str) -> None:
 
 
 def test_startup_environment_is_nothing_to_windows() -> None:
-    """It is not looked at there: no shell, no script that has to be there, and no warning."""
+    """There is no shell there, and no script has to be there; whoever asked for one is told."""
     on = machine({"SHELL": "/bin/bash"}, platform="win32")
     found = plan(on=on, startup_environment="script", startup_environment_arg="/no/such/script")
 
-    assert (("kernel", "/run/k.json"), None, ()) == (found.argv, found.stage, found.warnings)
+    assert (("kernel", "/run/k.json"), None) == (found.argv, found.stage)
+    assert ("Windows has no startup environments; script is ignored",) == found.warnings
+    assert () == plan(on=on, startup_environment="none").warnings
+
+
+@pytest.mark.parametrize(
+    ("path", "on_windows", "elsewhere"),
+    [
+        ("~", "/home/me", "/home/me"),
+        ("~/x", "/home/me/x", "/home/me/x"),
+        (r"~\x", r"/home/me\x", r"~\x"),
+        ("~x", "~x", "~x"),
+        ("", "", ""),
+    ],
+)
+def test_home_is_meant_by_a_tilde_before_either_slash_on_windows(path: str, on_windows: str, elsewhere: str) -> None:
+    """A backslash is a character of a name elsewhere."""
+    assert (on_windows, elsewhere) == (machine(platform="win32").expand(path), machine().expand(path))
 
 
 def test_library_path_is_set_behind_the_shell_on_macos_only() -> None:
@@ -377,48 +393,12 @@ def test_every_warning_is_in_the_plan() -> None:
 # Programs, protocol versions, names
 
 
-@pytest.mark.parametrize(
-    ("program", "found"),
-    [
-        ("/usr/bin/R", "/usr/bin/R"),
-        ("/usr/bin/missing", None),
-        ("R", "/usr/bin/R"),
-        ("both", "/first/both"),
-        ("missing", None),
-        ("", None),
-        ("./k", "/work/./k"),
-        ("bin/k", "/work/bin/k"),
-        ("here", "/work/here"),
-        ("tool", "/work/tools/tool"),
-    ],
-)
-def test_program_is_found_by_path_or_by_name(program: str, found: str | None) -> None:
-    """A bare name is looked up in PATH, first entry first; what is relative, or empty in PATH, counts from the
-    session's directory.
-    """
-    files = {"/usr/bin/R", "/first/both", "/usr/bin/both", "/work/./k", "/work/bin/k", "/k", "R"}
-    files |= {"/work/here", "/work/tools/tool", "here", "tools/tool"}
-    path = find_program(
-        program, search_path="/first::/usr/bin:tools", separator=":", is_file=files.__contains__, directory="/work"
-    )
-
-    assert found == path
-
-
-def test_suffix_can_be_left_out_on_windows() -> None:
-    """There, a program is also found without its ``.exe``."""
-    files = {"C:/R/R.exe"}
-    find = {"search_path": "C:/other;C:/R", "is_file": files.__contains__, "directory": "C:/"}
-
-    assert find_program("R", separator=";", **find) == "C:/R/R.exe"  # type: ignore[arg-type]
-
-
 def test_program_is_named_with_its_place_on_windows() -> None:
     """There the system would look in the server's PATH; the kernel's own decides."""
-    on = machine({"Path": "C:/server"}, {"C:/R/R.exe", "C:/server/R.exe"}, platform="win32")
-    found = plan(VarAction(PREPEND, "PATH", "C:/R;"), on=on, argv=("R", "x"))
+    on = machine({"Path": "C:\\server"}, {"C:\\R\\R.exe", "C:\\server\\R.exe"}, platform="win32")
+    found = plan(VarAction(PREPEND, "PATH", "C:\\R;"), on=on, argv=("R", "x"))
 
-    assert ("C:/R/R.exe", "x") == found.argv
+    assert ("C:\\R\\R.exe", "x") == found.argv
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from kallichore.kernel.process import SPARE_DESCRIPTORS, KernelProcess, count_me
 from kallichore.server import open_server
 from kernels import scripted
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals are POSIX")
+pytestmark = pytest.mark.posix_only("process groups and signals")
 
 PATIENCE = 10
 """Seconds after which a test has failed; what it waits for takes milliseconds."""

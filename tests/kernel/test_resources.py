@@ -22,7 +22,7 @@ from kallichore.kernel.resources import (
     read_process,
 )
 
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="a shell and fork are POSIX")
+posix_only = pytest.mark.posix_only("a shell and fork")
 
 
 def reading(cpu: float, *, started: float = 1, memory: int = 1000, threads: int = 1) -> Reading:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ import pytest
 
 from kallichore.kernel import terminal
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has consoles")
+pty = pytest.importorskip("pty", reason="POSIX only: Windows has consoles")
 
 LOOK = """
 import os

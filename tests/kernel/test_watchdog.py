@@ -18,7 +18,8 @@ import trio
 
 from kallichore.kernel.watchdog import open_watchdog
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at through /proc and pidfds")
+if sys.platform != "linux":
+    pytest.skip("processes are looked at through /proc and pidfds", allow_module_level=True)
 
 PATIENCE = 10
 """Seconds after which a test has failed; what it waits for takes milliseconds."""

@@ -10,6 +10,8 @@ from kallichore.conversation.delivery import Ending
 from kallichore.conversation.journal import Journal
 from kallichore.session.clients import BATCH_MESSAGES, LIVE_MESSAGES, Attendance, Audience, ClientSlot, Wish
 from kallichore.session.overflow_file import OverflowFile
+from kallichore.wire.client_messages import kernel_message
+from kallichore.wire.envelope import encode
 
 SHARE, WATCH = Wish(Attendance.SHARE), Wish(Attendance.WATCH)
 
@@ -72,6 +74,15 @@ def test_client_that_takes_over_displaces_the_one_that_had() -> None:
     assert len(audience) == 0
 
 
+def test_displaced_client_is_told_by_whom() -> None:
+    """As the newer one names itself."""
+    audience = make_audience()
+    older = audience.attach(Wish())
+    audience.attach(Wish(name="the console of Ada"))
+
+    assert "Another client connected to this session: the console of Ada" == older.leaving
+
+
 def test_client_is_hastened_once() -> None:
     """It is displaced once, whatever is asked of it then."""
     slot = make_audience().attach(Wish())
@@ -106,6 +117,22 @@ def test_socket_is_that_of_who_took_over_last() -> None:
         paths.append(audience.socket_path)
 
     assert [None, "a", "a", "c"] == paths
+
+
+def test_visitors_own_are_the_answers_to_its_requests_and_what_is_printed_from_then_on() -> None:
+    """All else that it is sent is others'."""
+    audience = make_audience()
+    visitor = audience.attach(Wish(Attendance.VISIT))
+    visitor.note_request("mine")
+    answers = [
+        encode({"kind": "jupyter", "parent_header": None if parent is None else {"msg_id": parent}, "content": {}})
+        for parent in ("mine", "theirs", None)
+    ]
+    line, news = kernel_message("output", ["stdout", "printed"]), kernel_message("exited", 0)
+    audience.journal.extend([line, news, b"no JSON", *answers, news, line])
+    visitor.take_nowait()
+
+    assert {3, 7} == visitor.delivery.own
 
 
 def test_client_that_is_gone_is_finished() -> None:

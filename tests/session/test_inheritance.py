@@ -16,6 +16,7 @@ class MemoryHandles:
 
     by_event: bool
     environment: dict[str, str] = attrs.field(init=False)
+    handles: tuple[int, ...] = (4, 8)
     interrupts: int = 0
     closed: bool = False
 

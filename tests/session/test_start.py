@@ -207,7 +207,7 @@ async def test_failure_of_ours_ends_one_session_and_no_other(monkeypatch: pytest
             await other.start()
             pid = broken.process_id
             with pytest.raises(KernelDiedError, match="a bug of ours"):
-                async with broken.execute("print break me") as execution:
+                async with broken.execute("no-reply\nprint break me") as execution:
                     async for _ in execution:
                         pass
             async with other.execute("print fine") as execution:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from kallichore.transport.connection_file import (
     read_connection_file,
     send_handshake,
 )
+from kallichore.transport.held_files import HELD, PATIENCE, PAUSE
 
 DOCUMENT: dict[str, Any] = {"transport": "socket", "socket_path": "/tmp/ü.sock", "bearer_token": "t", "log_path": None}
 json_values = st.recursive(
@@ -61,12 +64,12 @@ def test_token_and_log_are_null_where_there_is_none() -> None:
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
-def test_file_is_for_its_owner_only_and_goes_at_the_end(tmp_path: Path, umask: int) -> None:
+async def test_file_is_for_its_owner_only_and_goes_at_the_end(tmp_path: Path, umask: int) -> None:
     """Whatever the umask, nobody else can read the token in it."""
     path = tmp_path / "connection.json"
     before = os.umask(umask)
     try:
-        with open_connection_file(path, DOCUMENT):
+        async with open_connection_file(path, DOCUMENT):
             mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text(encoding="utf-8")
             files = os.listdir(tmp_path)
     finally:
@@ -78,52 +81,125 @@ def test_file_is_for_its_owner_only_and_goes_at_the_end(tmp_path: Path, umask: i
     assert os.listdir(tmp_path) == []
 
 
-def test_old_file_is_replaced_not_written_over(tmp_path: Path) -> None:
+async def test_old_file_is_replaced_not_written_over(tmp_path: Path) -> None:
     """Who has the old file open goes on reading it whole, and its open permissions do not pass on."""
     path = tmp_path / "connection.json"
     path.write_text("old")
     path.chmod(0o644)
-    with path.open() as reader, open_connection_file(path, DOCUMENT):
-        old, mode = reader.read(), stat.S_IMODE(path.stat().st_mode)
-        document = read_connection_file(path)
+    with path.open() as reader:
+        async with open_connection_file(path, DOCUMENT):
+            old, mode = reader.read(), stat.S_IMODE(path.stat().st_mode)
+            document = read_connection_file(path)
 
     assert (old, mode, document) == ("old", 0o600, DOCUMENT)
 
 
-def test_file_goes_when_the_server_fails(tmp_path: Path) -> None:
+async def test_file_goes_when_the_server_fails(tmp_path: Path) -> None:
     """An error inside passes, and leaves no file behind."""
     with pytest.raises(KeyError):
-        with open_connection_file(tmp_path / "connection.json", DOCUMENT):
+        async with open_connection_file(tmp_path / "connection.json", DOCUMENT):
             raise KeyError
 
     assert os.listdir(tmp_path) == []
 
 
-def test_file_of_another_server_is_left_alone(tmp_path: Path) -> None:
+async def test_file_of_another_server_is_left_alone(tmp_path: Path) -> None:
     """If the next server has written its own by then, that one stays."""
     path = tmp_path / "connection.json"
-    with open_connection_file(path, DOCUMENT):
+    async with open_connection_file(path, DOCUMENT):
         (tmp_path / "other").write_text("theirs")
         os.replace(tmp_path / "other", path)
 
     assert path.read_text() == "theirs"
 
 
-def test_file_that_is_gone_already_is_no_error(tmp_path: Path) -> None:
+async def test_file_that_is_gone_already_is_no_error(tmp_path: Path) -> None:
     """Whoever removes the file early does not disturb the end of the server."""
     path = tmp_path / "connection.json"
-    with open_connection_file(path, DOCUMENT):
+    async with open_connection_file(path, DOCUMENT):
         path.unlink()
 
     assert os.listdir(tmp_path) == []
 
 
-def test_unwritable_place_is_named(tmp_path: Path) -> None:
+def held(number: int) -> OSError:
+    """Return what Windows says where somebody else has a file open."""
+    error = PermissionError(errno.EACCES, "Access is denied")
+    error.winerror = number
+    return error
+
+
+@pytest.mark.parametrize("number", sorted(HELD))
+async def test_file_that_somebody_holds_open_is_waited_for(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.abc.Clock
+) -> None:
+    """A scanner that looks at the old file, or at ours at the end, delays the server and does not end it."""
+    path = tmp_path / "connection.json"
+    answers: Iterator[OSError | None] = iter([held(number)] * 3 + [None])
+    replace, unlink = os.replace, Path.unlink
+
+    def replace_when_free(source: Path, target: Path) -> None:
+        if error := next(answers):
+            raise error
+        replace(source, target)
+
+    def unlink_when_free(path: Path) -> None:
+        if error := next(answers):
+            raise error
+        unlink(path)
+
+    monkeypatch.setattr(os, "replace", replace_when_free)
+    monkeypatch.setattr(Path, "unlink", unlink_when_free)
+    began = trio.current_time()
+    async with open_connection_file(path, DOCUMENT):
+        written, waited = read_connection_file(path), trio.current_time() - began
+        answers = iter([held(number)] * 2 + [None])
+
+    assert (DOCUMENT, pytest.approx(3 * PAUSE)) == (written, waited)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_file_that_is_held_for_good_is_an_error_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.abc.Clock
+) -> None:
+    """Patience has an end, and the server says what it could not write; nothing with the token in it is left."""
+
+    def refuse(_source: Path, _target: Path) -> None:
+        raise held(32)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    began = trio.current_time()
+    with pytest.raises(ConfigurationError, match=r"connection\.json: Access is denied"):
+        async with open_connection_file(tmp_path / "connection.json", DOCUMENT):
+            pytest.fail("it cannot be there")
+
+    assert trio.current_time() - began == pytest.approx(PATIENCE, abs=PAUSE)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_cancelled_wait_for_a_file_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.abc.Clock
+) -> None:
+    """A server that is ended while it waits leaves no file with its token behind."""
+
+    def refuse(_source: Path, _target: Path) -> None:
+        raise held(32)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with trio.move_on_after(PATIENCE / 2) as scope:
+        async with open_connection_file(tmp_path / "connection.json", DOCUMENT):
+            pytest.fail("it cannot be there")
+
+    assert scope.cancelled_caught
+    assert os.listdir(tmp_path) == []
+
+
+async def test_unwritable_place_is_named(tmp_path: Path) -> None:
     """A missing directory, or one in the file's place, is an error of the settings and leaves nothing behind."""
     (tmp_path / "directory").mkdir()
     for path in (tmp_path / "missing" / "connection.json", tmp_path / "directory"):
         with pytest.raises(ConfigurationError, match=f"{path}: "):
-            with open_connection_file(path, DOCUMENT):
+            async with open_connection_file(path, DOCUMENT):
                 pass
 
     assert os.listdir(tmp_path) == ["directory"]
@@ -157,10 +233,10 @@ def test_file_of_any_content_is_read_or_refused(lasting_place: Path, content: by
 
 
 @given(st.dictionaries(st.text(max_size=9), json_values))
-def test_document_is_read_as_it_was_written(lasting_place: Path, others: dict[str, Any]) -> None:
+async def test_document_is_read_as_it_was_written(lasting_place: Path, others: dict[str, Any]) -> None:
     """Any members come back from the file, and the file goes."""
     path = lasting_place / "written.json"
-    with open_connection_file(path, {**others, **DOCUMENT}):
+    async with open_connection_file(path, {**others, **DOCUMENT}):
         document = read_connection_file(path)
 
     assert ({**others, **DOCUMENT}, False) == (document, path.exists())

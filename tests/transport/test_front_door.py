@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -372,8 +371,11 @@ async def test_one_connection_too_many_is_refused_until_another_ends() -> None:
     assert [b"HTTP/1.1 200"] * 2 == [served[:12], next_one[:12]]
 
 
+@pytest.mark.posix_only("Windows has no limit of open files")
 def test_connections_leave_half_of_the_files_to_kernels() -> None:
     """Where the system admits few open files, the limit is half of them."""
+    import resource
+
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (1000, before[1]))

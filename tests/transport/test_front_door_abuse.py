@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -27,6 +26,8 @@ from kallichore.client.channel_client import make_execute_request
 from kallichore.transport.front_door import FrontDoor
 from kallichore.transport.request_head import RequestHead
 from kernels import body
+
+resource = pytest.importorskip("resource", reason="POSIX only: limits of open files")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kallichore.errors import ConfigurationError
-from kallichore.transport.named_pipe import PipeBusyError, connect_named_pipe, open_pipe_listener
+from kallichore.transport.named_pipe import SCARCITY_PAUSE, PipeBusyError, connect_named_pipe, open_pipe_listener
 from memory_pipes import MemoryPipes
 
 NAME = r"\\.\pipe\kallichore-test"
@@ -71,6 +71,72 @@ async def test_closing_the_listener_ends_accept() -> None:
         nursery.start_soon(accept)
         await wait_all_tasks_blocked()
         await listener.aclose()
+
+
+async def test_client_that_came_to_nothing_ends_nothing() -> None:
+    """Where the system says that a client's connection failed, the next client is waited for, and finds an instance."""
+    system = MemoryPipes()
+    system.failures.append(OSError("the client is gone"))
+    async with open_pipe_listener(NAME, system) as listener, trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            async with await listener.accept() as server:
+                assert await server.receive_some() == b"the second"
+
+        nursery.start_soon(accept)
+        gone = await connect_named_pipe(NAME, system)
+        await wait_all_tasks_blocked()
+        async with await connect_named_pipe(NAME, system) as second:
+            await second.send_all(b"the second")
+        with pytest.raises(trio.BrokenResourceError):
+            await gone.send_all(b"the first")
+        await gone.aclose()
+
+
+async def test_system_without_an_instance_to_give_is_asked_again(autojump_clock: trio.abc.Clock) -> None:
+    """A client is served although there is no instance for the next one, which has to wait until there is."""
+    system = MemoryPipes()
+    async with open_pipe_listener(NAME, system) as listener:
+        async with await connect_named_pipe(NAME, system) as first:
+            system.refusals += [OSError(1450, "no resources")] * 3
+            async with await listener.accept() as server, trio.open_nursery() as nursery:
+                await first.send_all(b"first")
+                assert await server.receive_some() == b"first"
+                began = trio.current_time()
+                nursery.start_soon(connect_later, system)
+                async with await listener.accept() as other:
+                    assert await other.receive_some() == b"later"
+
+    assert trio.current_time() - began >= 2 * SCARCITY_PAUSE
+
+
+async def connect_later(system: MemoryPipes) -> None:
+    """Connect to the pipe as soon as it is there, and say so."""
+    while True:
+        try:
+            async with await connect_named_pipe(NAME, system) as client:
+                await client.send_all(b"later")
+                return
+        except FileNotFoundError:
+            await trio.sleep(SCARCITY_PAUSE)
+
+
+async def test_receiving_from_a_pipe_that_we_close_is_not_its_end() -> None:
+    """Another task of ours that waits for data is told that we closed it; a client that closes is the end of data."""
+    system = MemoryPipes()
+    async with open_pipe_listener(NAME, system) as listener, trio.open_nursery() as nursery:
+        client = await connect_named_pipe(NAME, system)
+        server = await listener.accept()
+
+        async def receive() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await server.receive_some()
+
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        await server.aclose()
+        assert await client.receive_some() == b""
+        await client.aclose()
 
 
 async def test_missing_pipe_is_an_error_of_the_system() -> None:

@@ -15,6 +15,9 @@ from kallichore.errors import ConfigurationError
 from kallichore.transport.places import LONGEST_SOCKET_PATH
 from kallichore.transport.unix_socket import OwnersListener, open_unix_listener
 
+if sys.platform == "win32":
+    pytest.skip("POSIX only: the server is on a named pipe there", allow_module_level=True)
+
 LIMIT = 5
 NOBODY = 65534
 

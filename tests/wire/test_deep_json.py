@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from kallichore.wire.deep_json import DeepJsonError, members_of
 
@@ -38,6 +38,7 @@ def test_members_of_a_deep_object_are_returned_as_they_stand() -> None:
 
 
 @given(st.dictionaries(st.text(), VALUES))
+@settings(max_examples=50)
 def test_members_are_those_that_a_reader_finds(value: dict[str, object]) -> None:
     """Taken apart or read, an object has the same members."""
     members = members_of(json.dumps(value).encode())

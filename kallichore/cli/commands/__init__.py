@@ -1,0 +1,1 @@
+"""What ``kcclient`` can be told to do: a module for each subject, arguments in, exit code out."""

@@ -1,0 +1,238 @@
+"""Commands about sessions: what there is, and what becomes of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import click
+
+from kallichore.cli import escapes
+from kallichore.cli.ending import WrongUseError, run_to_exit, say
+from kallichore.cli.exit_codes import FAILED
+from kallichore.cli.installed import find_kernel, list_kernels
+from kallichore.cli.options import (
+    json_option,
+    kernel_option,
+    new_session_members,
+    new_session_options,
+    pass_target,
+    session_option,
+)
+from kallichore.cli.show import print_json
+from kallichore.cli.tables import print_table, progress
+from kallichore.cli.target import Target, choose_session
+from kallichore.client.api_client import ApiClient, session_path
+from kallichore.errors import KallichoreError
+
+
+@click.command()
+@json_option
+@pass_target
+def kernels(target: Target, as_json: bool) -> None:
+    """List the installed kernels: the server's if one is named, else this machine's."""
+
+    async def act() -> int:
+        specs = await list_kernels(target.client() if target.is_named else None)
+        if as_json:
+            print_json({name: attrs.asdict(spec) for name, spec in specs.items()})
+            return 0
+        if not specs:
+            say("No kernels are installed; to get one: python -m pip install ipykernel")
+            return FAILED
+        rows = [(spec.name, spec.display_name, spec.language, spec.resource_dir) for spec in specs.values()]
+        print_table(("Name", "Kernel", "Language", "Where"), rows)
+        return 0
+
+    run_to_exit(act)
+
+
+@click.command("list")
+@json_option
+@pass_target
+def list_(target: Target, as_json: bool) -> None:
+    """List the server's sessions."""
+
+    async def act() -> None:
+        answer = await target.client().call("GET", "/sessions")
+        if as_json:
+            print_json(answer)
+            return
+        rows = [_row(session) for session in answer["sessions"]]
+        print_table(("Session", "Kernel", "Status", "Process", "Client", "Queued"), rows)
+
+    run_to_exit(act)
+
+
+def _row(session: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        session["session_id"],
+        session["display_name"],
+        session["status"],
+        str(session.get("process_id", "")),
+        "connected" if session["connected"] else "",
+        str(session["execution_queue"]["length"] or ""),
+    )
+
+
+async def _create(client: ApiClient, spec: Any, session_id: str | None, members: dict[str, Any]) -> str:
+    """Create a session and return its id."""
+    from kallichore.cli.places import new_id
+    from kallichore.models.converter import unstructure
+
+    chosen = session_id or new_id(spec)
+    await client.call("PUT", "/sessions", unstructure(spec.new_session(chosen, **members)))
+    return chosen
+
+
+def _tell_id(session_id: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"session_id": session_id})
+    else:
+        click.echo(escapes.one_line(session_id))
+
+
+@click.command()
+@kernel_option
+@new_session_options("--timeout")
+@click.option("-s", "--session-id", help="The new session's id; a random one if left out.")
+@json_option
+@pass_target
+def create(
+    target: Target, kernel: str | None, cwd: str | None, env: tuple[str, ...], start_timeout: int,
+    session_id: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Create a session without starting its kernel."""
+
+    async def act() -> None:
+        client = target.client()
+        spec = await find_kernel(client, kernel)
+        members = new_session_members(spec, cwd, env, start_timeout)
+        _tell_id(await _create(client, spec, session_id, members), as_json)
+
+    run_to_exit(act)
+
+
+@click.command()
+@kernel_option
+@new_session_options("--timeout")
+@click.option("-s", "--session-id", help="The session's id; a random one if left out.")
+@json_option
+@pass_target
+def start(
+    target: Target, kernel: str | None, cwd: str | None, env: tuple[str, ...], start_timeout: int,
+    session_id: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Create a session, unless there is one of this id, and start its kernel."""
+
+    async def act() -> None:
+        client = target.client()
+        sessions = {session["session_id"]: session for session in (await client.call("GET", "/sessions"))["sessions"]}
+        if session_id in sessions:
+            _check_startable(sessions[session_id], [("-k", kernel), ("--cwd", cwd), ("--env", env)])
+            chosen = str(session_id)
+        else:
+            spec = await find_kernel(client, kernel)
+            chosen = await _create(client, spec, session_id, new_session_members(spec, cwd, env, start_timeout))
+        with progress(f"Starting {chosen}", quiet=as_json):
+            await client.call("POST", session_path(chosen, "start"))
+        _tell_id(chosen, as_json)
+
+    run_to_exit(act)
+
+
+def _check_startable(session: dict[str, Any], given: list[tuple[str, Any]]) -> None:
+    """See that a session that is there can be started as it is.
+
+    Raises:
+        KallichoreError: Its kernel runs.
+        WrongUseError: It was to be another session.
+    """
+    name = session["session_id"]
+    if session["status"] not in ("uninitialized", "exited"):
+        raise KallichoreError(f"The kernel of session {name} runs already; for a fresh one: kcclient restart -s {name}")
+    if options := [option for option, value in given if value]:
+        raise WrongUseError(
+            f"There is a session {name} already, and {options[0]} is for new ones; choose another -s, or: "
+            f"kcclient delete -s {name}"
+        )
+
+
+@click.command()
+@session_option
+@pass_target
+def info(target: Target, session_id: str | None) -> None:
+    """Show everything about a session, as JSON."""
+
+    async def act() -> None:
+        client = target.client()
+        print_json(await client.call("GET", session_path(await choose_session(client, session_id))))
+
+    run_to_exit(act)
+
+
+@click.command()
+@session_option
+@click.option("-n", "--tail", type=click.IntRange(1), help="Only the last so many of what ran.")
+@json_option
+@pass_target
+def history(target: Target, session_id: str | None, tail: int | None, as_json: bool) -> None:
+    """Show what ran in a session lately, and what came of it, in short."""
+
+    async def act() -> None:
+        client = target.client()
+        name = await choose_session(client, session_id)
+        entries = (await client.call("GET", session_path(name, "history")))[-(tail or 0) :]
+        if as_json:
+            print_json(entries)
+            return
+        for entry in entries:
+            _show_entry(entry)
+
+    run_to_exit(act)
+
+
+def _show_entry(entry: dict[str, Any]) -> None:
+    time = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    error = entry.get("error")
+    click.echo(click.style(f"# {time}", dim=True))
+    click.echo(escapes.lines(entry["input"].rstrip("\n")))
+    outputs = [entry["output"].rstrip("\n"), f"{error['name']}: {error['message']}" if error else ""]
+    for text in filter(None, outputs):
+        click.echo("".join(f"    {line}\n" for line in escapes.lines(text).splitlines()), nl=False)
+    if entry.get("truncated"):
+        click.echo("    (cut)")
+
+
+def _act_on_session(name: str, method: str, operation: str, done: str, doc: str) -> click.Command:
+    """Return a command that is one request about one session."""
+
+    @click.command(name, help=doc)
+    @session_option
+    @json_option
+    @pass_target
+    def command(target: Target, session_id: str | None, as_json: bool) -> None:
+        async def act() -> None:
+            client = target.client()
+            chosen = await choose_session(client, session_id)
+            body: dict[str, Any] | None = {} if operation == "restart" else None
+            with progress(f"{name} {chosen}", quiet=as_json or operation != "restart"):
+                await client.call(method, session_path(chosen, operation), body)
+            if as_json:
+                print_json({"session_id": chosen, "result": done})
+            else:
+                click.echo(f"{escapes.one_line(chosen)}: {done}")
+
+        run_to_exit(act)
+
+    return command
+
+
+COMMANDS = (
+    *(kernels, list_, create, start, info, history),
+    _act_on_session("interrupt", "POST", "interrupt", "interrupted", "Interrupt what a session runs."),
+    _act_on_session("restart", "POST", "restart", "restarted", "Restart a session's kernel."),
+    _act_on_session("kill", "POST", "kill", "killed", "Kill a session's kernel, with all that it started."),
+    _act_on_session("delete", "DELETE", "", "deleted", "Delete a session whose kernel has exited."),
+)

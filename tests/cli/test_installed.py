@@ -1,0 +1,83 @@
+"""Which kernels kcclient offers: a server's where it tells them, else this machine's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+from kallichore.cli.installed import find_kernel, list_kernels
+from kallichore.client.address import Address
+from kallichore.client.api_client import ApiClient, ApiError
+from kallichore.errors import KernelNotFoundError
+from kallichore.models.bodies import InterruptMode
+
+TOLD = {
+    "kernels": {
+        "far": {"display_name": "Far", "language": "far", "argv": ["far", "{connection_file}"], "new": 1},
+        "Full": {
+            "display_name": "Full", "language": "x", "argv": ["x"], "interrupt_mode": "message",
+            "resource_dir": "/there", "env": {"A": "b"},
+        },
+    },
+    "default": "far",
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def open_server(status: int, answer: Any) -> AsyncIterator[ApiClient]:
+    """Answer every request alike."""
+    body = json.dumps(answer).encode()
+    head = f"HTTP/1.1 {status} Said\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+
+    async def reply(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(head.encode() + body)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, reply, 0, host="127.0.0.1"))
+        yield ApiClient(Address(host="127.0.0.1", port=listeners[0].socket.getsockname()[1]))
+        nursery.cancel_scope.cancel()
+
+
+async def test_kernels_are_the_servers() -> None:
+    """All that it tells of them, and the usual where it does not; case does not matter."""
+    async with open_server(200, TOLD) as client:
+        listed = await list_kernels(client)
+        found = await find_kernel(client, "full")
+        request = found.new_session("s")
+
+    assert {"far", "Full"} == set(listed)
+    assert (("far", "{connection_file}"), InterruptMode.SIGNAL) == (listed["far"].argv, listed["far"].interrupt_mode)
+    assert (InterruptMode.MESSAGE, "/there", ["A"]) == (
+        request.interrupt_mode, found.resource_dir, [variable.name for variable in request.env],
+    )  # fmt: skip
+
+
+async def test_kernel_that_the_server_lacks_is_told_with_those_that_it_has() -> None:
+    """Those of this machine do not count there."""
+    async with open_server(200, TOLD) as client:
+        with pytest.raises(KernelNotFoundError, match="'python3' where the server is; installed: Full, far"):
+            await find_kernel(client, None)
+
+
+async def test_server_that_does_not_know_kernels_leaves_it_to_this_machine() -> None:
+    """As the original does: then they are those that are installed here."""
+    async with open_server(404, {}) as client:
+        there, here = await list_kernels(client), await list_kernels(None)
+        found = await find_kernel(client, None)
+
+    assert here == there
+    assert "python3" == found.name
+
+
+async def test_server_that_refuses_is_told() -> None:
+    """A refusal is none of the kernels' business."""
+    async with open_server(401, {}) as client:
+        with pytest.raises(ApiError):
+            await find_kernel(client, None)

