@@ -96,7 +96,7 @@ class Access:
         place = locate(head.path, self.base_url)
         if place is None:
             return HTTPStatus.NOT_FOUND
-        query = head.target.partition("?")[2]
+        query = head.target.partition("#")[0].partition("?")[2]
         if self.is_open(head.method, place.path) or self.knows(head.headers.get("authorization"), query, place.token):
             return None
         return HTTPStatus.UNAUTHORIZED

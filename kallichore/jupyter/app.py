@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, cast
+from urllib.parse import unquote
 
 import attrs
 import trio
@@ -88,9 +89,11 @@ def create_jupyter_app(kernels: Kernels, access: Access) -> ASGIFramework:
 
     async def below_its_path(scope: Any, receive: Any, send: Any) -> None:
         """Route by the path below the API's own."""
-        place = locate(scope["path"], access.base_url) if scope["type"] == "http" else None
+        is_request = scope["type"] == "http"
+        place = locate(scope["raw_path"].decode("latin-1"), access.base_url) if is_request else None
         if place is not None:
-            scope = {**scope, "path": place.path, "raw_path": place.path.encode(), "kallichore.token": place.token}
+            raw_path = place.path.encode("latin-1")
+            scope = {**scope, "path": unquote(place.path), "raw_path": raw_path, "kallichore.token": place.token}
         await app(scope, receive, send)
 
     return below_its_path

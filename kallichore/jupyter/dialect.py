@@ -171,8 +171,15 @@ class JupyterDialect:
         if self._our_session not in header:
             self._latest_header = header
             return header
-        members, session = decode(header), _decode_session(self._latest_header).session
-        return encode({**members, "session": session}) if session else header
+        return encode(self._in_its_place(decode(header)))
+
+    def _in_its_place(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Return a header with the kernel's session, if that has one."""
+        try:
+            session = _decode_session(self._latest_header).session
+        except UNREADABLE:
+            session = ""
+        return {**header, "session": session} if session else header
 
     def _is_mine(self, parent: bytes) -> bool:
         try:
@@ -204,13 +211,8 @@ class JupyterDialect:
         return self._publish("stream", {"name": "stderr", "text": text})
 
     def _publish(self, msg_type: str, content: dict[str, Any]) -> Parts:
-        """Return a message in the kernel's place: of its session, or front ends would take it for a new kernel."""
-        header = self.write_header(msg_type)
-        try:
-            header["session"] = _decode_session(self._latest_header).session or header["session"]
-        except UNREADABLE:
-            pass
-        return Parts("iopub", encode(header), b"{}", b"{}", encode(content))
+        """Return a message in the kernel's place."""
+        return Parts("iopub", encode(self._in_its_place(self.write_header(msg_type))), b"{}", b"{}", encode(content))
 
     # What it says
 
@@ -272,8 +274,6 @@ def _object(document: bytes, where: str) -> dict[str, Any]:
 def _check(document: bytes, where: str) -> None:
     try:
         decode(document)
-    except RecursionError:
-        return
     except EnvelopeError as error:
         try:
             members_of(document)

@@ -55,7 +55,9 @@ class JupyterSide:
         """Return the app of both."""
 
         async def both(scope: Any, receive: Any, send: Any) -> None:
-            is_jupyter = scope["type"] == "http" and locate(scope["path"], self.access.base_url) is not None
+            # As it was sent, as everybody else locates it: decoded, a token may look like a part of the path.
+            path = scope["raw_path"].decode("latin-1") if scope["type"] == "http" else ""
+            is_jupyter = locate(path, self.access.base_url) is not None
             await (self.app if is_jupyter else ours)(scope, receive, send)
 
         return both
