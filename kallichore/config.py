@@ -68,6 +68,12 @@ def _version(_: object, field: attrs.Attribute[Any], value: object) -> None:
     _check(is_fit, field, value, "a version, in visible characters")
 
 
+def _base_url(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    # Gateways write the address in lower case, and put "ws" for each "http" in it.
+    is_fit = isinstance(value, str) and value.startswith("/") and value == value.lower() and "http" not in value
+    _check(is_fit, field, value, "a path in lower case that begins with / and has no 'http' in it")
+
+
 _seconds = _between(0, 1e9)
 
 
@@ -137,6 +143,15 @@ class ServerConfig:
 
     journal_keep: int = attrs.field(default=4 << 20, validator=_between(0, 1 << 40))
     """Bytes of delivered messages that a session keeps for clients that come back and ask for them again."""
+
+    jupyter: bool = True
+    """Whether Jupyter's own API is served beside ours."""
+    base_url: str = attrs.field(default="/", validator=_base_url)
+    """The path below which Jupyter's API is, as behind a proxy; ours stays where it is."""
+    allow_origin: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    """Origins of web pages that may use Jupyter's API, such as ``https://notebooks.example``; ``*`` for all."""
+    root_directory: Path | None = attrs.field(default=None, converter=_to_path)
+    """The directory below which Jupyter's paths are; None for the one that the server runs in."""
 
     def __attrs_post_init__(self) -> None:
         if self.port and self.transport != "tcp":

@@ -28,6 +28,7 @@ from kallichore.attach.channel_sockets import ChannelSockets, check_upgrade, ope
 from kallichore.attach.websocket import serve_websocket
 from kallichore.config import ServerConfig
 from kallichore.errors import BadPathError, ConfigurationError, SessionNotFoundError
+from kallichore.jupyter.side import open_jupyter
 from kallichore.models.bodies import NewSession
 from kallichore.server import Server, open_server
 from kallichore.server.border import open_border
@@ -39,7 +40,13 @@ from kallichore.transport.connection_file import (
     send_handshake,
 )
 from kallichore.transport.front_door import Attach, FrontDoor, close_in_order
-from kallichore.transport.request_head import RequestHead, channels_session, decode_segment, refusal
+from kallichore.transport.request_head import (
+    RequestHead,
+    channels_session,
+    decode_segment,
+    is_channels_path,
+    refusal,
+)
 from kallichore.transport.unix_socket import open_unix_listener
 
 FAREWELL = 1.0
@@ -230,7 +237,15 @@ def _open_front_door(server: Server, config: ServerConfig, connections: trio.Nur
 
     admission = Admission(token=config.token, over_tcp=over_tcp)
     app = create_app(make_handlers(server, channel_path, wait_deaf), admission, server.facilities.intake)
-    return FrontDoor(app, attach, admission)
+    if not config.jupyter:
+        return FrontDoor(app, attach, admission)
+    jupyter = open_jupyter(server, config)
+    return FrontDoor(
+        jupyter.beside(app),
+        jupyter.attach_beside(attach),
+        jupyter.screen_beside(admission),
+        takes=lambda path: jupyter.takes(path) or (attach is not None and is_channels_path(path)),
+    )
 
 
 async def _attach(

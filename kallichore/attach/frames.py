@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from struct import Struct, pack
 
 _FINAL = 0x80
-TEXT, CLOSE, PING, PONG = _FINAL | 0x1, _FINAL | 0x8, _FINAL | 0x9, _FINAL | 0xA
+TEXT, BINARY, CLOSE, PING, PONG = (_FINAL | opcode for opcode in (0x1, 0x2, 0x8, 0x9, 0xA))
 
 _SHORT, _MEDIUM = 126, 1 << 16
 LARGE = 1 << 18

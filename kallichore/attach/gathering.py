@@ -1,13 +1,15 @@
-"""A client's text message, put together from what comes of it; bounded by what its server holds for all. [pure]"""
+"""A client's message, put together from what comes of it; bounded by what its server holds for all. [pure]"""
 
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import NoReturn, TypeVar, cast
 
 import attrs
 
 from kallichore.session.intake import Portion, TooMuchError
+
+D = TypeVar("D", str, bytes)
 
 
 @attrs.define(eq=False)
@@ -15,10 +17,10 @@ class Gathering:
     """The message that one client is sending."""
 
     _portion: Portion
-    _pieces: list[str] = attrs.field(factory=list, init=False)
+    _pieces: list[str | bytes] = attrs.field(factory=list, init=False)
     _is_refused: bool = attrs.field(default=False, init=False)
 
-    def add(self, text: str, finished: bool) -> str | None:
+    def add(self, data: D, finished: bool) -> D | None:
         """Take a piece of a message; return the message if this was its last. After a refusal there is none any more.
 
         Raises:
@@ -27,18 +29,19 @@ class Gathering:
         if self._is_refused:
             return None
         if finished and not self._pieces:
-            return text
+            return data
         try:
             # What it takes in memory, also where a piece is next to nothing.
-            self._portion.add(sys.getsizeof(text))
+            self._portion.add(sys.getsizeof(data))
         except TooMuchError:
             self._is_refused = True
             self._give_up()
             raise
-        self._pieces.append(text)
+        self._pieces.append(data)
         if not finished:
             return None
-        message = "".join(self._pieces)
+        # Its pieces are all text, or all bytes (RFC 6455, 5.4).
+        message = data[:0].join(cast("list[D]", self._pieces))
         self._give_up()
         return message
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 import attrs
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import Event, Ping, Pong, TextMessage
+from wsproto.events import BytesMessage, Event, Ping, Pong, TextMessage
 
-from kallichore.attach.frames import PING, PONG, TEXT
+from kallichore.attach.frames import BINARY, PING, PONG, TEXT
 from kallichore.session.intake import LARGEST_MESSAGE
 
 _FINAL, _CONTROL, _MASKED, _SHORT, _MEDIUM, _LONG = 0x80, 0x08, 0x80, 125, 126, 127
@@ -138,7 +138,7 @@ def _take_whole(data: bytes, position: int) -> tuple[Event, int] | None:
     if len(data) < position + 6:
         return None
     opcode, size, start = data[position], data[position + 1] - _MASKED, position + 2
-    if size == _MEDIUM and opcode == TEXT:
+    if size == _MEDIUM and opcode in (TEXT, BINARY):
         size, start = data[start] << 8 | data[start + 1], position + 4
         if size <= _SHORT:
             return None
@@ -153,6 +153,8 @@ def _take_whole(data: bytes, position: int) -> tuple[Event, int] | None:
             return TextMessage(payload.decode()), end
         except UnicodeDecodeError:
             return None
+    if opcode == BINARY:
+        return BytesMessage(payload), end
     if opcode == PONG:
         return Pong(payload), end
     if opcode == PING:

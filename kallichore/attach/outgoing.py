@@ -7,16 +7,15 @@ follows which messages did so whole.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from math import inf
 
 import attrs
 
-from kallichore.attach.frames import join_small, text_frame, text_frames
+from kallichore.attach.dialect import Dialect
+from kallichore.attach.frames import join_small
 from kallichore.attach.pings import Pings
 from kallichore.conversation.journal import Batch
 from kallichore.session.clients import ClientSlot
-from kallichore.wire.client_messages import kernel_message
 
 
 @attrs.define(eq=False)
@@ -26,6 +25,7 @@ class Outgoing:
     Args:
         slot: The client's place at the session.
         pings: Those to this client.
+        dialect: How it is spoken to.
 
     Attributes:
         control: Control frames that are to be sent next.
@@ -34,6 +34,7 @@ class Outgoing:
 
     slot: ClientSlot
     pings: Pings
+    dialect: Dialect
     control: list[bytes] = attrs.field(factory=list, init=False)
     pieces: deque[memoryview] = attrs.field(factory=deque, init=False)
     _parts: list[bytes] = attrs.field(factory=list, init=False)
@@ -54,7 +55,7 @@ class Outgoing:
             now: The time in seconds.
         """
         batch, pings = self.slot.take_nowait(), self.pings
-        self.control += map(text_frame, self.slot.take_live())
+        self.control += filter(None, map(self.dialect.live, self.slot.take_live()))
         if pings.is_wanted or (batch is not None and pings.is_due(now)):
             self.control.append(pings.make(self.slot.delivery.given, now))
         if batch is None and not self.control:
@@ -63,9 +64,9 @@ class Outgoing:
         self._pings_among.clear()
         if batch is not None:
             if batch.missed:
-                parts.append(text_frame(kernel_message("messagesLost", batch.missed)))
+                parts.append(self.dialect.lost(batch.missed))
             if batch.is_ahead:
-                parts.append(b"".join(text_frames(batch.payloads)))
+                parts.append(b"".join(self.dialect.frames(batch)))
                 batch = None
             else:
                 self._add_frames(parts, batch, now)
@@ -77,7 +78,7 @@ class Outgoing:
 
     def _add_frames(self, parts: list[bytes], batch: Batch, now: float) -> None:
         """Add the frames of a batch, with pings among them, but none at the end."""
-        frames = text_frames(_numbered(batch) if self.slot.is_numbered else batch.payloads)
+        frames = self.dialect.frames(batch)
         count, pings = len(batch.payloads), self.pings
         first = batch.next_position - count
         done = 0
@@ -108,13 +109,6 @@ class Outgoing:
         batch, self._batch = self._batch, None
         unsent = _count_unsent(self._parts, self._pings_among, self.unsent, len(batch.payloads))
         self.slot.delivery.give(batch.next_position - unsent)
-
-
-def _numbered(batch: Batch) -> Iterator[bytes]:
-    """Return the messages of a batch with their numbers, counted from 1, as their last member ``seq``."""
-    first = batch.next_position - len(batch.payloads) + 1
-    numbered = enumerate(batch.payloads, first)
-    return (payload and b'%s,"seq":%d}' % (payload[:-1], number) for number, payload in numbered)
 
 
 def _count_unsent(parts: list[bytes], pings: set[int], unsent: int, most: int) -> int:

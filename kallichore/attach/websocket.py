@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import attrs
 import trio
@@ -23,7 +23,8 @@ import trio_util
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from kallichore.attach.frames import PONG, close_frame, control_frame, text_frame
+from kallichore.attach.dialect import Dialect, KallichoreDialect
+from kallichore.attach.frames import PONG, close_frame, control_frame
 from kallichore.attach.gathering import Gathering
 from kallichore.attach.incoming import Incoming, TooBig
 from kallichore.attach.outgoing import Outgoing
@@ -34,7 +35,7 @@ from kallichore.session.clients import ClientSlot, Wish
 from kallichore.session.intake import TooMuchError
 from kallichore.session.session import Session
 from kallichore.transport.request_head import RequestHead, accept_token
-from kallichore.wire.client_messages import kernel_message
+from kallichore.wire.client_messages import ClientMessageError
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +56,13 @@ _CAN_PUSH = sys.platform != "win32"
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, TOO_BIG = 1000, 1001, 1002, 1005, 1009
 
 
-def upgrade_response(request: RequestHead) -> bytes:
-    """Return the answer that opens a WebSocket: no subprotocol, no extension."""
-    token = accept_token(request.headers["sec-websocket-key"])
-    return (
-        "HTTP/1.1 101 Switching Protocols\r\n"
-        "connection: Upgrade\r\n"
-        "upgrade: websocket\r\n"
-        f"sec-websocket-accept: {token}\r\n\r\n"
-    ).encode()
+def upgrade_response(request: RequestHead, subprotocol: str | None = None) -> bytes:
+    """Return the answer that opens a WebSocket, with this subprotocol, and no extension."""
+    lines = ["HTTP/1.1 101 Switching Protocols", "connection: Upgrade", "upgrade: websocket"]
+    if subprotocol is not None:
+        lines.append(f"sec-websocket-protocol: {subprotocol}")
+    lines.append(f"sec-websocket-accept: {accept_token(request.headers['sec-websocket-key'])}")
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 @attrs.define(eq=False)
@@ -74,6 +73,7 @@ class _Attachment:
     slot: ClientSlot
     stream: trio.abc.Stream
     config: ServerConfig
+    dialect: Dialect
     incoming: Incoming
     _gathering: Gathering
     _outgoing: Outgoing = attrs.field(init=False)
@@ -88,8 +88,9 @@ class _Attachment:
     def __attrs_post_init__(self) -> None:
         slot, interval, now = self.slot, self.config.ping_interval, trio.current_time()
         allowance = self.config.ping_allowance
-        pings = Pings(slot.deliveries, slot.delivery, slot.is_numbered, interval, allowance, now + interval)
-        self._outgoing = Outgoing(slot, pings)
+        by_numbers = self.dialect.goes_by_numbers
+        pings = Pings(slot.deliveries, slot.delivery, by_numbers, interval, allowance, now + interval)
+        self._outgoing = Outgoing(slot, pings, self.dialect)
 
     async def run(self) -> None:
         """Serve the client until one side closes."""
@@ -164,14 +165,14 @@ class _Attachment:
 
     def _take(self, event: object) -> None:
         match event:
-            case TextMessage(data=text, message_finished=finished):
-                self._take_text(text, finished)
+            case TextMessage(data=data, message_finished=finished):
+                self._take_piece(lambda: self._gathering.add(str(data), finished))
+            case BytesMessage(data=data, message_finished=finished):
+                self._take_piece(lambda: self._gathering.add(bytes(data), finished))
             case TooBig():
                 with suppress(TooMuchError):
                     self._gathering.refuse()
                 self._close(TOO_BIG, "message too big")
-            case BytesMessage(message_finished=True):
-                logger.warning("[client %s] Ignored a binary message", self.session.session_id)
             case Ping(payload=payload):
                 # Not every ping needs an answer (RFC 6455, 5.5.3), and whoever does not read gets a few.
                 if len(self._outgoing.control) < MOST_CONTROL:
@@ -185,17 +186,24 @@ class _Attachment:
                 self.slot.ending, self._is_over = Ending.CLOSED, True
                 self._close(None if int(code) == NO_CODE else int(code))
 
-    def _take_text(self, text: str, finished: bool) -> None:
+    def _take_piece(self, gather: Callable[[], str | bytes | None]) -> None:
         try:
-            message = self._gathering.add(text, finished)
+            message = gather()
         except TooMuchError:
             self._close(TOO_BIG, "message too big")
             return
-        if message is not None:
-            if not self.slot.may_speak:
-                logger.warning("[client %s] Ignored a message of a client that watches", self.session.session_id)
-            elif message:
-                self.session.receive(message, self.slot)
+        if not message:
+            return
+        if not self.slot.may_speak:
+            logger.warning("[client %s] Ignored a message of a client that watches", self.session.session_id)
+            return
+        try:
+            request = self.dialect.read(message)
+        except ClientMessageError as error:
+            logger.error("[session %s] Ignored a client's message: %s", self.session.session_id, error)
+            return
+        self.slot.note_request(request.msg_id)
+        self.session.send(request)
 
     # What leaves
 
@@ -319,7 +327,7 @@ class _Attachment:
             return
         last = b""
         if self.slot.displaced:
-            last = text_frame(kernel_message("clientDisconnected", self.slot.leaving))
+            last = self.dialect.farewell(self.slot.leaving)
             self._closing = self._closing or close_frame(None)
         elif self._closing is None:
             code = NORMAL if self.session.deleted.is_set() else GOING_AWAY
@@ -352,6 +360,9 @@ async def serve_websocket(
     surplus: bytes,
     config: ServerConfig,
     wish: Wish,
+    *,
+    dialect: Dialect | None = None,
+    attend: Callable[[ClientSlot], AbstractContextManager[object]] = nullcontext,
 ) -> None:
     """Open the WebSocket that ``request`` asks for and serve it as a client of the session; closes the stream.
 
@@ -365,16 +376,20 @@ async def serve_websocket(
         surplus: Bytes that came behind the head: the client's first frames.
         config: For the ping interval and allowance.
         wish: How the client attends.
+        dialect: How it is spoken to; the API's own way by default.
+        attend: Is entered when the client has its place at the session, and left before that is given up.
     """
+    dialect = dialect or KallichoreDialect(wish.since is not None)
     async with stream:
         try:
-            await stream.send_all(upgrade_response(request))
+            await stream.send_all(upgrade_response(request, dialect.subprotocol))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
         _bound_what_waits(stream)
         slot = session.attach(wish)
         try:
-            with session.facilities.intake.open() as portion:
-                await _Attachment(session, slot, stream, config, Incoming(surplus), Gathering(portion)).run()
+            with attend(slot), session.facilities.intake.open() as portion:
+                incoming = Incoming(surplus)
+                await _Attachment(session, slot, stream, config, dialect, incoming, Gathering(portion)).run()
         finally:
             session.detach(slot)

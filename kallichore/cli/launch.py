@@ -107,6 +107,15 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     add("--transport", metavar="KIND", help="tcp, socket or named-pipe")
     add("--transport-encryption", metavar="POLICY", help="to kernels: disabled (the default), auto or required")
     add("--kernel-transport", metavar="KIND", help="to kernels: tcp (the default) or ipc, which is Unix sockets")
+    parser.add_argument("--no-jupyter", action="store_true", help="do not serve Jupyter's own API beside ours")
+    add("--base-url", metavar="PATH", help="serve Jupyter's API below this path, as behind a proxy")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        metavar="ORIGIN",
+        help="let web pages of this origin use Jupyter's API, such as https://notebooks.example; may be repeated",
+    )
+    add("--root-dir", metavar="DIR", help="the directory below which the paths of Jupyter's API are (this one)")
     parser.add_argument("-V", "--version", action="version", version=f"kcserver {__version__}")
     parser.set_defaults(socket_dir=None, unix_socket=None)
     return parser
@@ -275,6 +284,10 @@ def read_command_line(
         resource_sample_interval_ms=1000 if interval is None else interval,
         transport_encryption=options.transport_encryption or "disabled",
         kernel_transport=options.kernel_transport or "tcp",
+        jupyter=not options.no_jupyter,
+        base_url=options.base_url or "/",
+        allow_origin=tuple(options.allow_origin or ()),
+        root_directory=options.root_dir,
     )
     return Launch(config, token_file, bad_level, token_is_generated=options.token is None)
 

@@ -132,6 +132,9 @@ class Conversation:
     """Who in this process wants to hear about an execution, by its ``msg_id``."""
     given: GivenToCallers = attrs.field(factory=GivenToCallers)
     """What they are given, of what is in the journal as well."""
+    created_at: float = attrs.field(init=False)
+    active_at: float = attrs.field(default=float("-inf"), init=False)
+    """When somebody last had code run, or answered a question, or the kernel was done with that."""
     look_at: float | None = attrs.field(default=None, init=False)
     """When to call `look_again` at the latest: something may be over that the kernel did not say the end of."""
     open_input: OpenInput | None = attrs.field(default=None, init=False)
@@ -155,6 +158,7 @@ class Conversation:
     """What the batch that is taken in has brought for the journal so far."""
 
     def __attrs_post_init__(self) -> None:
+        self.created_at = self.status.idle_since or 0.0
         self.working_directory = self.request.working_directory
         self.input_prompt = self.request.input_prompt
         self.continuation_prompt = self.request.continuation_prompt
@@ -448,6 +452,7 @@ class Conversation:
         return None
 
     def _hear_execute_reply(self, reply: KernelMessage, parent_id: str, now: float) -> ClientMessage | None:
+        self.active_at = now
         self.requests.replied(parent_id)
         self.activity.reply(parent_id, now)
         self._expect_more(now)
@@ -520,6 +525,8 @@ class Conversation:
     def tell(self, message: ClientMessage, now: float) -> ClientMessage | None:
         """Decide on a client's message: return it if it is to be sent now, or None if it waits in the queue."""
         self.requests.add(message)
+        if message.msg_type in (EXECUTION, "input_reply"):
+            self.active_at = now
         if message.msg_type == "input_reply":
             self.open_input = None
         elif message.is_execution and not self.queue.submit(message.msg_id, message, now):

@@ -74,6 +74,8 @@ class ClientSlot:
     """Whether it has to leave because a newer client came."""
     on_displaced: Callable[[], None] | None = attrs.field(default=None, init=False)
     """Called when a newer client came: puts a bound on a send that may never end."""
+    on_settled: Callable[[Delivery], None] | None = attrs.field(default=None, init=False)
+    """Called when it is known what this client has, once it is gone."""
     on_news: Callable[[], bool] | None = attrs.field(default=None, init=False)
     """Called when there may be something to send; true if all of it was sent."""
     _replayed: int = attrs.field(init=False)
@@ -219,11 +221,12 @@ class Audience:
 
     journal: Journal
     keeps_told: bool = False
-    _deliveries: Deliveries = attrs.field(init=False)
+    deliveries: Deliveries = attrs.field(init=False)
+    """What they were given, and what is kept for whom."""
     _slots: list[ClientSlot] = attrs.field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._deliveries = Deliveries(self.journal, self.keeps_told)
+        self.deliveries = Deliveries(self.journal, self.keeps_told)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -243,13 +246,15 @@ class Audience:
             self._slots.remove(older)
             by = f": {wish.name}" if wish.name else ""
             older.leave(f"Another client connected to this session{by}", displaced=True)
-        slot = ClientSlot(self._deliveries, wish, older)
+        slot = ClientSlot(self.deliveries, wish, older)
         self._slots.insert(0 if wish.attendance is Attendance.TAKE_OVER else len(self._slots), slot)
         return slot
 
     def detach(self, slot: ClientSlot) -> bool:
         """Note that a client is gone: what it does not have is the next one's. True if it was not displaced before."""
-        self._deliveries.end(slot.delivery, slot.ending)
+        self.deliveries.end(slot.delivery, slot.ending)
+        if slot.on_settled is not None:
+            slot.on_settled(slot.delivery)
         slot.finished.set()
         if slot not in self._slots:
             return False
@@ -258,7 +263,7 @@ class Audience:
 
     def told_to_caller(self, numbers: Iterable[range]) -> Shift:
         """Let go of what a caller in this process got, if no client may come for it; see `Deliveries`."""
-        return self._deliveries.told_to_caller(numbers)
+        return self.deliveries.told_to_caller(numbers)
 
     # What everybody is told
 

@@ -31,7 +31,7 @@ from kallichore.session.line_log import LineLog
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.run_call import collect_result
 from kallichore.session.supervisor import Supervisor
-from kallichore.wire.client_messages import ClientMessage, ClientMessageError, Sender, kernel_message, parse
+from kallichore.wire.client_messages import ClientMessage, Sender, kernel_message
 
 logger = logging.getLogger(__name__)
 
@@ -196,17 +196,6 @@ class Session(metaclass=ForUsers):
         """Note that a client is gone: what nobody was sent is the next one's."""
         if self.audience.detach(slot):
             self.on_activity()
-
-    def receive(self, text: str | bytes, slot: ClientSlot | None = None) -> None:
-        """Take in a client's text frame; what is not a Jupyter message is logged and ignored."""
-        try:
-            message = parse(text)
-        except ClientMessageError as error:
-            logger.error("[session %s] Ignored a client's message: %s", self.session_id, error)
-            return
-        if slot is not None:
-            slot.note_request(message.msg_id)
-        self.send(message)
 
     def send(self, message: ClientMessage) -> None:
         """Send a message to the kernel as a client would: now, or when its turn comes.

@@ -38,7 +38,7 @@ from kallichore.transport.request_head import (
     LONGEST_HEAD,
     MalformedHeadError,
     RequestHead,
-    channels_session,
+    is_channels_path,
     is_other_http,
     parse_head,
     refusal,
@@ -285,16 +285,23 @@ class FrontDoor:
         app: The ASGI app for everything but channels.
         attach: Serves a channel upgrade; it gets the stream, the request's head and the bytes behind it, and answers.
             None where channels have sockets of their own: then an upgrade is an ordinary request.
+        takes: Tells by its path whether an upgrade is of channels.
         screen: Refuses requests by their head; then their connection ends. It is asked for every request but those that
             come together with the one before.
         most: How many connections are served at a time; None for `most_connections`.
     """
 
     def __init__(
-        self, app: ASGIFramework, attach: Attach | None, screen: Screen | None = None, most: int | None = None
+        self,
+        app: ASGIFramework,
+        attach: Attach | None,
+        screen: Screen | None = None,
+        most: int | None = None,
+        takes: Callable[[str], bool] = is_channels_path,
     ) -> None:
         self._app = ASGIWrapper(app)
         self._attach = attach
+        self._takes = takes
         self._screen = screen
         self._most = most_connections() if most is None else most
         self._open = 0
@@ -388,7 +395,7 @@ class FrontDoor:
             return _Refusal(partial(refusal, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED))
         if self._screen is not None and (status := self._screen.judge(head)) is not None:
             return _Refusal(partial(self._screen.answer, head, status))
-        if self._attach is not None and head.asks_for_websocket and channels_session(head.path) is not None:
+        if self._attach is not None and head.asks_for_websocket and self._takes(head.path):
             return _Upgrade(head, surplus)
         return _for_hypercorn(data, head, surplus)
 

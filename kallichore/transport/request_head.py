@@ -131,7 +131,7 @@ def refusal(
     document = json.dumps({"code": code, "message": message}, ensure_ascii=False) if code else message
     body = document.encode("utf-8", "replace")
     lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {text}" for name, text in (headers or {}).items())]
-    if body:
+    if body and "content-type" not in (headers or {}):
         lines.append("content-type: application/json" if code else "content-type: text/plain; charset=utf-8")
     lines += [f"content-length: {len(body)}", "connection: close", "", ""]
     return "\r\n".join(lines).encode() + body
@@ -155,6 +155,11 @@ def channels_session(path: str) -> str | None:
     if len(parts) == 4 and parts[0] == "" and parts[1] == "sessions" and parts[2] and parts[3] == "channels":
         return parts[2]
     return None
+
+
+def is_channels_path(path: str) -> bool:
+    """Tell whether this is ``/sessions/{id}/channels``."""
+    return channels_session(path) is not None
 
 
 def accept_token(key: str) -> str:

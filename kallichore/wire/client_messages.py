@@ -50,6 +50,8 @@ class ClientMessage(msgspec.Struct, frozen=True):
     content: bytes
     metadata: bytes = b"{}"
     buffers: tuple[bytes, ...] = ()
+    keeps_header: bool = False
+    """Whether its headers say who sent it and when, as the client wrote them; else that is the session's to say."""
 
     def as_body(self) -> dict[str, Any]:
         """Return the message as the API shows it in an execution queue."""
@@ -176,9 +178,13 @@ class Sender(msgspec.Struct, frozen=True):
 def to_kernel(message: ClientMessage, sender: Sender, date: str) -> MessageParts:
     """Return the parts to sign and send for ``message``."""
     parent = message.parent_header
+
+    def written(header: dict[str, Any]) -> bytes:
+        return encode({**sender.stamp({}, date), **header} if message.keeps_header else sender.stamp(header, date))
+
     return MessageParts(
-        encode(sender.stamp(message.header, date)),
-        b"{}" if parent is None else encode(sender.stamp(parent, date)),
+        written(message.header),
+        b"{}" if parent is None else written(parent),
         message.metadata,
         message.content,
         message.buffers,

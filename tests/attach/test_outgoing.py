@@ -6,6 +6,7 @@ from math import inf
 
 from hypothesis import given, strategies as st
 
+from kallichore.attach.dialect import KallichoreDialect
 from kallichore.attach.frames import PING, TEXT
 from kallichore.attach.outgoing import Outgoing
 from kallichore.attach.pings import QUIET, Pings
@@ -23,7 +24,8 @@ def make_outgoing(payloads: list[bytes], wish: Wish | None = None, journal: Jour
     audience = Audience(journal or Journal(1 << 30, 0, OverflowFile(), 1 << 30))
     audience.journal.extend(payloads)
     slot = audience.attach(wish or Wish())
-    return Outgoing(slot, Pings(slot.deliveries, slot.delivery, slot.is_numbered, 20, 3, inf))
+    pings = Pings(slot.deliveries, slot.delivery, slot.is_numbered, 20, 3, inf)
+    return Outgoing(slot, pings, KallichoreDialect(slot.is_numbered))
 
 
 def send(outgoing: Outgoing, most: int, now: float = 0) -> bytes:
@@ -196,7 +198,8 @@ def test_pings_are_the_further_apart_the_more_was_given() -> None:
     deliveries.end(early.slot.delivery, early.slot.ending)
     deliveries.journal.extend([b"x"] * 100)
     slot = ClientSlot(deliveries, Wish(), None)
-    late = Outgoing(slot, Pings(deliveries, slot.delivery, is_numbered=False, interval=20, allowance=3, regular_at=inf))
+    pings = Pings(deliveries, slot.delivery, is_numbered=False, interval=20, allowance=3, regular_at=inf)
+    late = Outgoing(slot, pings, KallichoreDialect(False))
 
     assert [*[12] * 8, 13, 15, 17, 20, 22, 26, 29, 33, 29] == gaps
     assert [*[12] * 8, 4] == [len(run) for run in kinds_in(send(late, 5000)).split("p")]

@@ -1,0 +1,291 @@
+"""How a client of a Jupyter server's kernel WebSocket is spoken to. [pure]
+
+What the kernel publishes goes to all; replies and questions go to the front end that asked. News of ours become what
+Jupyter has for them: a dead kernel is a ``status``, and why it died a ``stream``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+import msgspec
+from pybase64 import b64decode
+
+from kallichore.attach.frames import BINARY, TEXT, head
+from kallichore.conversation.journal import Batch
+from kallichore.wire.client_messages import ClientMessage, ClientMessageError
+from kallichore.wire.deep_json import members_of
+from kallichore.wire.envelope import UNREADABLE, EnvelopeError, decode, encode
+from kallichore.wire.jupyter_frames import (
+    V1,
+    JupyterFrameError,
+    Parts,
+    read_default,
+    read_v1,
+    write_default,
+    write_v1,
+)
+
+MOST_ASKED = 10_000
+"""Requests of a front end whose answers are still known to be its own; more than any has open at a time."""
+
+OUR_OUTPUT = "[kallichore] "
+"""How lines begin that the server itself adds to what a kernel's process prints."""
+
+FROM_CLIENTS = ("shell", "control", "stdin")
+
+_NOTHING = msgspec.Raw(b"{}")
+
+
+class _Status(msgspec.Struct, gc=False):
+    status: str
+    reason: str | None = None
+
+
+class _Told(msgspec.Struct, gc=False):
+    """What the journal has: a kernel's message, or news of the session."""
+
+    kind: str
+    header: msgspec.Raw = _NOTHING
+    parent_header: msgspec.Raw = _NOTHING
+    channel: str = ""
+    content: msgspec.Raw = _NOTHING
+    metadata: msgspec.Raw = _NOTHING
+    buffers: list[str] = []  # msgspec makes a new one each time
+    status: _Status | None = None
+    output: tuple[str, str] | None = None
+
+
+class _Id(msgspec.Struct, gc=False):
+    msg_id: Any = None
+
+
+class _Session(msgspec.Struct, gc=False):
+    session: str = ""
+
+
+_decode_told = msgspec.json.Decoder(_Told).decode
+_decode_id = msgspec.json.Decoder(_Id).decode
+_decode_session = msgspec.json.Decoder(_Session).decode
+
+
+@attrs.define(eq=False)
+class Asked:
+    """The ids of what a front end asked: the answers to that are for it alone."""
+
+    _ids: dict[str, None] = attrs.field(factory=dict, init=False)
+
+    def add(self, msg_id: str) -> None:
+        """Note a request; of very many the oldest are forgotten."""
+        self._ids[msg_id] = None
+        if len(self._ids) > MOST_ASKED:
+            del self._ids[next(iter(self._ids))]
+
+    def __contains__(self, msg_id: object) -> bool:
+        return msg_id in self._ids
+
+
+@attrs.define(eq=False)
+class JupyterDialect:
+    """One front end's way.
+
+    Args:
+        is_v1: Whether it is spoken to in the subprotocol ``v1.kernel.websocket.jupyter.org``.
+        takes_buffers: Whether it can read binary frames; else it is sent a message without its buffers.
+        asked: What it asked.
+        is_dead: Tells whether the kernel is gone, and no other on its way in its place.
+        write_header: Makes the header of a message of this type, for what is said in the kernel's place.
+    """
+
+    is_v1: bool
+    takes_buffers: bool
+    asked: Asked
+    is_dead: Callable[[], bool]
+    write_header: Callable[[str], dict[str, Any]]
+    _our_session: bytes = attrs.field(init=False)
+    """How a header says that a message was said in the kernel's place."""
+    _said: str = attrs.field(default="", init=False)
+    """The server's latest line about the kernel."""
+    _latest_header: bytes = attrs.field(default=b"{}", init=False)
+    goes_by_numbers: Literal[False] = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._our_session = b'"session":%s' % encode(self.write_header("status")["session"])
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The one that is chosen, if any."""
+        return V1 if self.is_v1 else None
+
+    # What it is told
+
+    def frames(self, batch: Batch) -> list[bytes]:
+        """Return two parts for each message: a frame's head and payload; empty for what is another's."""
+        parts: list[bytes] = []
+        for payload in batch.payloads:
+            frames = self._frames_of(payload) if payload else []
+            parts += frames if len(frames) == 2 else (b"", b"".join(frames))
+        return parts
+
+    def live(self, payload: bytes) -> bytes:
+        """Return the frames of a message that only matters now."""
+        return b"".join(self._frames_of(payload))
+
+    def lost(self, count: int) -> bytes:
+        """Return the frame that tells how many messages were dropped."""
+        text = f"{OUR_OUTPUT}{count} messages of this kernel were dropped, as nobody had taken them\n"
+        return b"".join(self._frame(self._stream(text)))
+
+    def farewell(self, _reason: str | None) -> bytes:
+        """Return nothing: an empty close frame is what Jupyter has."""
+        return b""
+
+    def _frames_of(self, payload: bytes) -> list[bytes]:
+        try:
+            told = _decode_told(payload)
+        except RecursionError:
+            told = _read_deep(payload)
+        if told.kind != "jupyter":
+            return [part for parts in self._news(told) for part in self._frame(parts)]
+        header = self._header_of(bytes(told.header))
+        parent = bytes(told.parent_header)
+        if told.channel != "iopub" and not self._is_mine(parent):
+            return []
+        buffers = [b64decode(buffer) for buffer in told.buffers]
+        parts = Parts(
+            told.channel,
+            header,
+            b"{}" if parent == b"null" else parent,
+            bytes(told.metadata),
+            bytes(told.content),
+            buffers,
+        )
+        return self._frame(parts)
+
+    def _header_of(self, header: bytes) -> bytes:
+        """Return the header of a message: one that was said in the kernel's place is of the kernel's session here, as
+        front ends would take another one for a new kernel.
+        """
+        if self._our_session not in header:
+            self._latest_header = header
+            return header
+        return encode(self._in_its_place(decode(header)))
+
+    def _in_its_place(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Return a header with the kernel's session, if that has one."""
+        try:
+            session = _decode_session(self._latest_header).session
+        except UNREADABLE:
+            session = ""
+        return {**header, "session": session} if session else header
+
+    def _is_mine(self, parent: bytes) -> bool:
+        try:
+            return _decode_id(parent).msg_id in self.asked
+        except (TypeError, *UNREADABLE):
+            return False
+
+    def _frame(self, parts: Parts) -> list[bytes]:
+        """Return a frame's head and payload."""
+        if self.is_v1:
+            payload = b"".join(write_v1(parts))
+            return [head(BINARY, len(payload)), payload]
+        if parts.buffers and not self.takes_buffers:
+            parts = msgspec.structs.replace(parts, buffers=())
+        payload = b"".join(write_default(parts))
+        return [head(BINARY if parts.buffers else TEXT, len(payload)), payload]
+
+    def _news(self, told: _Told) -> list[Parts]:
+        if told.output is not None and told.output[1].startswith(OUR_OUTPUT):
+            self._said = told.output[1]
+            return [self._stream(self._said)]
+        if told.status is None or told.status.status != "exited" or not self.is_dead():
+            return []
+        why = f"{OUR_OUTPUT}{told.status.reason or 'The kernel is not running'}\n"
+        reason = [] if why == self._said else [self._stream(why)]
+        return [*reason, self._publish("status", {"execution_state": "dead"})]
+
+    def _stream(self, text: str) -> Parts:
+        return self._publish("stream", {"name": "stderr", "text": text})
+
+    def _publish(self, msg_type: str, content: dict[str, Any]) -> Parts:
+        """Return a message in the kernel's place."""
+        return Parts("iopub", encode(self._in_its_place(self.write_header(msg_type))), b"{}", b"{}", encode(content))
+
+    # What it says
+
+    def read(self, data: str | bytes) -> ClientMessage:
+        """Return what it says.
+
+        Raises:
+            ClientMessageError: It is no message, or for no channel.
+        """
+        if self.is_v1 and isinstance(data, str):
+            raise ClientMessageError(f"it is text; messages of {V1} are binary")
+        try:
+            parts = read_v1(data) if self.is_v1 and isinstance(data, bytes) else read_default(data)
+        except JupyterFrameError as error:
+            raise ClientMessageError(str(error)) from error
+        message = to_client_message(parts)
+        self.asked.add(message.msg_id)
+        return message
+
+
+def to_client_message(parts: Parts) -> ClientMessage:
+    """Return what a front end says as a message to the kernel, its headers as they are.
+
+    Raises:
+        ClientMessageError: A part is not JSON, the ids are missing, or the channel is none of a client's.
+    """
+    if parts.channel not in FROM_CLIENTS:
+        raise ClientMessageError(f"its channel is {parts.channel!r}; clients speak on {', '.join(FROM_CLIENTS)}")
+    header = _object(parts.header, "header")
+    parent = {} if parts.parent_header == b"null" else _object(parts.parent_header, "parent_header")
+    for document, where in ((parts.content, "content"), (parts.metadata, "metadata")):
+        _check(document, where)
+    msg_id, msg_type = header.get("msg_id"), header.get("msg_type")
+    if not isinstance(msg_id, str) or not isinstance(msg_type, str):
+        raise ClientMessageError("its header needs the strings msg_id and msg_type")
+    return ClientMessage(
+        msg_id,
+        msg_type,
+        parts.channel,
+        header,
+        parent or None,
+        parts.content,
+        parts.metadata,
+        tuple(parts.buffers),
+        keeps_header=True,
+    )
+
+
+def _object(document: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = decode(document)
+    except EnvelopeError as error:
+        raise ClientMessageError(f"its {where} is {error}") from error
+    if not isinstance(value, dict):
+        raise ClientMessageError(f"its {where} is no object")
+    return value
+
+
+def _check(document: bytes, where: str) -> None:
+    try:
+        decode(document)
+    except EnvelopeError as error:
+        try:
+            members_of(document)
+        except ValueError:
+            raise ClientMessageError(f"its {where} is {error}") from error
+
+
+def _read_deep(payload: bytes) -> _Told:
+    """Read a message that is nested deeper than readers go: its documents travel as bytes anyway."""
+    members = {name.strip(b'"').decode(): value for name, value in members_of(payload).items()}
+    header, parent, content, metadata = (
+        msgspec.Raw(members[name]) for name in ("header", "parent_header", "content", "metadata")
+    )
+    channel, buffers = decode(members["channel"]), decode(members["buffers"])
+    return _Told("jupyter", header, parent, channel, content, metadata, buffers)

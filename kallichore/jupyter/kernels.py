@@ -1,0 +1,309 @@
+"""The server's sessions as Jupyter's kernels, and the documents that are tied to them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import attrs
+import trio
+
+from kallichore.config import ServerConfig
+from kallichore.errors import KallichoreError, KernelNotFoundError, StartupError
+from kallichore.jupyter.kernelspecs import default_name
+from kallichore.jupyter.models import (
+    EXECUTION_STATES,
+    UUID_SHAPED,
+    JupyterError,
+    KernelModel,
+    NotebookSession,
+    utc_time,
+)
+from kallichore.kernel.kernelspecs import find_kernelspec, list_kernelspecs
+from kallichore.models.bodies import NewSession, SessionMode, VarAction, VarActionType
+from kallichore.server import Server
+from kallichore.session.session import Session
+
+DOCUMENT = "JPY_SESSION_NAME"
+"""The variable that tells a kernel which document it works for."""
+
+
+@attrs.define(eq=False)
+class Kernels:
+    """What Jupyter's API has to say of one server's sessions.
+
+    Args:
+        server: The server.
+        config: Its settings.
+    """
+
+    server: Server
+    config: ServerConfig
+    _names: dict[str, str] = attrs.field(factory=dict, init=False)
+    """The kernelspec of each session that was started here."""
+    _notebooks: dict[str, NotebookSession] = attrs.field(factory=dict, init=False)
+
+    # Kernels
+
+    def id_of(self, session: Session) -> str:
+        """Return a session's kernel id: its own id, or one made of it where that is not shaped like others are."""
+        if UUID_SHAPED.fullmatch(session.session_id):
+            return session.session_id
+        return str(uuid.uuid5(uuid.UUID(self.server.server_id), f"{session.session_id} {session.created}"))
+
+    def find(self, kernel_id: str) -> Session:
+        """Return the session of a kernel id.
+
+        Raises:
+            JupyterError: There is none.
+        """
+        for session in self.server.sessions:
+            if self.id_of(session) == kernel_id:
+                return session
+        raise JupyterError(HTTPStatus.NOT_FOUND, f"Kernel does not exist: {kernel_id}")
+
+    def model(self, session: Session) -> KernelModel:
+        """Return a kernel as it is listed."""
+        state = "restarting" if session.is_changing else EXECUTION_STATES[session.status]
+        return KernelModel(
+            id=self.id_of(session),
+            name=self._names.get(session.session_id) or _name_like(session.request),
+            last_activity=utc_time(_last_activity(session)),
+            execution_state=state,
+            connections=len(session.audience),
+        )
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return all kernels."""
+        return [attrs.asdict(self.model(session)) for session in self.server.sessions]
+
+    async def start(self, wanted: Mapping[str, Any], document: str | None = None) -> Session:
+        """Start a kernel, or return the one that runs with the id that is wanted.
+
+        Args:
+            wanted: The request: ``name``, ``path``, ``kernel_id``, ``env``, each of which may be missing.
+            document: The path of the document that it is for.
+
+        Raises:
+            JupyterError: The request is wrong, there is no such kernel, or it did not start; the message says why.
+        """
+        kernel_id = _text(wanted, "kernel_id") or str(uuid.uuid4())
+        if not UUID_SHAPED.fullmatch(kernel_id):
+            raise JupyterError(HTTPStatus.BAD_REQUEST, f"kernel_id is {kernel_id!r}; it must look like a UUID")
+        for session in self.server.sessions:
+            if self.id_of(session) == kernel_id and session.is_running:
+                return session
+        environment = _environment(wanted.get("env"))
+        name = _text(wanted, "name")
+        directory = self._directory(_text(wanted, "path"), environment.get("KERNEL_WORKING_DIR"))
+        if document is not None:
+            environment[DOCUMENT] = str(self._root / document.lstrip("/"))
+        try:
+            found, request = await trio.to_thread.run_sync(_make_request, name, kernel_id, directory, environment)
+            session = self.server.create_session(request)
+        except KallichoreError as error:
+            raise _unavailable(name, error) from error
+        self._names[kernel_id] = found
+        try:
+            await session.start()
+        except KallichoreError as error:
+            if not session.is_running:
+                self._forget(session)
+            raise _unavailable(name, error) from error
+        return session
+
+    async def end(self, session: Session) -> None:
+        """End a kernel and forget its session. Cancelling the wait leaves the kernel ending."""
+        session.begin_stop()
+        await session.wait_ended()
+        if session in self.server.sessions:
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        self._names.pop(session.session_id, None)
+        self.server.delete_session(session.session_id)
+
+    async def restart(self, session: Session) -> None:
+        """Restart a kernel and wait until it answers.
+
+        Raises:
+            JupyterError: It did not start again; the message says why.
+        """
+        try:
+            await session.restart()
+        except KallichoreError as error:
+            raise _unavailable(self._names.get(session.session_id), error) from error
+
+    @property
+    def _root(self) -> Path:
+        return (self.config.root_directory or Path.cwd()).resolve()
+
+    def _directory(self, path: str | None, working_directory: str | None) -> str:
+        """Return where a kernel is started: the directory of a document below the root, as near as there is one."""
+        if working_directory and os.path.isdir(working_directory):
+            return working_directory
+        folder = (self._root / unquote(path or "").lstrip("/")).resolve()
+        if not folder.is_relative_to(self._root):
+            raise JupyterError(HTTPStatus.BAD_REQUEST, f"path is {path!r}; it must be below the server's directory")
+        while not folder.is_dir():
+            folder = folder.parent
+        return str(folder)
+
+    # Documents
+
+    def notebooks(self) -> list[dict[str, Any]]:
+        """Return the documents whose kernels are there."""
+        return [self.notebook_model(each) for each in list(self._notebooks.values()) if self._is_there(each)]
+
+    def _is_there(self, notebook: NotebookSession) -> bool:
+        try:
+            self.find(notebook.kernel_id)
+        except JupyterError:
+            del self._notebooks[notebook.id]
+            return False
+        return True
+
+    def notebook_model(self, notebook: NotebookSession) -> dict[str, Any]:
+        """Return a document as it is listed."""
+        return notebook.model(self.model(self.find(notebook.kernel_id)))
+
+    def notebook(self, notebook_id: str) -> NotebookSession:
+        """Return a document by its session's id.
+
+        Raises:
+            JupyterError: There is none, or its kernel is gone.
+        """
+        notebook = self._notebooks.get(notebook_id)
+        if notebook is None or not self._is_there(notebook):
+            raise JupyterError(HTTPStatus.NOT_FOUND, f"Session not found: session_id={notebook_id!r}")
+        return notebook
+
+    async def open_notebook(self, wanted: Mapping[str, Any]) -> NotebookSession:
+        """Tie a document to a kernel: the one that it has, the one that is named, or a new one.
+
+        Raises:
+            JupyterError: The request is wrong, or the kernel did not start.
+        """
+        path, kind = _text(wanted, "path"), _text(wanted, "type")
+        legacy = wanted.get("notebook")
+        if path is None and isinstance(legacy, dict):
+            path, kind = _text(legacy, "path"), kind or "notebook"
+        if path is None or kind is None:
+            missing = "path" if path is None else "type"
+            raise JupyterError(HTTPStatus.BAD_REQUEST, f"Missing field in JSON data: {missing}")
+        for known in list(self._notebooks.values()):
+            if known.path == path and self._is_there(known):
+                return known
+        session = await self._kernel_for(_part(wanted, "kernel"), path)
+        notebook = NotebookSession(
+            str(uuid.uuid4()), path, _text(wanted, "name") or path.rpartition("/")[2], kind, self.id_of(session)
+        )
+        self._notebooks[notebook.id] = notebook
+        return notebook
+
+    async def _kernel_for(self, kernel: Mapping[str, Any], path: str) -> Session:
+        kernel_id = _text(kernel, "id")
+        if kernel_id:
+            try:
+                return self.find(kernel_id)
+            except JupyterError:
+                pass
+        folder = path.rpartition("/")[0]
+        try:
+            return await self.start({**kernel, "kernel_id": kernel_id, "path": folder}, path)
+        except JupyterError as error:
+            if isinstance(error.__cause__, KernelNotFoundError):
+                short = f"{_text(kernel, 'name')} not found"
+                raise JupyterError(HTTPStatus.NOT_IMPLEMENTED, error.message, short) from error
+            raise
+
+    async def change_notebook(self, notebook: NotebookSession, wanted: Mapping[str, Any]) -> None:
+        """Change a document's path, name, type or kernel; a kernel that it had before is ended.
+
+        Raises:
+            JupyterError: The request is wrong, or the kernel did not start.
+        """
+        kernel = _part(wanted, "kernel")
+        before = self.find(notebook.kernel_id)
+        after = before
+        if kernel_id := _text(kernel, "id"):
+            try:
+                after = self.find(kernel_id)
+            except JupyterError as error:
+                raise JupyterError(HTTPStatus.BAD_REQUEST, f"No such kernel: {kernel_id}") from error
+        elif _text(kernel, "name"):
+            after = await self._kernel_for(kernel, _text(wanted, "path") or notebook.path)
+        notebook.path = _text(wanted, "path") or notebook.path
+        notebook.name = notebook.name if (name := _text(wanted, "name")) is None else name
+        notebook.type = _text(wanted, "type") or notebook.type
+        notebook.kernel_id = self.id_of(after)
+        if after is not before:
+            await self.end(before)
+
+    async def close_notebook(self, notebook: NotebookSession) -> None:
+        """End a document's kernel, and forget what tied them."""
+        del self._notebooks[notebook.id]
+        await self.end(self.find(notebook.kernel_id))
+
+
+def _make_request(
+    name: str | None, kernel_id: str, directory: str, environment: Mapping[str, str]
+) -> tuple[str, NewSession]:
+    """Return the name of the kernelspec and the request for its session. Reads files."""
+    spec = find_kernelspec(name or default_name(list_kernelspecs()))
+    request = spec.new_session(kernel_id, session_mode=SessionMode.NOTEBOOK, working_directory=directory)
+    variables = {"KERNEL_GATEWAY": "1", **environment}
+    actions = (VarAction(VarActionType.REPLACE, each, value) for each, value in variables.items())
+    return spec.name, attrs.evolve(request, env=(*request.env, *actions))
+
+
+def _name_like(request: NewSession) -> str:
+    """Return what a kernel is called that was started otherwise: after its language, as installed ones mostly are."""
+    return "python3" if request.language.lower() == "python" else request.language.lower() or "kernel"
+
+
+def _last_activity(session: Session) -> datetime:
+    conversation = session.conversation
+    if conversation.busy_since is not None:
+        return datetime.now(UTC)
+    return session.created + timedelta(seconds=max(0.0, conversation.active_at - conversation.created_at))
+
+
+def _text(members: Mapping[str, Any], name: str) -> str | None:
+    value = members.get(name)
+    if value is not None and not isinstance(value, str):
+        raise JupyterError(HTTPStatus.BAD_REQUEST, f"{name} is {value!r}; it must be a string")
+    return value
+
+
+def _part(members: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = members.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise JupyterError(HTTPStatus.BAD_REQUEST, f"{name} is {value!r}; it must be an object")
+    return value or {}
+
+
+def _environment(given: Any) -> dict[str, str]:
+    """Return the variables of a request that reach the kernel: those that begin with ``KERNEL_``, as with a gateway."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise JupyterError(HTTPStatus.BAD_REQUEST, f"env is {given!r}; it must be an object of strings")
+    for name, value in given.items():
+        if not isinstance(value, str) or "\0" in value:
+            raise JupyterError(HTTPStatus.BAD_REQUEST, f"env.{name} is {value!r}; it must be a string without NUL")
+    return {name: value for name, value in given.items() if name.startswith("KERNEL_") and "=" not in name}
+
+
+def _unavailable(name: str | None, error: KallichoreError) -> JupyterError:
+    """Return why there is no kernel: what happened, what it printed, and what to do."""
+    printed = f"\n{error.output}" if isinstance(error, StartupError) and error.output else ""
+    hint = getattr(error, "hint", None) or error.details or ""
+    text = ". ".join(part.rstrip(". ") for part in (error.message, hint) if part) + printed
+    return JupyterError(HTTPStatus.INTERNAL_SERVER_ERROR, text, f"{name} did not start")
