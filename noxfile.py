@@ -17,14 +17,14 @@ CONSTRAINTS = ("-c", "requirements/constraints.txt")
 def tests(session: nox.Session) -> None:
     """Run the tests, or those that are named after `--`."""
     session.install(*CONSTRAINTS, "-e", ".[tests]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-n", "3", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python="3.11")
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest versions that pyproject.toml admits."""
     session.install("-c", "requirements/lowest.txt", "-e", ".[tests]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-n", "3", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python="3.11")
