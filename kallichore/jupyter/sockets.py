@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from http import HTTPStatus
 
 import attrs
 import trio
+from wsproto.events import CloseConnection, Ping
+from wsproto.utilities import RemoteProtocolError
 
-from kallichore.attach.websocket import upgrade_response
+from kallichore.attach.frames import PONG, close_frame, control_frame
+from kallichore.attach.incoming import Incoming, TooBig
+from kallichore.attach.websocket import NO_CODE, TOO_BIG, upgrade_response
 from kallichore.jupyter.access import Access, channels_of, locate
 from kallichore.jupyter.front_ends import FrontEnds
 from kallichore.jupyter.kernels import Kernels
@@ -19,6 +24,9 @@ from kallichore.transport.request_head import RequestHead, refusal
 EVENTS = "/api/events/subscribe"
 
 READ_SIZE = 1 << 12
+
+LARGEST_EVENT = 1 << 16
+"""Bytes of what a client may say where nobody listens."""
 
 
 @attrs.frozen(eq=False)
@@ -42,7 +50,7 @@ class Sockets:
             await self._refuse(stream, JupyterError(HTTPStatus.BAD_REQUEST, 'Can "Upgrade" only to "WebSocket".'))
             return
         if place.path == EVENTS:
-            await _be_silent(stream, head)
+            await _be_silent(stream, head, surplus)
             return
         try:
             session = self.kernels.find(channels_of(place.path) or "")
@@ -59,9 +67,21 @@ class Sockets:
         await close_in_order(stream)
 
 
-async def _be_silent(stream: trio.abc.Stream, head: RequestHead) -> None:
-    """Hold a WebSocket on which nothing is said: front ends in Node end where there is none."""
+async def _be_silent(stream: trio.abc.Stream, head: RequestHead, surplus: bytes) -> None:
+    """Hold a WebSocket on which nothing is said, but answers to pings: front ends in Node end where there is none."""
+    incoming = Incoming(surplus, LARGEST_EVENT)
     async with stream:
         await stream.send_all(upgrade_response(head))
-        while await stream.receive_some(READ_SIZE):
-            pass
+        with suppress(trio.BrokenResourceError, RemoteProtocolError):
+            while True:
+                for event in incoming.events():
+                    if isinstance(event, Ping):
+                        await stream.send_all(control_frame(PONG, bytes(event.payload)))
+                    elif isinstance(event, CloseConnection | TooBig):
+                        code = int(event.code) if isinstance(event, CloseConnection) else TOO_BIG
+                        await stream.send_all(close_frame(None if code == NO_CODE else code))
+                        return
+                data = await stream.receive_some(READ_SIZE)
+                if not data:
+                    return
+                incoming.receive(bytes(data))

@@ -10,7 +10,13 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    WebSocketConnection,
+    open_websocket_url,
+    wrap_client_stream,
+)
 from wsproto.utilities import LocalProtocolError
 
 from kallichore.client.channel_client import make_message
@@ -266,6 +272,18 @@ async def test_buffers_arrive_where_they_can_be_read(is_v1: bool, headers: dict[
 
     with_buffers = [each for each in messages if each["buffers"]]
     assert bool(with_buffers) is expected
+
+
+async def test_events_are_a_socket_on_which_nothing_is_said() -> None:
+    """It opens, answers pings, and closes in order."""
+    async with serve(ServerConfig(token=TOKEN)) as server:
+        url = f"ws://127.0.0.1:{server.address.port}/api/events/subscribe?token={TOKEN}"
+        with trio.fail_after(REAL_TIME):
+            async with open_websocket_url(url) as socket:
+                await socket.ping(b"there?")
+                await socket.aclose()
+
+    assert socket.closed.code == 1000
 
 
 async def test_nonsense_is_ignored_and_the_socket_stays() -> None:
