@@ -114,7 +114,7 @@ async def run(  # noqa: ASYNC128  # _run_server calls started() for us
         await _run(config, on_listening, task_status)
 
 
-async def _run(
+async def _run(  # noqa: ASYNC128  # _run_server calls started() for us
     config: ServerConfig,
     on_listening: Callable[[RunningServer], None] | None,
     task_status: trio.TaskStatus[RunningServer],

@@ -141,7 +141,8 @@ def make_environment(place: Path) -> None:
         [sys.executable, "-m", "uv", "pip", "install", "-q", "--python-platform", "x86_64-pc-windows-msvc",
          "--python-version", VERSION, "--only-binary", ":all:", "--target", packages,
          "-c", CONSTRAINTS, *requirements()],
-        check=True,
+        # The system's certificates, as pip takes them; the second is the option's older name.
+        check=True, env={**os.environ, "UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"},
     )  # fmt: skip
     shutil.copy(Path(__file__).with_name("wine_sitecustomize.py"), packages / "sitecustomize.py")
     (place / "made").touch()
@@ -233,7 +234,12 @@ def main() -> int:
         options += ["-k", NOT_SHORT]
     place = cache_place()
     with locked(place):
-        make_environment(place)
+        try:
+            make_environment(place)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            program = " ".join(map(str, error.cmd[:5]))
+            print(f"Windows was not tried: its Python could not be set up, as `{program} ...` failed")
+            return NO_WINE
         code = run_tests(place, tests, options)
     outcome = "passed" if code == 0 else f"failed ({code})"
     left_out = f", {NOT_SHORT} (nox -s windows runs all that can be)" if arguments.short else ""
