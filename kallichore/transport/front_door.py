@@ -102,6 +102,9 @@ class _Http1(h11.Connection):
     before are seen by nobody else.
     """
 
+    asks_for_head = False
+    """Whether the latest request is a HEAD, whose answer has no body, whatever its head says."""
+
     def next_event(self) -> Any:
         """Return what came next.
 
@@ -113,6 +116,7 @@ class _Http1(h11.Connection):
             return event
         if is_other_http(f"HTTP/{event.http_version.decode()}"):
             raise h11.RemoteProtocolError("this is another HTTP", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        self.asks_for_head = event.method == b"HEAD"
         headers = [(name, value) for name, value in event.headers if name != b"upgrade"]
         if len(headers) == len(event.headers):
             return event
@@ -130,7 +134,9 @@ class _HttpStream(trio.abc.Stream):
         self._judge = judge
         self._begun = begun
         self._answered = trio.Event()
-        self._without_body = False
+        """Set when the answer to the latest request has been sent."""
+        self._is_complete = False
+        """Whether all of that answer is on its way: a client may be faster with its next request than we with noting."""
         self._held_back: list[bytes] = []
         self._owed: int | None = None
 
@@ -147,7 +153,7 @@ class _HttpStream(trio.abc.Stream):
         """Whether what comes next begins a request: of the one before nothing is left to read, nor to answer."""
         state = self._reader.their_state
         if state is h11.DONE:
-            return self._answered.is_set() and self._reader.our_state is not h11.SEND_RESPONSE
+            return self._is_complete and self._reader.our_state is not h11.SEND_RESPONSE
         return state is h11.IDLE and not self._reader.trailing_data[0]
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -174,8 +180,8 @@ class _HttpStream(trio.abc.Stream):
         return data
 
     def _owe_answer(self) -> None:
-        if self._answered.is_set():
-            self._answered = trio.Event()
+        if self._is_complete:
+            self._answered, self._is_complete = trio.Event(), False
 
     async def _begin_request(self, data: bytes) -> bytes:
         verdict = self._judge(await read_head(self._stream, data))
@@ -186,7 +192,6 @@ class _HttpStream(trio.abc.Stream):
 
     def _note_request(self, data: bytes) -> bytes:
         self._owe_answer()
-        self._without_body = data.startswith(b"HEAD ")
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -208,13 +213,18 @@ class _HttpStream(trio.abc.Stream):
         """Return how many bytes are to come behind ``first``, the head of a response and perhaps more."""
         end = first.find(b"\r\n\r\n")
         length = _CONTENT_LENGTH.search(first, 0, end + 2)
-        if first.startswith(b"HTTP/1.1 1") or length is None or self._without_body:
+        if first.startswith(b"HTTP/1.1 1") or length is None or self._reader.asks_for_head:
             return 0
         return end + 4 + int(length[1]) - len(first)
 
     async def _flush(self) -> None:
         data = b"".join(self._held_back)
         self._held_back.clear()
+        answered = None
+        if self._owed is not None and self._owed <= 0:
+            self._owed = None
+            if not data.startswith(b"HTTP/1.1 1"):
+                answered, self._is_complete = self._answered, True
         try:
             if data:
                 await self._stream.send_all(data)
@@ -222,10 +232,8 @@ class _HttpStream(trio.abc.Stream):
             # Who waits for the answer to be complete, or for the next request, would wait for ever.
             self._scope.cancel()
             raise
-        if self._owed is not None and self._owed <= 0:
-            self._owed = None
-            if not data.startswith(b"HTTP/1.1 1"):
-                self._answered.set()
+        if answered is not None:
+            answered.set()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
