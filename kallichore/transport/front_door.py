@@ -136,7 +136,7 @@ class _HttpStream(trio.abc.Stream):
         self._answered = trio.Event()
         """Set when the answer to the latest request has been sent."""
         self._is_complete = False
-        """Whether all of that answer is on its way: a client may be faster with its next request than we with noting."""
+        """Whether all of that answer is on its way: a client may be faster with its next request than we with this."""
         self._held_back: list[bytes] = []
         self._owed: int | None = None
 
