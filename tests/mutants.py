@@ -48,13 +48,13 @@ TESTS: dict[str, tuple[str, ...]] = {
         "conversation/test_answers.py",
         "conversation/test_whole_conversation.py",
     ),
-    "conversation/delivery.py": ("conversation/test_delivery.py",),
+    "conversation/delivery.py": ("conversation/test_delivery.py", "conversation/test_callers.py"),
     "conversation/execution_queue.py": ("conversation/test_execution_queue.py",),
     "conversation/exit_report.py": ("conversation/test_exit_report.py",),
     "conversation/flood.py": ("conversation/test_flood.py",),
     "conversation/heartbeat.py": ("conversation/test_heartbeat.py",),
     "conversation/history.py": ("conversation/test_history.py",),
-    "conversation/journal.py": ("conversation/test_journal.py",),
+    "conversation/journal.py": ("conversation/test_journal.py", "conversation/test_callers.py"),
     "conversation/patience.py": ("conversation/test_patience.py",),
     "conversation/requests.py": ("conversation/test_requests.py",),
     "conversation/status.py": ("conversation/test_status.py",),
@@ -65,7 +65,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "wire/zmtp.py": ("wire/test_zmtp.py",),
     "attach/pings.py": ("attach/test_pings.py",),
     "attach/outgoing.py": ("attach/test_outgoing.py",),
-    "session/clients.py": ("session/test_clients.py", "attach/test_outgoing.py"),
+    "session/clients.py": ("session/test_clients.py", "attach/test_outgoing.py", "conversation/test_callers.py"),
 }
 """The modules, and which tests are to notice a change; those of either that are not there are left out."""
 

@@ -536,3 +536,24 @@ class DeliveryMachine(RuleBasedStateMachine):
 
 TestDeliveryMachine: Any = DeliveryMachine.TestCase
 TestDeliveryMachine.settings = settings(TestDeliveryMachine.settings, max_examples=100, stateful_step_count=40)
+
+
+@pytest.mark.parametrize(("since", "began"), [(0, 0), (2, 2), (3, 3), (4, 0)])
+def test_visitor_that_comes_back_goes_on_where_it_was(since: int, began: int) -> None:
+    """A number that there never was is another server's."""
+    deliveries = deliveries_of(3)
+
+    assert began == deliveries.begin(visits=True, since=since).began
+
+
+def test_what_a_visitor_has_had_is_settled_once() -> None:
+    """What is still to come to it stays its own."""
+    deliveries = deliveries_of(0)
+    visitor = deliveries.begin(visits=True)
+    deliveries.journal.extend([b"a", b"b"])
+    assert visitor.own is not None
+    visitor.own.update({0, 1})
+    visitor.give(1)
+    deliveries.pong(visitor, visitor.ping(1))
+
+    assert {1} == visitor.own

@@ -698,3 +698,54 @@ TestForgetfulJournalMachine = bounded(ForgetfulJournalMachine, 50)
 TestJournalOnAFullDiskMachine = bounded(JournalOnAFullDiskMachine, 50)
 # The file changes nothing that the journal decides; fewer runs are enough to see that it keeps what it is given.
 TestJournalInAFileMachine = bounded(JournalInAFileMachine, 30)
+
+
+def long_lived(*payloads: bytes) -> Journal:
+    """Return a journal with these messages, behind so many that their beginnings were forgotten."""
+    journal = journal_of()
+    journal.extend([b"x"] * 5000)
+    journal.release(5000)
+    journal.extend(payloads)
+    return journal
+
+
+def test_what_follows_messages_that_were_taken_back_is_found_in_the_overflow() -> None:
+    """Where it begins there is known by the sizes of all before it."""
+    journal = long_lived(b"a", b"bbb", b"cc")
+    shift = journal.take_back([range(5001, 5002)])
+    journal.memory_limit = 0
+    journal.extend([b"dddd", b"e"])
+
+    assert read_all(journal, 5000) == [b"a", b"cc", b"dddd", b"e"]
+    assert [shift(5000), shift(5002)] == [5000, 5001]
+
+
+def test_what_follows_messages_that_are_empty_now_is_found_in_the_overflow() -> None:
+    """They have their numbers still, and no bytes."""
+    journal = long_lived(b"a", b"bbb", b"cc")
+    emptied = journal.empty([5001])
+    journal.memory_limit = 0
+    journal.extend([b"dddd", b"e"])
+
+    assert emptied == [5001]
+    assert read_all(journal, 5000) == [b"a", b"", b"cc", b"dddd", b"e"]
+
+
+def test_what_has_left_memory_is_not_emptied_and_nothing_in_its_place() -> None:
+    """It was to be kept a while, and meanwhile moved out."""
+    journal = journal_of(b"aa", b"bb", memory=4, keep=2)
+    first = journal.empty([0])
+    journal.extend([b"cc"])
+    second = journal.empty([1])
+
+    assert (first, second) == ([], [])
+    assert read_all(journal) == [b"aa", b"bb", b"cc"]
+
+
+def test_what_is_needed_follows_what_was_taken_back() -> None:
+    """It is the same message as before."""
+    journal = journal_of(b"a", b"b", b"c", keep=PLENTY)
+    journal.release(2)
+    journal.take_back([range(1)])
+
+    assert (journal.needed, read_all(journal)) == (1, [b"b", b"c"])

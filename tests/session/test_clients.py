@@ -408,3 +408,42 @@ async def test_client_without_a_question_is_shown_none() -> None:
     await slot.wait_turn()
 
     assert (0, []) == (slot.delivery.given, slot.take_live())
+
+
+def test_answer_that_goes_ahead_to_a_visitor_is_its_own() -> None:
+    """Also where its turn has not come yet."""
+    audience = make_audience()
+    visitor = audience.attach(Wish(Attendance.VISIT))
+    visitor.note_request("mine")
+    audience.journal.extend([b"x"] * 2000)
+    reply = encode({"kind": "jupyter", "parent_header": {"msg_id": "mine"}, "content": {}})
+    audience.journal.extend([reply], urgent=True)
+    ahead = visitor.take_nowait()
+
+    assert ahead is not None
+    assert ahead.is_ahead
+    assert {2000} == visitor.delivery.own
+
+
+def test_what_a_client_has_is_told_once_it_is_gone() -> None:
+    """To whoever asked for that, when it is settled."""
+    audience, settled = make_audience(2), []
+    slot = audience.attach(Wish())
+    slot.on_settled = lambda delivery: settled.append(delivery.confirmed)
+    slot.delivery.give(2)
+    slot.ending = Ending.CLOSED
+    audience.detach(slot)
+
+    assert [2] == settled
+
+
+def test_what_a_caller_got_is_let_go_of_where_no_client_was() -> None:
+    """And kept where a client was, or may come for it."""
+    quiet, visited = make_audience(3), make_audience(3)
+    visited.detach(visited.attach(Wish()))
+    kept = Audience(Journal(1 << 20, 0, OverflowFile(), 0), keeps_told=True)
+    kept.journal.extend([b"x"] * 3)
+    shifts = [audience.told_to_caller([range(2)]) for audience in (quiet, visited, kept)]
+
+    assert [0, 2, 2] == [shift(2) for shift in shifts]
+    assert [1, 3, 3] == [audience.journal.end for audience in (quiet, visited, kept)]
