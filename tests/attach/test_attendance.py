@@ -138,6 +138,7 @@ async def test_client_that_takes_over_leaves_those_who_share() -> None:
 
 async def test_visitor_leaves_to_others_what_is_theirs() -> None:
     """It displaces nobody and is sent what comes; who comes next gets all but what answers the visitor's request."""
+    is_printed = is_kernel("output", ["stdout", "also mine\n"])
     async with open_unsampled() as client:
         async with open_started(client, body()):
             pass
@@ -145,12 +146,15 @@ async def test_visitor_leaves_to_others_what_is_theirs() -> None:
         await ask_until(client, lambda session: session["status"] == "idle" and session["history"] != [])
         async with attend(client, attach="visit") as visitor:
             seen = await execute(visitor, "print mine\nstdout also mine")
+            if not any(map(is_printed, seen)):
+                # It comes through a pipe, in its own time.
+                await receive_until(visitor, is_printed)
         async with attend(client) as last:
             owed = await execute(last, "print last")
 
     assert "mine\n" == text_of(seen)
     assert ["left\n", "last\n"] == [message["content"]["text"] for message in owed if is_type("stream")(message)]
-    assert [] == [message for message in owed if is_kernel("output", ["stdout", "also mine\n"])(message)]
+    assert [] == list(filter(is_printed, owed))
 
 
 async def test_displaced_client_is_told_the_name_of_who_came() -> None:
