@@ -46,6 +46,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "conversation/conversation.py": (
         "conversation/test_conversation.py",
         "conversation/test_answers.py",
+        "conversation/test_callers.py",
         "conversation/test_whole_conversation.py",
     ),
     "conversation/delivery.py": ("conversation/test_delivery.py", "conversation/test_callers.py"),

@@ -839,3 +839,26 @@ def test_reply_without_a_parent_or_an_execution_is_passed_on(talk: Talk) -> None
     talk.hear("execute_reply", None, {"status": "ok"}, "shell")
 
     assert (len(talk.told()), talk.conversation.look_at) == (1, None)
+
+
+# When somebody last used it
+
+
+def test_code_and_answers_are_activity_and_questions_about_the_kernel_are_not(talk: Talk) -> None:
+    """Since it was created; asking is, and so is that it was answered."""
+    conversation, code = talk.conversation, request("a")
+    moments = [conversation.active_at]
+    for act in (
+        lambda: talk.tell(request("i", "inspect_request")),
+        lambda: talk.tell(code),
+        lambda: talk.tell(request("q", "input_reply", "stdin")),
+        lambda: talk.reply(request("i", "inspect_request")),
+        lambda: talk.reply(code),
+    ):
+        talk.now += 1
+        act()
+        moments.append(conversation.active_at)
+    now = talk.now
+
+    assert moments == [float("-inf"), float("-inf"), now - 3, now - 2, now - 2, now]
+    assert Talk(now=7.0).conversation.created_at == 7.0
