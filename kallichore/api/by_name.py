@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import attrs
 import trio
 
 from kallichore.errors import KallichoreError, KernelNotFoundError
-from kallichore.kernel.kernelspecs import NATIVE_KERNEL, KernelSpec, find_kernelspec, list_kernelspecs
+from kallichore.kernel.kernelspecs import KernelSpec, default_kernel, find_kernelspec, list_kernelspecs
 from kallichore.models.bodies import Kernel, KernelList, NewSession, StartKernel
 from kallichore.models.converter import unstructure
 from kallichore.server import Server
@@ -23,11 +23,6 @@ def describe_kernels(specs: Mapping[str, KernelSpec]) -> KernelList:
         name: unstructure(Kernel(**{member: getattr(spec, member) for member in names})) for name, spec in specs.items()
     }
     return KernelList(kernels=kernels, default=default_kernel(specs))
-
-
-def default_kernel(names: Collection[str]) -> str | None:
-    """Return the kernel that is meant where none is named: Python's, or the first by name."""
-    return NATIVE_KERNEL if NATIVE_KERNEL in names else min(names, default=None)
 
 
 async def start_by_name(server: Server, wanted: StartKernel) -> Session:

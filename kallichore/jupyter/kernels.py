@@ -16,7 +16,6 @@ import trio
 
 from kallichore.config import ServerConfig
 from kallichore.errors import KallichoreError, KernelNotFoundError, StartupError
-from kallichore.jupyter.kernelspecs import default_name
 from kallichore.jupyter.models import (
     EXECUTION_STATES,
     UUID_SHAPED,
@@ -25,7 +24,7 @@ from kallichore.jupyter.models import (
     NotebookSession,
     utc_time,
 )
-from kallichore.kernel.kernelspecs import find_kernelspec, list_kernelspecs
+from kallichore.kernel.kernelspecs import NATIVE_KERNEL, default_kernel, find_kernelspec, list_kernelspecs
 from kallichore.models.bodies import NewSession, SessionMode, VarAction, VarActionType
 from kallichore.server import Server
 from kallichore.session.session import Session
@@ -256,7 +255,7 @@ def _make_request(
     name: str | None, kernel_id: str, directory: str, environment: Mapping[str, str]
 ) -> tuple[str, NewSession]:
     """Return the name of the kernelspec and the request for its session. Reads files."""
-    spec = find_kernelspec(name or default_name(list_kernelspecs()))
+    spec = find_kernelspec(name or default_kernel(list_kernelspecs()) or NATIVE_KERNEL)
     request = spec.new_session(kernel_id, session_mode=SessionMode.NOTEBOOK, working_directory=directory)
     variables = {"KERNEL_GATEWAY": "1", **environment}
     actions = (VarAction(VarActionType.REPLACE, each, value) for each, value in variables.items())

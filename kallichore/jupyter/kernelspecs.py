@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kallichore.jupyter.models import JupyterError
-from kallichore.kernel.kernelspecs import NATIVE_KERNEL, KernelSpec, list_kernelspecs
+from kallichore.kernel.kernelspecs import NATIVE_KERNEL, KernelSpec, default_kernel, list_kernelspecs
 
 _DEFAULTS: dict[str, Any] = {"env": {}, "metadata": {}, "interrupt_mode": "signal", "kernel_protocol_version": ""}
 
@@ -21,12 +21,7 @@ def describe_kernelspecs(base_url: str) -> dict[str, Any]:
     """Return all of them, and which one is meant where none is named."""
     specs = list_kernelspecs()
     described = {name: describe_kernelspec(spec, base_url) for name, spec in specs.items()}
-    return {"default": default_name(specs), "kernelspecs": described}
-
-
-def default_name(specs: dict[str, KernelSpec]) -> str:
-    """Return the kernel that is meant where none is named: Python's, or the first by name."""
-    return NATIVE_KERNEL if NATIVE_KERNEL in specs else min(specs, default=NATIVE_KERNEL)
+    return {"default": default_kernel(specs) or NATIVE_KERNEL, "kernelspecs": described}
 
 
 def describe_kernelspec(spec: KernelSpec, base_url: str) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from kallichore.models.bodies import Status
 UUID_SHAPED = re.compile(r"\w+-\w+-\w+-\w+-\w+", re.ASCII)
 """What ids look like: gateways route no others."""
 
-KERNEL_NAME = re.compile(r"[\w.\-]+", re.ASCII)
-
 EXECUTION_STATES = {
     Status.UNINITIALIZED: "starting",
     Status.STARTING: "starting",

@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -231,6 +231,11 @@ def _way_to(name: str) -> str:
     """Return the command that installs a kernel, as far as its name tells which one that is."""
     known = (command for begin, command in _WAYS if name.lower().startswith(begin))
     return next(known, "jupyter kernelspec install --user FOLDER, the one with its kernel.json")
+
+
+def default_kernel(names: Collection[str]) -> str | None:
+    """Return the kernel that is meant where none is named: Python's, or the first by name."""
+    return NATIVE_KERNEL if NATIVE_KERNEL in names else min(names, default=None)
 
 
 def find_kernelspec(name: str) -> KernelSpec:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kallichore.api.by_name import default_kernel
 from kallichore.client.api_client import ApiError, session_path
+from kallichore.kernel.kernelspecs import default_kernel
 from kernels import execute, open_channel, open_client, scripted_argv, text_of
 
 
