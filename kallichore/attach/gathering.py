@@ -9,7 +9,7 @@ import attrs
 
 from kallichore.session.intake import Portion, TooMuchError
 
-D = TypeVar("D", str, bytes)
+Piece = TypeVar("Piece", str, bytes)
 
 
 @attrs.define(eq=False)
@@ -20,7 +20,7 @@ class Gathering:
     _pieces: list[str | bytes] = attrs.field(factory=list, init=False)
     _is_refused: bool = attrs.field(default=False, init=False)
 
-    def add(self, data: D, finished: bool) -> D | None:
+    def add(self, data: Piece, finished: bool) -> Piece | None:
         """Take a piece of a message; return the message if this was its last. After a refusal there is none any more.
 
         Raises:
@@ -41,7 +41,7 @@ class Gathering:
         if not finished:
             return None
         # Its pieces are all text, or all bytes (RFC 6455, 5.4).
-        message = data[:0].join(cast("list[D]", self._pieces))
+        message = data[:0].join(cast("list[Piece]", self._pieces))
         self._give_up()
         return message
 

@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from math import inf
 
 import attrs
 import trio
@@ -25,7 +26,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from kallichore.attach.dialect import Dialect, KallichoreDialect
 from kallichore.attach.frames import PONG, close_frame, control_frame
-from kallichore.attach.gathering import Gathering
+from kallichore.attach.gathering import Gathering, Piece
 from kallichore.attach.incoming import Incoming, TooBig
 from kallichore.attach.outgoing import Outgoing
 from kallichore.attach.pings import Pings
@@ -46,6 +47,9 @@ READ_SIZE = 1 << 16
 
 NOT_SENT = 1 << 18
 """Bytes that may wait in the system to be sent to a client: more would be in the way of replies that go ahead."""
+
+MOMENT = 0.004
+"""Seconds that what has time waits for something to go along with: nobody sees that, and most have it long before."""
 
 MOST_CONTROL = 64
 """Control frames that wait for a client; more pings are not answered."""
@@ -81,7 +85,9 @@ class _Attachment:
     _is_over: bool = attrs.field(default=False, init=False)
     """Whether nothing more is to be read."""
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    """Ends when it is time to think of a ping."""
+    """Ends when it is time to think of a ping, or of what had time."""
+    _leaves_at: float = attrs.field(default=inf, init=False)
+    """When what has time goes alone; infinite while there is nothing like that."""
     _may_push: bool = attrs.field(default=False, init=False)
     """Whether the writer waits for news, and so somebody else may send."""
 
@@ -95,7 +101,7 @@ class _Attachment:
     async def run(self) -> None:
         """Serve the client until one side closes."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._ping)
+            nursery.start_soon(self._keep_time)
             await trio_util.wait_any(self._read, self._write)
             nursery.cancel_scope.cancel()
         with trio.move_on_after(CLOSING_PATIENCE):
@@ -117,7 +123,10 @@ class _Attachment:
     async def _read_some(self, take: Callable[[object], None]) -> bool:
         """Read once and hand the events on; False at the end of the stream."""
         # That the client leaves comes first: what it said in the same breath is not answered to it any more.
-        for event in sorted(self._events(), key=lambda event: not isinstance(event, CloseConnection)):
+        events = self._events()
+        if len(events) > 1:
+            events.sort(key=lambda event: not isinstance(event, CloseConnection))
+        for event in events:
             take(event)
         if self._is_over:
             return False
@@ -166,9 +175,9 @@ class _Attachment:
     def _take(self, event: object) -> None:
         match event:
             case TextMessage(data=data, message_finished=finished):
-                self._take_piece(lambda: self._gathering.add(str(data), finished))
+                self._take_piece(str(data), finished)
             case BytesMessage(data=data, message_finished=finished):
-                self._take_piece(lambda: self._gathering.add(bytes(data), finished))
+                self._take_piece(bytes(data), finished)
             case TooBig():
                 with suppress(TooMuchError):
                     self._gathering.refuse()
@@ -186,9 +195,9 @@ class _Attachment:
                 self.slot.ending, self._is_over = Ending.CLOSED, True
                 self._close(None if int(code) == NO_CODE else int(code))
 
-    def _take_piece(self, gather: Callable[[], str | bytes | None]) -> None:
+    def _take_piece(self, data: Piece, finished: bool) -> None:
         try:
-            message = gather()
+            message = self._gathering.add(data, finished)
         except TooMuchError:
             self._close(TOO_BIG, "message too big")
             return
@@ -225,11 +234,11 @@ class _Attachment:
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        """Let `_ping` wake for a ping that has to go alone, unless it wakes earlier anyway."""
+        """Let `_keep_time` wake for a ping that has to go alone, unless it wakes earlier anyway."""
         if (at := self._outgoing.pings.quiet_at) < self._alarm.deadline:
             self._alarm.deadline = at
 
-    def _send_at_once(self) -> bool:
+    def _send_at_once(self, has_time: bool) -> bool:
         """Send what is new in the task of whoever brought it; True if nothing is left to the writer.
 
         Most messages come alone and are taken at once. To wake the writer for them would be another task switch and
@@ -237,15 +246,27 @@ class _Attachment:
         """
         if not self._may_push or self._closing is not None:
             return False
-        self._may_push = False
         now = trio.current_time()
+        if has_time:
+            self._leave_it(now)
+            return True
+        self._may_push = False
         try:
             if self._outgoing.take_next(now):
                 self._push(now)
+            # What had time went along. The alarm stays: to move it twice for each execution costs more than it rings.
+            self._leaves_at = inf
         except OSError:
             return False
         self._may_push = True
         return not self.slot.is_behind and self.slot.leaving is None and self._closing is None
+
+    def _leave_it(self, now: float) -> None:
+        """Let what is new go along with what follows it, or alone after a moment."""
+        if self._leaves_at == inf:
+            self._leaves_at = now + MOMENT
+            if self._leaves_at < self._alarm.deadline:
+                self._alarm.deadline = self._leaves_at
 
     async def _write(self) -> None:
         """Send control frames and batches until the client has to leave.
@@ -305,18 +326,20 @@ class _Attachment:
             self._settle(trio.current_time())
         return True
 
-    async def _ping(self) -> None:
-        """Let pings go when it is time; let a client go that leaves too many unanswered.
+    async def _keep_time(self) -> None:
+        """Let pings, and what had time, go when it is time; let a client go that leaves too many pings unanswered.
 
         A client that does not even take what is written to it leaves its pings unanswered as well; the allowance covers
         a batch that is on its way.
         """
         pings = self._outgoing.pings
         while not pings.is_given_up:
-            with trio.CancelScope(deadline=pings.next_at) as self._alarm:
+            with trio.CancelScope(deadline=min(pings.next_at, self._leaves_at)) as self._alarm:
                 await trio.sleep_forever()
-            pings.tick(trio.current_time())
-            if pings.is_wanted:
+            now = trio.current_time()
+            pings.tick(now)
+            if pings.is_wanted or now >= self._leaves_at:
+                self._leaves_at = inf
                 self.slot.wake()
         logger.warning("[client %s] Left %d pings unanswered; letting it go", self.session.session_id, pings.unanswered)
         await trio.aclose_forcefully(self.stream)

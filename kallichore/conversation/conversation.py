@@ -48,6 +48,11 @@ _FOR_CONTROL = frozenset(
 """Requests that kernels take on control only (messaging spec, JEP 91), whoever sent them."""
 
 
+_OPENING = frozenset({"status", "execute_input"})
+"""What a kernel says when it begins with an execution. Where it is at work, nobody waits for that, and what it prints,
+or its answer, follows within a moment: one write for all of it costs the server, and the client, less."""
+
+
 class _ExecutionState(msgspec.Struct):
     execution_state: str
 
@@ -156,6 +161,8 @@ class Conversation:
     _silent_requests: set[str] = attrs.field(factory=set, init=False)
     _batch: list[bytes] = attrs.field(factory=list, init=False)
     """What the batch that is taken in has brought for the journal so far."""
+    _has_time: bool = attrs.field(default=False, init=False)
+    """Whether all of that is how an execution begins."""
 
     def __attrs_post_init__(self) -> None:
         self.created_at = self.status.idle_since or 0.0
@@ -216,8 +223,10 @@ class Conversation:
             self.listeners[self._latest](ProcessOutput(stream, line))
             self.given.note(self._latest, self.voice.next_number - 1)
 
-    def change_status(self, event: StatusEvent, reason: str | None, now: float) -> None:
-        """Apply a status event and tell clients if it changed anything; at ``exited`` all that is open is answered."""
+    def change_status(self, event: StatusEvent, reason: str | None, now: float) -> bool:
+        """Apply a status event and tell clients if it changed anything, which is returned; at ``exited`` all that is
+        open is answered.
+        """
         if event is StatusEvent.EXITED:
             if self.status.current is Status.OFFLINE:
                 # A client that stopped sending goes on only at a living status, and not at the one that follows.
@@ -225,10 +234,11 @@ class Conversation:
                 self.change_status(alive, "the kernel is ending", now)
             self.answer_at_the_end(reason)
         if self.status.apply(event, reason, now) is None:
-            return
+            return False
         self.say("status", {"status": self.status.current.value, "reason": reason})
         if self.status.idle_since is not None:
             self.on_rest()
+        return True
 
     def move_to(self, directory: str | None) -> None:
         """Note the kernel's current directory, and tell clients if it is another than before."""
@@ -313,13 +323,14 @@ class Conversation:
     def begin_hearing(self, now: float, *, is_output: bool) -> None:
         """Begin to take in a batch of the kernel's messages: output of iopub, or replies and questions."""
         self._batch = self.voice.begin_batch(urgent=not is_output)
+        self._has_time = is_output
         if is_output:
             self._published = now
 
     def hear(
         self, message: KernelMessage, now: float, read_directory: Callable[[], str | None]
     ) -> ClientMessage | KernelMessage | None:
-        """Take in one message, between `begin_hearing` and the end of `voice`'s batch; it is for the clients as well.
+        """Take in one message, between `begin_hearing` and `end_hearing`; it is for the clients as well.
 
         Args:
             message: The message.
@@ -335,6 +346,7 @@ class Conversation:
         parent_id = self.queue.active_id if parent is None else parent.msg_id
         released: ClientMessage | None = None
         is_status = message.header.msg_type == "status"
+        self._has_time = self._has_time and message.header.msg_type in _OPENING
         if (is_status or message.channel != "iopub") and self._is_for_the_server(message, parent_id):
             return message if message.header.msg_type == "kernel_info_reply" else None
         if is_status:
@@ -347,6 +359,10 @@ class Conversation:
         if message.channel != "iopub":
             released = self._hear_answer(message, parent_id, now)
         return released
+
+    def end_hearing(self) -> None:
+        """Tell clients what the batch brought."""
+        self.voice.end_batch(has_time=self._has_time and self.activity.since is not None)
 
     def _is_for_the_server(self, message: KernelMessage, parent_id: str | None) -> bool:
         """Whether a message is about the server's own kernel info request.
@@ -412,10 +428,9 @@ class Conversation:
     def _follow(self, reason: str | None, now: float) -> None:
         """Have the status say whether the kernel is at work."""
         event = StatusEvent.KERNEL_IDLE if self.activity.since is None else StatusEvent.KERNEL_BUSY
-        before, number = self.status.current, self.voice.next_number
-        self.change_status(event, reason, now)
-        if self.voice.next_number > number:
-            self._note_turn(before, number)
+        before = self.status.current
+        if self.change_status(event, reason, now) and (self.listeners or self._turn is not None):
+            self._note_turn(before, self.voice.next_number - 1)
 
     def _note_turn(self, before: Status, number: int) -> None:
         """Count the status's change, which has this number, as given to the caller whose execution it is for: it goes

@@ -23,6 +23,8 @@ M = TypeVar("M")
 class ExecutionQueue(Generic[M]):
     """Executions of one session, opaque but for their ``msg_id``."""
 
+    active_id: str | None = attrs.field(default=None, init=False)
+    """The ``msg_id`` of the execution that the kernel has, or None."""
     active_since: float | None = attrs.field(default=None, init=False)
     """Since when the kernel has the active execution, in seconds of the caller's clock."""
     _active: tuple[str, M] | None = attrs.field(default=None, init=False)
@@ -40,11 +42,6 @@ class ExecutionQueue(Generic[M]):
     def active(self) -> M | None:
         """The execution that the kernel has, or None."""
         return None if self._active is None else self._active[1]
-
-    @property
-    def active_id(self) -> str | None:
-        """Its ``msg_id``."""
-        return None if self._active is None else self._active[0]
 
     @property
     def is_replied(self) -> bool:
@@ -71,13 +68,13 @@ class ExecutionQueue(Generic[M]):
 
     def on_idle(self, parent_id: str, now: float) -> None:
         """Take in an idle of the kernel's main shell."""
-        if self._active is not None and (parent_id == self._active[0] or self._replied):
+        if self._active is not None and (parent_id == self.active_id or self._replied):
             self._idled = True
             self._note_sign(now)
 
     def on_reply(self, parent_id: str, now: float) -> bool:
         """Take in an ``execute_reply``; True if it is the active execution's."""
-        if self._active is None or parent_id != self._active[0]:
+        if self._active is None or parent_id != self.active_id:
             return False
         self._replied = True
         self._note_sign(now)
@@ -118,6 +115,7 @@ class ExecutionQueue(Generic[M]):
 
     def _activate(self, item: tuple[str, M] | None, now: float) -> None:
         self._active = item
+        self.active_id = None if item is None else item[0]
         self.active_since = None if item is None else now
         self._replied = self._idled = False
         self._half_over = None

@@ -11,6 +11,7 @@ unless the kernel has said otherwise meanwhile (saying anything ends ``offline``
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import NamedTuple
 
 import attrs
 
@@ -70,8 +71,7 @@ class IllegalTransitionError(RuntimeError):
     """An event that cannot happen in this status: a bug of ours."""
 
 
-@attrs.frozen
-class StatusChange:
+class StatusChange(NamedTuple):
     """A status that became another."""
 
     before: Status

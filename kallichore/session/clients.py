@@ -76,8 +76,8 @@ class ClientSlot:
     """Called when a newer client came: puts a bound on a send that may never end."""
     on_settled: Callable[[Delivery], None] | None = attrs.field(default=None, init=False)
     """Called when it is known what this client has, once it is gone."""
-    on_news: Callable[[], bool] | None = attrs.field(default=None, init=False)
-    """Called when there may be something to send; true if all of it was sent."""
+    on_news: Callable[[bool], bool] | None = attrs.field(default=None, init=False)
+    """Called when there may be something to send, with whether that has a moment's time; true if it is seen to."""
     _replayed: int = attrs.field(init=False)
     """Up to where it is told what was said before it came, which is in order."""
     _hurried: int = attrs.field(init=False)
@@ -124,9 +124,9 @@ class ClientSlot:
         """Whether the journal has more for this client."""
         return self.delivery.given < self.deliveries.journal.end
 
-    def wake(self) -> None:
-        """Let the client look again: the journal grew, or it has to leave."""
-        if self.on_news is None or not self.on_news():
+    def wake(self, has_time: bool = False) -> None:
+        """Let the client look again, now or in a moment: the journal grew, or it has to leave."""
+        if self.on_news is None or not self.on_news(has_time):
             self._parked.unpark_all()
 
     def leave(self, reason: str, *, displaced: bool = False) -> None:
@@ -178,24 +178,25 @@ class ClientSlot:
             if urgent and urgent[-1] >= batch.next_position:
                 delivery.give_ahead(urgent)
                 payloads = [payload for number in urgent for payload in journal.read(number, 0, 1).payloads]
-                self._find_own(urgent, payloads)
+                if delivery.own is not None:
+                    self._find_own(delivery.own, urgent, payloads)
                 return Batch(payloads, delivery.given, 0, is_ahead=True)
         if delivery.left_out:
             first, left_out = batch.next_position - len(batch.payloads), delivery.left_out
             payloads = [b"" if first + at in left_out else each for at, each in enumerate(batch.payloads)]
             batch = batch._replace(payloads=payloads)
-        self._find_own(range(batch.next_position - len(batch.payloads), batch.next_position), batch.payloads)
+        if delivery.own is not None:
+            numbers = range(batch.next_position - len(batch.payloads), batch.next_position)
+            self._find_own(delivery.own, numbers, batch.payloads)
         return batch
 
-    def _find_own(self, numbers: Sequence[int], payloads: Sequence[bytes]) -> None:
-        """Note which of the messages that go to a visitor are meant for it."""
-        if self.delivery.own is None:
-            return
+    def _find_own(self, own: set[int], numbers: Sequence[int], payloads: Sequence[bytes]) -> None:
+        """Add to a visitor's own numbers those of the messages that are meant for it, of those that go to it."""
         for number, payload in zip(numbers, payloads, strict=True):
             is_own = belongs_to(payload, self._requests)
             self._is_answered = self._is_answered or is_own is True
             if is_own or (is_own is None and self._is_answered):
-                self.delivery.own.add(number)
+                own.add(number)
 
     async def wait_turn(self) -> None:
         """Wait until the client that this one displaced has been sent its last message."""
@@ -267,10 +268,10 @@ class Audience:
 
     # What everybody is told
 
-    def wake(self) -> None:
-        """Let every client look again: the journal grew."""
+    def wake(self, has_time: bool) -> None:
+        """Let every client look again, now or in a moment: the journal grew."""
         for slot in self._slots:
-            slot.wake()
+            slot.wake(has_time)
 
     def tell(self, payload: bytes) -> None:
         """Send every client a message that only matters now."""

@@ -15,7 +15,7 @@ from kallichore.zeromq.connection import KernelConnection
 
 PAYLOAD = b"kallichore-heartbeat"
 
-ChangeStatus = Callable[[StatusEvent, str | None, float], None]
+ChangeStatus = Callable[[StatusEvent, str | None, float], object]
 
 
 @attrs.frozen(kw_only=True)

@@ -151,8 +151,12 @@ class KernelLife:
         """Return the current directory of the kernel's process, or None where it cannot be told."""
         return None if self.process is None else read_working_directory(self.process.pid)
 
-    def take(self, channel: Channel, batch: Sequence[Frames]) -> None:
-        """Take in what the kernel said on ``channel``; what is not a message is counted, logged and dropped."""
+    def take(self, channel: Channel, batch: Sequence[Frames]) -> float:
+        """Take in what the kernel said on ``channel``; what is not a message is counted, logged and dropped.
+
+        Returns:
+            When that was.
+        """
         assert self.channels is not None
         now = trio.current_time()
         conversation, is_output = self.conversation, channel is Channel.IOPUB
@@ -174,10 +178,12 @@ class KernelLife:
                 else:
                     self.send(following)
         finally:
-            conversation.voice.end_batch()
+            conversation.end_hearing()
         if is_output and self._introduction is not None:
             self._introduction.hear_iopub()
-        self._alarm.set(conversation.look_at)
+        if conversation.look_at is not None:
+            self._alarm.set(conversation.look_at)
+        return now
 
     def _drop(self, channel: Channel, error: Exception, now: float) -> None:
         self.dropped += 1
@@ -280,11 +286,11 @@ class KernelLife:
         socket, gauge, conversation = channels.sockets[channel], FloodGauge(), self.conversation
         while True:
             batch = await socket.receive_batch()
-            self.take(channel, batch)
+            now = self.take(channel, batch)
             # Output comes in floods; replies and questions never wait.
             if channel is Channel.IOPUB:
                 since = conversation.activity.since or conversation.status.idle_since
-                gauge.count(len(batch), trio.current_time(), since)
+                gauge.count(len(batch), now, since)
                 if gauge.pause and socket.is_drained:
                     await trio.sleep(gauge.pause)
 

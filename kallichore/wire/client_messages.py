@@ -75,7 +75,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
         if self.msg_type != "execute_request" or self.is_beside:
             return False
         try:
-            msgspec.json.decode(self.content, type=_Execution)
+            _decode_execution(self.content)
         except UNREADABLE:
             return False
         return True
@@ -89,6 +89,7 @@ def _shown(document: bytes) -> Any:
         return f"[{len(document)} bytes, nested too deep to be shown]"
 
 
+_decode_execution = msgspec.json.Decoder(_Execution).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_rest = msgspec.json.Decoder(_Shallow).decode
 

@@ -165,7 +165,7 @@ class KernelSocket:
     @property
     def is_drained(self) -> bool:
         """Whether all that came was taken, as far as can be told without another read."""
-        return self._is_empty and not self._unread
+        return self._is_empty and not self._unread.pieces
 
     async def receive_batch(self) -> list[Frames]:
         """Wait for messages, read all that is there, and return the messages of the piece that came first.
@@ -178,7 +178,7 @@ class KernelSocket:
             await trio.lowlevel.checkpoint()
         self._came_at_once = True
         # A read that did not fill its piece has most likely left nothing: another would be a system call in vain.
-        batch = None if self.is_drained else self._advance()
+        batch = None if self._is_empty and not self._unread.pieces else self._advance()
         while not batch:
             self._came_at_once = False
             if self._socket is None:
@@ -221,7 +221,7 @@ class KernelSocket:
 
     def _take(self, connection: socket.socket) -> list[Frames]:
         decoder = self._decoder
-        if not self._unread:
+        if not self._unread.pieces:
             if self._has_ended:
                 raise ConnectionAbortedError
             if decoder.missing:
@@ -230,10 +230,12 @@ class KernelSocket:
                 if not size:
                     raise ConnectionAbortedError
                 return decoder.fill(size)
-            self._read(connection, 1)
-            if not self._unread:
-                raise ConnectionAbortedError if self._has_ended else BlockingIOError
-        messages = decoder.feed(self._unread.take())
+            data = self._receive(connection)
+            if not data:
+                raise BlockingIOError if data is None else ConnectionAbortedError
+        else:
+            data = self._unread.take()
+        messages = decoder.feed(data)
         # The rest of a large frame is read where it belongs, and not copied there.
         if not decoder.missing and not self.is_drained:
             self._read(connection, MOST_PIECES)
@@ -243,15 +245,20 @@ class KernelSocket:
         """Read up to so many pieces, as long as something is there and may wait here."""
         while most and self._unread.has_room and not self._has_ended:
             most -= 1
-            try:
-                data = connection.recv(PIECE)
-            except BlockingIOError:
-                data = None
-            except OSError:
-                data = b""
-            self._has_ended = data == b""
-            self._is_empty = not self._has_ended and (data is None or len(data) < PIECE)
-            if data:
+            if data := self._receive(connection):
                 self._unread.put(data)
             if self._is_empty:
                 break
+
+    def _receive(self, connection: socket.socket) -> bytes | None:
+        """Read a piece; None if nothing is there, and empty at the end."""
+        try:
+            data = connection.recv(PIECE)
+        except BlockingIOError:
+            self._is_empty = True
+            return None
+        except OSError:
+            data = b""
+        self._has_ended = not data
+        self._is_empty = 0 < len(data) < PIECE
+        return data

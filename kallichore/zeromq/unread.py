@@ -33,24 +33,23 @@ class UnreadBytes:
 
     Args:
         budget: What it shares with others.
+
+    Attributes:
+        pieces: What waits, to be looked at only: it is asked for each message, and a method's call takes longer.
     """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._pieces: deque[bytes] = deque()
-
-    def __bool__(self) -> bool:
-        """Return whether something waits."""
-        return bool(self._pieces)
+        self.pieces: deque[bytes] = deque()
 
     @property
     def has_room(self) -> bool:
         """Whether more may be put in. An empty queue always has room: nobody waits for what others have to do."""
-        return not self._pieces or self._budget.used < self._budget.limit
+        return not self.pieces or self._budget.used < self._budget.limit
 
     def put(self, data: bytes) -> None:
         """Add what came, at most `PIECE` bytes."""
-        self._pieces.append(data)
+        self.pieces.append(data)
         self._budget.used += len(data)
 
     def take(self) -> bytes:
@@ -58,7 +57,7 @@ class UnreadBytes:
 
         What came in driblets is so looked at in one go.
         """
-        pieces = self._pieces
+        pieces = self.pieces
         data = pieces.popleft()
         if pieces and len(data) + len(pieces[0]) <= PIECE:
             together, size = [data], len(data)
@@ -71,5 +70,5 @@ class UnreadBytes:
 
     def clear(self) -> None:
         """Forget what waits."""
-        self._budget.used -= sum(map(len, self._pieces))
-        self._pieces.clear()
+        self._budget.used -= sum(map(len, self.pieces))
+        self.pieces.clear()

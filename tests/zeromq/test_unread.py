@@ -21,14 +21,14 @@ def test_bytes_come_out_in_their_order_and_are_counted(steps: list[int | None]) 
             data = bytes([number]) * size
             came += data
             queue.put(data)
-        elif queue:
+        elif queue.pieces:
             piece = queue.take()
             assert 0 < len(piece) <= PIECE
             out += piece
 
         assert len(came) - len(out) == budget.used
-        assert bool(budget.used) == bool(queue)
-    while queue:
+        assert bool(budget.used) == bool(queue.pieces)
+    while queue.pieces:
         out += queue.take()
 
     assert (came, 0) == (out, budget.used)
@@ -73,4 +73,4 @@ def test_queue_that_is_cleared_gives_back_what_it_held() -> None:
     other.put(bytes(2))
     gone.clear()
 
-    assert (2, False, True) == (budget.used, bool(gone), gone.has_room)
+    assert (2, False, True) == (budget.used, bool(gone.pieces), gone.has_room)
