@@ -1,7 +1,10 @@
 """When silence becomes "offline". [pure]
 
-A heartbeat is sent, may be unanswered for `limit` seconds, and after its answer (or its time) comes a pause before the
-next. So a healthy kernel is asked every two seconds or so, a silent one every seven. A late answer is an answer.
+A heartbeat is sent, and may be unanswered for `limit` seconds. The next goes at the next tick of a clock that all kernels
+share, so that a server with many of them wakes once for all. So a healthy kernel is asked every two seconds or so, a
+silent one every seven. A late answer is an answer.
+
+Who answered the last time is not listened to: its answer is here when the next is to be sent, and wakes nobody before.
 
 A machine that slept wakes up with every deadline long past, and the kernel, which slept as well, had no chance. So a
 deadline that is looked at much too late does not count; it is set anew.
@@ -24,7 +27,7 @@ class HeartbeatMonitor:
 
     Args:
         limit: Seconds for which a heartbeat may stay unanswered.
-        pause: Seconds between the end of one heartbeat and the next.
+        pause: Seconds between two ticks of the clock: from one answered heartbeat to the next.
     """
 
     limit: float
@@ -34,6 +37,9 @@ class HeartbeatMonitor:
     was_answered: bool = attrs.field(default=False, init=False)
     """Whether the kernel ever answered."""
     _next_at: float = attrs.field(default=float("-inf"), init=False)
+    _sent_at: float = attrs.field(default=float("-inf"), init=False)
+    _is_steady: bool = attrs.field(default=False, init=False)
+    """Whether the last heartbeat was answered."""
     _deadline: float | None = attrs.field(default=None, init=False)
 
     def is_due(self, now: float) -> bool:
@@ -42,12 +48,19 @@ class HeartbeatMonitor:
 
     def sent(self, now: float) -> None:
         """Note that a heartbeat was sent."""
-        self._deadline = now + self.limit
+        self._sent_at, self._deadline = now, now + self.limit
+
+    def rests_until(self, now: float) -> float | None:
+        """Return until when nobody need listen for the answer; None if it is to be waited for."""
+        if self._deadline is None or not self._is_steady:
+            return None
+        until = min(self._tick_after(self._sent_at), self._deadline)
+        return until if now < until else None
 
     def answered(self, now: float) -> None:
         """Note an answer, which ends any silence."""
-        self.was_answered = True
-        self._end_beat(now)
+        self.was_answered = self._is_steady = True
+        self._end_beat(self._sent_at)
         self.is_silent = False
 
     def is_overdue(self, now: float) -> bool:
@@ -72,13 +85,17 @@ class HeartbeatMonitor:
             self._deadline = at_rest_since + self.limit
             return False
         self._end_beat(now)
+        self._is_steady = False
         was_silent, self.is_silent = self.is_silent, is_stopped or not is_excused
         return self.is_silent and not was_silent
 
-    def _end_beat(self, now: float) -> None:
+    def _end_beat(self, since: float) -> None:
         if self._deadline is not None:
             self._deadline = None
-            self._next_at = now + self.pause
+            self._next_at = self._tick_after(since)
+
+    def _tick_after(self, time: float) -> float:
+        return (time // self.pause + 1) * self.pause if self.pause else time
 
     def next_action_at(self) -> float:
         """Return when to look again: to send, or at the deadline."""

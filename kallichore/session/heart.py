@@ -43,10 +43,20 @@ class Heart:
             if monitor.is_due(trio.current_time()):
                 socket.send([b"", PAYLOAD])
                 monitor.sent(trio.current_time())
+            await self._listen(socket, monitor)
+            self._judge(monitor, trio.current_time(), config.heartbeat_limit)
+
+    async def _listen(self, socket: KernelConnection, monitor: HeartbeatMonitor) -> None:
+        """Wait for the answer, or for the next time to act; of whom answers always, only look whether it has."""
+        rests_until = monitor.rests_until(trio.current_time())
+        if rests_until is None:
             with trio.move_on_at(monitor.next_action_at()):
                 await socket.receive_batch()
                 monitor.answered(trio.current_time())
-            self._judge(monitor, trio.current_time(), config.heartbeat_limit)
+        else:
+            await trio.sleep_until(rests_until)
+            if socket.drain():
+                monitor.answered(trio.current_time())
 
     def _judge(self, monitor: HeartbeatMonitor, now: float, limit: float) -> None:
         patience = self.patience()

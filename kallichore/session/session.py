@@ -207,7 +207,8 @@ class Session(metaclass=ForUsers):
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
         self.conversation.resource_usage = usage
-        self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
+        if self.audience:
+            self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
 
     def note_memory(self, warning: str | None) -> None:
         """Keep that the kernel's memory is near a limit, in words, or is not; clients and the log are told once."""

@@ -37,11 +37,52 @@ def test_nothing_is_due_while_a_heartbeat_is_open(monitor: HeartbeatMonitor) -> 
     assert (monitor.is_due(104), monitor.next_action_at()) == (False, 105)
 
 
-def test_answered_heartbeat_is_followed_by_a_pause(monitor: HeartbeatMonitor) -> None:
-    """A healthy kernel is asked again a pause after its answer."""
+@pytest.mark.parametrize("sent", [100.0, 100.5, 101.99])
+def test_answered_heartbeat_is_followed_by_another_at_the_next_tick(sent: float) -> None:
+    """So that all kernels are asked in the same moment, whenever they were asked first."""
+    monitor = HeartbeatMonitor(LIMIT, PAUSE)
+    monitor.sent(sent)
+    monitor.answered(sent + 0.001)
+
+    assert (monitor.next_action_at(), monitor.is_due(101.999), monitor.is_due(102)) == (102, False, True)
+
+
+def test_who_answered_the_last_time_is_not_listened_to_before_the_next_tick(monitor: HeartbeatMonitor) -> None:
+    """Then its answer is here; if not, it is waited for."""
+    assert [102, 102, None] == [monitor.rests_until(now) for now in (100, 101.9, 102)]
+
+
+def test_who_has_not_answered_yet_is_listened_to() -> None:
+    """A start waits for the first answer."""
+    monitor = HeartbeatMonitor(LIMIT, PAUSE)
+    monitor.sent(100)
+
+    assert monitor.rests_until(100) is None
+
+
+def test_who_did_not_answer_the_last_time_is_listened_to(monitor: HeartbeatMonitor) -> None:
+    """That a kernel is back is told at once."""
+    judge(monitor, 105)
+    monitor.sent(106)
+
+    assert monitor.rests_until(106) is None
+
+
+def test_while_no_heartbeat_is_open_there_is_no_rest(monitor: HeartbeatMonitor) -> None:
+    """The next is sent when it is due."""
     monitor.answered(100.25)
 
-    assert (monitor.next_action_at(), monitor.is_due(102.24), monitor.is_due(102.25)) == (102.25, False, True)
+    assert monitor.rests_until(100.25) is None
+
+
+def test_limit_that_is_shorter_than_the_pause_ends_the_rest() -> None:
+    """What the kernel is allowed is looked at in time."""
+    monitor = HeartbeatMonitor(1.0, PAUSE)
+    monitor.sent(98)
+    monitor.answered(98.5)
+    monitor.sent(100)
+
+    assert 101 == monitor.rests_until(100)
 
 
 def test_silence_begins_at_the_limit_and_once(monitor: HeartbeatMonitor) -> None:
@@ -50,12 +91,12 @@ def test_silence_begins_at_the_limit_and_once(monitor: HeartbeatMonitor) -> None
 
 
 def test_silent_kernel_is_asked_again_after_the_pause(monitor: HeartbeatMonitor) -> None:
-    """Heartbeats go on every limit and pause, and further silence begins nothing new."""
+    """Heartbeats go on at the tick after each limit, and further silence begins nothing new."""
     judge(monitor, 105)
     due = monitor.next_action_at()
     monitor.sent(due)
 
-    assert (due, monitor.next_action_at(), judge(monitor, 112), monitor.is_silent) == (107, 112, False, True)
+    assert (due, monitor.next_action_at(), judge(monitor, 111), monitor.is_silent) == (106, 111, False, True)
 
 
 def test_late_answer_ends_silence(monitor: HeartbeatMonitor) -> None:
@@ -68,20 +109,20 @@ def test_late_answer_ends_silence(monitor: HeartbeatMonitor) -> None:
 
 
 def test_answer_to_the_heartbeat_before_counts_for_the_open_one(monitor: HeartbeatMonitor) -> None:
-    """A kernel that answers anything is there: its next heartbeat comes a pause later, and no deadline is left."""
+    """A kernel that answers anything is there: its next heartbeat comes at the next tick, and no deadline is left."""
     judge(monitor, 105)
     monitor.sent(107)
-    monitor.answered(108)
+    monitor.answered(107.5)
 
-    assert (judge(monitor, 112), monitor.next_action_at()) == (False, 110)
+    assert (judge(monitor, 112), monitor.next_action_at()) == (False, 108)
 
 
 def test_second_answer_does_not_delay_the_next_heartbeat(monitor: HeartbeatMonitor) -> None:
-    """An answer too many, such as the late one to an old heartbeat, leaves the pause as it is."""
+    """An answer too many, such as the late one to an old heartbeat, changes nothing."""
     monitor.answered(100.5)
     monitor.answered(102)
 
-    assert monitor.next_action_at() == 102.5
+    assert monitor.next_action_at() == 102
 
 
 def test_silence_can_begin_again(monitor: HeartbeatMonitor) -> None:
@@ -102,9 +143,9 @@ def test_machine_that_slept_does_not_blame_the_kernel(monitor: HeartbeatMonitor)
 
 
 def test_kernel_that_runs_code_may_be_silent(monitor: HeartbeatMonitor) -> None:
-    """A kernel with one thread answers nothing while code runs; it is asked again after the pause."""
+    """A kernel with one thread answers nothing while code runs; it is asked again at the next tick."""
     assert judge(monitor, 105, at_rest_since=None) is False
-    assert (monitor.is_silent, monitor.next_action_at(), monitor.is_due(107)) == (False, 107, True)
+    assert (monitor.is_silent, monitor.next_action_at(), monitor.is_due(106)) == (False, 106, True)
 
 
 def test_kernel_that_is_stopped_is_silent_whatever_it_runs(monitor: HeartbeatMonitor) -> None:
@@ -217,7 +258,7 @@ class HeartbeatMachine(RuleBasedStateMachine):
                 assert is_stopped or self.has_answered
                 assert is_stopped or (at_rest_since is not None and self.now - at_rest_since >= LIMIT)
         if self.monitor.is_due(self.now):
-            assert self.now - self.last_sent >= PAUSE
+            assert max(self.last_sent, self.now - PAUSE) // PAUSE < self.now // PAUSE
 
             self.monitor.sent(self.now)
             self.last_sent = self.now
