@@ -109,7 +109,12 @@ class Server(metaclass=ForUsers):
             KernelNotFoundError: Its program is not on this machine.
             SessionExistsError: The id is taken.
             SessionNotCreatedError: The machine has no descriptors left, or no memory.
+            ValueRangeError: Its time without activity is negative.
         """
+        if request.cull_idle_after is not None and request.cull_idle_after < 0:
+            raise ValueRangeError(
+                f"cull_idle_after is {request.cull_idle_after}; it cannot be negative: seconds, 0 for never"
+            )
         if request.argv:
             self._check_program(request)
         if request.session_id in self._sessions:
