@@ -21,6 +21,10 @@ NOTICE = 60.0
 """Seconds between the warning and the end: enough to see it and to run a line. Of a limit below two minutes it is half,
 so that a session is not warned while it has hardly come to rest."""
 
+OVERSLEPT = 60.0
+"""Seconds by which a look may come late on a busy machine. One that comes later comes after the machine or this process
+stood still: suspended, stopped, or in a container that was paused. Nobody could do anything meanwhile."""
+
 _WORK = (CullHold.RUNNING, CullHold.INPUT)
 """Holds during which a warning goes on: what a front end asks the kernel by itself holds for a moment, too. The end of
 an execution, and the answer to a question, are activity in any case."""
@@ -145,6 +149,8 @@ class CullClock:
     def look(self, use: Use, now: float) -> Step:
         """Return what is to be done, and set `look_at`. What is due is due once: the caller does it."""
         hold, policy = held_by(self.policy, use), self.policy
+        if self.look_at is not None and now > self.look_at + OVERSLEPT:
+            self._warned_at = None
         if hold is not None:
             self._hold(hold, use, now)
             return Step.NOTHING
@@ -183,7 +189,8 @@ class CullClock:
 
 
 def span(seconds: float) -> str:
-    """Return a duration for people, in its largest unit: ``1 hour``, ``2.5 days``."""
+    """Return a duration for people, in its largest unit, to the second: ``1 hour``, ``2.5 days``."""
+    seconds = round(seconds) if seconds >= 1 else seconds
     unit, size = next(((unit, size) for unit, size in _UNITS if seconds >= size), _UNITS[-1])
     amount = f"{seconds / size:.3g}"
     return f"{amount} {unit}" if amount == "1" else f"{amount} {unit}s"

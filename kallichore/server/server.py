@@ -279,7 +279,7 @@ class Server(metaclass=ForUsers):
         """Ask for a shutdown when nothing happened for the configured time and nobody is there."""
         while True:
             self._idle_changed = trio.Event()
-            with trio.move_on_after(self._idle.next_look()):
+            with trio.move_on_at(self._idle.look_at):
                 await self._idle_changed.wait()
             if not self._idle.look(trio.current_time()):
                 continue

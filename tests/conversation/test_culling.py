@@ -12,6 +12,7 @@ from kallichore.config import ServerConfig
 from kallichore.conversation.activity import GRACE
 from kallichore.conversation.culling import (
     NOTICE,
+    OVERSLEPT,
     CullClock,
     CullPolicy,
     Step,
@@ -165,6 +166,15 @@ def test_client_that_leaves_long_after_the_deadline_has_the_notice_to_come_back(
     assert left_again == (Step.WARN, 9 * HOUR + NOTICE)
 
 
+@pytest.mark.parametrize(("late", "step"), [(OVERSLEPT, Step.END), (OVERSLEPT + 1, Step.WARN)])
+def test_warning_comes_again_after_the_machine_slept(late: float, step: Step) -> None:
+    """Nobody could read it, nor do anything about it."""
+    watched = clock()
+    watched.look(IDLE, WARNED)
+
+    assert step is watched.look(IDLE, HOUR + late)
+
+
 def test_question_about_the_kernel_does_not_put_off_the_end() -> None:
     """It is answered in a moment of work, which is no activity: the warning goes on."""
     watched = clock()
@@ -279,6 +289,9 @@ def test_three_looks_end_an_idle_session(policy: CullPolicy, ready_at: float) ->
     ("seconds", "text"),
     [
         (0, "0 seconds"),
+        (0.25, "0.25 seconds"),
+        (2.01, "2 seconds"),
+        (59.9, "1 minute"),
         (1, "1 second"),
         (59, "59 seconds"),
         (60, "1 minute"),
