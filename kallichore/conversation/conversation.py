@@ -183,8 +183,8 @@ class Conversation:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether anything runs, or waits for its turn."""
-        return self.busy_since is not None or self.queue.active is not None or len(self.queue) > 0
+        """Whether anything runs, or is to: what waits, waits behind something that is active, if only on its way."""
+        return self.busy_since is not None or self.queue.active is not None
 
     def running(self, now: float) -> RunningRequest | None:
         """Return what the kernel is executing."""

@@ -844,6 +844,25 @@ def test_reply_without_a_parent_or_an_execution_is_passed_on(talk: Talk) -> None
 # When somebody last used it
 
 
+def test_session_is_at_work_from_when_code_is_sent_to_its_end(talk: Talk) -> None:
+    """Also while the kernel that is to run it still starts, and while it does anything else."""
+    code, question = request("a"), request("i", "inspect_request")
+    fresh = Talk()
+    fresh.begin()
+    before = fresh.conversation.is_at_work
+    fresh.tell(code)
+    talk.busy(question)
+    serving = talk.conversation.is_at_work
+    talk.idle(question)
+
+    assert (False, True, True, False) == (
+        before,
+        fresh.conversation.is_at_work,
+        serving,
+        talk.conversation.is_at_work,
+    )
+
+
 def test_reply_to_an_execution_is_told_as_rest_where_no_idle_comes(talk: Talk) -> None:
     """Who waits for the end of work hears of it; not for one that was served beside the main shell."""
     code, beside = request("a"), request("z", channel="control")
