@@ -107,8 +107,8 @@ class Supervisor:
 
     @property
     def is_ending(self) -> bool:
-        """Whether the kernel that is there was asked to end."""
-        return self._life is not None and (self._life.stop_asked.is_set() or self._life.requested_by is not None)
+        """Whether the end of the kernel that is there has begun. A client's request is none: kernels may decline it."""
+        return self._life is not None and self._life.stop_asked.is_set()
 
     @property
     def life(self) -> KernelLife | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import trio
 
 from kallichore.client.api_client import ApiError
+from kallichore.client.channel_client import make_message
 from kallichore.config import ServerConfig
 from kallichore.errors import ValueRangeError
 from kallichore.models.bodies import CullHold
@@ -198,6 +201,30 @@ async def test_restart_in_the_middle_of_the_end_has_a_kernel_again() -> None:
             await receive_until(channel, is_kernel("exited"))
 
     assert ("idle", "restart") == (session["status"], session["last_exit"]["requested_by"])
+
+
+async def test_kernel_that_declined_to_shut_down_is_ended_all_the_same() -> None:
+    """A client asked it, and it stayed: then it is idle like any other."""
+    async with open_client(cull_idle_after=1, cull_connected=True, shutdown_grace=0.3) as client:
+        async with open_started(client, body("s", "ignore-shutdown")) as channel:
+            await channel.send(make_message("shutdown_request", {"restart": False}, "control"))
+            await receive_until(channel, is_kernel("exited"))
+        report = (await client.call("GET", "/sessions/s"))["last_exit"]
+
+    assert "cull_idle_after" == report["requested_by"]
+
+
+@pytest.mark.posix_only("nothing stops a process on Windows")
+async def test_kernel_that_stands_still_is_ended() -> None:
+    """It hears no request, and is killed when the grace periods are over."""
+    graces = {"shutdown_grace": 0.3, "terminate_grace": 0.3}
+    async with open_client(cull_idle_after=1, **graces) as client:
+        await client.call("PUT", "/sessions", body("s"))
+        await client.call("POST", "/sessions/s/start")
+        os.kill((await client.call("GET", "/sessions/s"))["process_id"], signal.SIGSTOP)
+        report = (await ask_until(client, lambda session: session["status"] == "exited"))["last_exit"]
+
+    assert ("cull_idle_after", "SIGKILL") == (report["requested_by"], report["signal"])
 
 
 async def test_adopted_kernel_is_asked_to_end_and_let_go(private_place: Any) -> None:
