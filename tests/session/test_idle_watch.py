@@ -10,8 +10,10 @@ import attrs
 import pytest
 import trio
 import trio_util
+from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
+from kallichore.conversation.activity import GRACE
 from kallichore.conversation.culling import CullClock, CullPolicy
 from kallichore.conversation.supervision import Phase
 from kallichore.models.bodies import CullHold
@@ -20,6 +22,8 @@ from talk import Talk, request
 
 HOUR = 3600.0
 A_YEAR = 366 * 24 * HOUR
+EVENTS = ("_come", "_go", "_run", "_ask", "_move")
+"""How the names of a story's events begin."""
 
 
 @attrs.define(eq=False)
@@ -299,3 +303,88 @@ async def test_session_tells_its_deadline_and_what_holds_it(autojump_clock: Mock
     assert free.deadline is not None
     assert 0 == free.deadline.microsecond
     assert (None, CullHold.CLIENTS) == (held.deadline, held.held_by)
+
+
+@attrs.define
+class Story:
+    """Things that happen to a watched session, some time after each other, until its kernel is ended."""
+
+    session: FakeSession
+    last_event: float = 0.0
+    _count: int = 0
+
+    async def tell(self, events: list[tuple[float, str]]) -> None:
+        """Have them happen."""
+        for pause, event in events:
+            await self.session.sleep(pause)
+            if self.session.supervisor.culled:
+                return
+            self.last_event = trio.current_time()
+            self._count += 1
+            await getattr(self, f"_{event}")(f"{event}-{self._count}")
+
+    async def _come(self, _: str) -> None:
+        self.session.come()
+
+    async def _go(self, _: str) -> None:
+        if self.session.audience:
+            self.session.go()
+
+    async def _run(self, msg_id: str) -> None:
+        await self._serve(request(msg_id), "idle reply")
+
+    async def _run_without_reply(self, msg_id: str) -> None:
+        await self._serve(request(msg_id), "idle")
+
+    async def _run_without_idle(self, msg_id: str) -> None:
+        await self._serve(request(msg_id), "reply")
+
+    async def _run_without_status(self, msg_id: str) -> None:
+        await self._serve(request(msg_id), "reply", begins="")
+
+    async def _ask(self, msg_id: str) -> None:
+        await self._serve(request(msg_id, "inspect_request"), "reply idle")
+
+    async def _ask_without_idle(self, msg_id: str) -> None:
+        await self._serve(request(msg_id, "inspect_request"), "reply")
+
+    async def _move_slider(self, msg_id: str) -> None:
+        await self._serve(request(msg_id, "comm_msg"), "idle")
+
+    async def _serve(self, message: Any, ends: str, begins: str = "busy") -> None:
+        """Have the kernel serve a request, whose signs come in this order."""
+        talk = self.session.talk
+        talk.tell(message)
+        for sign in (*begins.split(), *ends.split()):
+            getattr(talk, sign)(message)
+            await self.session.sleep(0.2)
+        # What did not come is concluded, as the life of a kernel does it.
+        await self.session.sleep(GRACE)
+        await self.session.sleep(GRACE)
+
+
+events = st.sampled_from([name.removeprefix("_") for name in vars(Story) if name.startswith(EVENTS)])
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.3, 30.0, HOUR - 61, HOUR - 30, HOUR + 1, 5 * HOUR]), events)))
+def test_whatever_happens_the_kernel_ends_in_time_and_not_before(told: list[tuple[float, str]]) -> None:
+    """An hour after the last activity, or a minute after the last event where that is later: never with a client, never
+    at work, and the watch does not sleep through it.
+    """
+
+    async def tell() -> tuple[float, float, float]:
+        async with open_watched() as session:
+            story = Story(session)
+            await story.tell(told)
+            if session.audience and not session.supervisor.culled:
+                session.audience.clear()
+                session.watch.note_client()
+                story.last_event = trio.current_time()
+            await session.sleep(3 * HOUR)
+            (ended_at,) = session.culled_at
+            return ended_at, max(0.0, session.conversation.active_at), story.last_event
+
+    ended_at, active_at, last_event = trio.run(tell, clock=MockClock(autojump_threshold=0))
+    due = active_at + HOUR
+
+    assert due - 0.001 <= ended_at <= max(due, last_event + 60) + 3
