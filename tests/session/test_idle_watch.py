@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 import trio_util
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from trio.testing import MockClock
 
 from kallichore.conversation.activity import GRACE
@@ -375,6 +375,8 @@ pauses = st.sampled_from([0.0, 0.3, 30.0, HOUR - 61, HOUR - 60.1, HOUR - 30, HOU
 
 
 @given(st.lists(st.tuples(pauses, events, pauses)))
+@example([(0.0, "run_without_reply", HOUR - 60.1)])
+@example([(0.0, "run_without_status", HOUR - 30)])
 def test_whatever_happens_the_kernel_ends_in_time_and_not_before(told: list[tuple[float, str, float]]) -> None:
     """An hour after the last activity, or a minute after the last event where that is later: never with a client, never
     at work, and the watch does not sleep through it.
