@@ -107,6 +107,14 @@ class ServerConfig:
     """What ``GET /status`` says as its version, for clients that want the one that they pin; None for our own."""
     idle_shutdown_hours: int | None = attrs.field(default=None, validator=attrs.validators.optional(_between(0, 65535)))
     """Hours without activity after which the server ends; 0 means 30 s, None means never."""
+    cull_idle_after: float | None = attrs.field(default=None, validator=attrs.validators.optional(_seconds))
+    """Seconds without activity after which a session's kernel is ended, where its session does not say; None or 0 for
+    never. Activity is code that is run, its end, and input."""
+    cull_connected: bool = False
+    """Whether idle kernels are ended although clients are connected, where their session does not say."""
+    cull_busy: bool = False
+    """Whether kernels without activity are ended although something runs, waits or asks for input, where their session
+    does not say."""
     resource_sample_interval_ms: int = attrs.field(default=1000, validator=_between(0, 2**31 - 1))
     """Milliseconds between two samples of a kernel's resource usage; 0 for no samples."""
     resource_include_children: bool = True

@@ -58,4 +58,7 @@ def _make_request(wanted: StartKernel) -> NewSession:
         working_directory=wanted.working_directory or "",
         notebook_uri=wanted.notebook_uri,
         env=(*request.env, *(wanted.env or ())),
+        cull_idle_after=wanted.cull_idle_after,
+        cull_connected=wanted.cull_connected,
+        cull_busy=wanted.cull_busy,
     )

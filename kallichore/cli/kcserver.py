@@ -137,6 +137,10 @@ def _announcer(launch: Launch, console: Console, running: list[RunningServer]) -
             logger.debug("No idle shutdown")
         else:
             logger.info("Idle shutdown after %s", f"{hours} hours" if hours else "30 seconds")
+        if config.cull_idle_after:
+            from kallichore.conversation.culling import span
+
+            logger.info("Kernels are ended that nobody has used for %s", span(config.cull_idle_after))
 
     return announce
 

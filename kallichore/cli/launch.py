@@ -12,6 +12,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -36,6 +37,12 @@ TOKEN_PATIENCE = 5.0
 
 LARGEST_TOKEN_FILE = 4096
 """Bytes that are read of a token's file: the token, and white space around it."""
+
+LONGEST_NUMBER = 100
+"""Digits of a number at most, with zeros in front of it: Python refuses to read very long ones."""
+
+MOST_SECONDS = 10**9
+"""Seconds of a duration at most, as `ServerConfig` has it."""
 
 _MOST = 65535
 
@@ -64,11 +71,19 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def _number(text: str) -> int:
-    digits = text.removeprefix("+")
-    if not (digits.isascii() and digits.isdigit() and int(digits) <= _MOST):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_MOST}")
-    return int(digits)
+def _up_to(most: int) -> Callable[[str], int]:
+    """Return what reads a number from 0 to this."""
+
+    def read(text: str) -> int:
+        digits = text.removeprefix("+")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= LONGEST_NUMBER and int(digits) <= most):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {most}")
+        return int(digits)
+
+    return read
+
+
+_number = _up_to(_MOST)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,6 +108,15 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     add("--handshake-socket", metavar="PATH", help="tell the launcher that listens there how to reach the server")
     add("-i", "--idle-shutdown-hours", type=_number, metavar="HOURS", help="end when idle so long; 0 for 30 seconds")
     add(
+        "--cull-idle-after",
+        type=_up_to(MOST_SECONDS),
+        metavar="SECONDS",
+        help="end kernels that nobody has used for so long; 0 (the default) for never",
+    )
+    flag = partial(parser.add_argument, action="store_true")
+    flag("--cull-connected", help="end idle kernels although clients are connected")
+    flag("--cull-busy", help="end kernels that nobody uses although something runs, waits or asks for input")
+    add(
         "-r",
         "--resource-sample-interval",
         type=_number,
@@ -107,7 +131,7 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     add("--transport", metavar="KIND", help="tcp, socket or named-pipe")
     add("--transport-encryption", metavar="POLICY", help="to kernels: disabled (the default), auto or required")
     add("--kernel-transport", metavar="KIND", help="to kernels: tcp (the default) or ipc, which is Unix sockets")
-    parser.add_argument("--no-jupyter", action="store_true", help="do not serve Jupyter's own API beside ours")
+    flag("--no-jupyter", help="do not serve Jupyter's own API beside ours")
     add("--base-url", metavar="PATH", help="serve Jupyter's API below this path, as behind a proxy")
     parser.add_argument(
         "--allow-origin",
@@ -281,6 +305,9 @@ def read_command_line(
         log_level=level,
         report_version=options.report_version,
         idle_shutdown_hours=options.idle_shutdown_hours,
+        cull_idle_after=options.cull_idle_after,
+        cull_connected=options.cull_connected,
+        cull_busy=options.cull_busy,
         resource_sample_interval_ms=1000 if interval is None else interval,
         transport_encryption=options.transport_encryption or "disabled",
         kernel_transport=options.kernel_transport or "tcp",

@@ -39,6 +39,9 @@ from kallichore.wire.envelope import UNREADABLE, EnvelopeError, Header, KernelMe
 CLEARS_PENDING = {"shutdown_request": "the kernel was asked to shut down", "interrupt_request": "it was interrupted"}
 """Requests for which executions that wait are dropped, and why."""
 
+ACTIVITY = frozenset({EXECUTION, "input_reply", "comm_msg"})
+"""What clients send when somebody uses the kernel: code, answers, and what is done to a widget."""
+
 _FOR_CONTROL = frozenset(
     {
         *("shutdown_request", "interrupt_request", "debug_request", "usage_request"),
@@ -107,7 +110,7 @@ class Conversation:
         voice: Tells clients.
         status: The session's status.
         write_header: Makes the header of a message of this type, for answers in the kernel's place.
-        on_rest: Called when the kernel has become idle or is gone.
+        on_rest: Called when the kernel has become idle or is gone, or has replied to its execution.
     """
 
     request: NewSession
@@ -139,7 +142,7 @@ class Conversation:
     """What they are given, of what is in the journal as well."""
     created_at: float = attrs.field(init=False)
     active_at: float = attrs.field(default=float("-inf"), init=False)
-    """When somebody last had code run, or answered a question, or the kernel was done with that."""
+    """When somebody last had code run, answered a question or moved a widget, or the kernel was done with code."""
     look_at: float | None = attrs.field(default=None, init=False)
     """When to call `look_again` at the latest: something may be over that the kernel did not say the end of."""
     open_input: OpenInput | None = attrs.field(default=None, init=False)
@@ -184,6 +187,11 @@ class Conversation:
             return None
         times = [since for since in (self.activity.since, self.queue.active_since) if since is not None]
         return min(times, default=None)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether anything runs, or is to: what waits, waits behind something that is active, if only on its way."""
+        return self.busy_since is not None or self.queue.active is not None
 
     def running(self, now: float) -> RunningRequest | None:
         """Return what the kernel is executing."""
@@ -402,10 +410,13 @@ class Conversation:
         else:
             self.activity.end(parent.msg_id, now)
             over = parent.msg_id
+        is_end = over is not None and (reason == EXECUTION or over == active_id)
+        if is_end:
+            self.active_at = now
         self._follow(reason, now)
         if over is None:
             return None
-        if reason == EXECUTION or over == active_id:
+        if is_end:
             self.move_to(read_directory())
         self._tell_over(over)
         if active_id is not None and over != active_id and self.queue.is_replied:
@@ -475,6 +486,8 @@ class Conversation:
             self.open_input = None
         if not self.queue.on_reply(parent_id, now):
             return None
+        # Its idle may have come before, or may not come at all.
+        self.on_rest()
         if self._has_failed(reply):
             self.drop_pending("an execution before it failed")
         return self.queue.proceed(now)
@@ -540,7 +553,7 @@ class Conversation:
     def tell(self, message: ClientMessage, now: float) -> ClientMessage | None:
         """Decide on a client's message: return it if it is to be sent now, or None if it waits in the queue."""
         self.requests.add(message)
-        if message.msg_type in (EXECUTION, "input_reply"):
+        if message.msg_type in ACTIVITY:
             self.active_at = now
         if message.msg_type == "input_reply":
             self.open_input = None

@@ -28,6 +28,7 @@ class Circumstances:
         running: What it was executing.
         memory_bytes: The memory of its process tree when it was last looked at.
         last_words: The last lines that it wrote to standard error.
+        why: Why it was asked to end, in a sentence, where what asked does not say it all.
     """
 
     ending: Ending
@@ -36,6 +37,7 @@ class Circumstances:
     running: RunningRequest | None
     memory_bytes: int | None
     last_words: Sequence[str]
+    why: str = ""
 
 
 def make_exit_report(known: Circumstances) -> KernelExit:
@@ -84,7 +86,9 @@ def _in_words(known: Circumstances, cause: ExitCause) -> str:
         sentences.append(known.ending.survivors)
     if cause is ExitCause.KILLED_FROM_OUTSIDE:
         sentences.append("The signal came from outside this server; most often that is for memory")
-    if known.running is not None and known.requested_by is None:
+    if known.why:
+        sentences.append(known.why)
+    if known.running is not None and (known.requested_by is None or known.why):
         sentences.append(f"It had been running `{known.running.code}` for {known.running.seconds:.1f} s")
     amounts = [(known.memory_bytes, "when last looked at"), (known.ending.peak_memory_bytes, "at its peak")]
     memory = [f"{amount / 1e6:,.0f} MB {when}" for amount, when in amounts if amount is not None]

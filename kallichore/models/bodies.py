@@ -85,6 +85,17 @@ class VarActionType(StrEnum):
     PREPEND = "prepend"
 
 
+class CullHold(StrEnum):
+    """What keeps a session's kernel from being ended because it is idle."""
+
+    NO_KERNEL = "no_kernel"
+    STARTING = "starting"
+    ENDING = "ending"
+    RUNNING = "running"
+    INPUT = "input"
+    CLIENTS = "clients"
+
+
 class LogLevel(StrEnum):
     """How much the server logs."""
 
@@ -146,6 +157,9 @@ class NewSession:
     supported_encryption: tuple[str, ...] | None = attrs.field(
         default=None, converter=attrs.converters.optional(_words)
     )
+    cull_idle_after: int | None = None
+    cull_connected: bool | None = None
+    cull_busy: bool | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -157,6 +171,9 @@ class StartKernel:
     working_directory: str | None = None
     env: tuple[VarAction, ...] | None = None
     notebook_uri: str | None = None
+    cull_idle_after: int | None = None
+    cull_connected: bool | None = None
+    cull_busy: bool | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -351,6 +368,17 @@ class KernelExit:
 
 
 @attrs.frozen(kw_only=True)
+class Culling:
+    """When a session's kernel is ended because it is idle, or what keeps it from that."""
+
+    idle_after: float
+    connected: bool
+    busy: bool
+    deadline: datetime | None = None
+    held_by: CullHold | None = None
+
+
+@attrs.frozen(kw_only=True)
 class ActiveSession:
     """A session as the API shows it."""
 
@@ -379,6 +407,7 @@ class ActiveSession:
     history: tuple[ExecutionHistoryEntry, ...] | None = None
     last_exit: KernelExit | None = None
     memory_warning: str | None = None
+    cull: Culling | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -1,24 +1,22 @@
 """When a server without activity should end. [pure]
 
-Time that the machine slept does not count: nobody could have been active. A suspended machine shows as a step of the
-clock that is much longer than the wait that was asked for (where the clock runs on during sleep at all), so no single
-step counts for more than `LONGEST_STEP`.
+Time in which nobody could be active does not count: a look that comes much later than it was due comes after the
+machine was suspended, or the process stopped, and begins the period anew. So nothing looks at the clock in between.
 """
 
 from __future__ import annotations
 
 import attrs
 
+from kallichore.conversation.culling import OVERSLEPT
+
 SHORT_PERIOD = 30.0
 """Seconds that the setting "0 hours" stands for."""
-
-LONGEST_STEP = 60.0
-"""Seconds between two looks at the clock at most, and so the most that one look can count."""
 
 
 @attrs.define
 class IdleClock:
-    """Counts idle seconds up to a period.
+    """Tells when a period without activity is over.
 
     Args:
         hours: The period in hours; 0 for `SHORT_PERIOD`, None for never.
@@ -26,15 +24,14 @@ class IdleClock:
     """
 
     hours: int | None
-    _looked_at: float = attrs.field(alias="now")
-    _counted: float = attrs.field(default=0.0, init=False)
+    _since: float = attrs.field(alias="now")
 
     @property
-    def period(self) -> float:
-        """The period in seconds; infinite for never."""
+    def look_at(self) -> float:
+        """When the period will be over; never is infinitely late."""
         if self.hours is None:
             return float("inf")
-        return self.hours * 3600.0 or SHORT_PERIOD
+        return self._since + (self.hours * 3600.0 or SHORT_PERIOD)
 
     def set_hours(self, hours: int | None, now: float) -> None:
         """Change the period and begin anew."""
@@ -43,16 +40,10 @@ class IdleClock:
 
     def nudge(self, now: float) -> None:
         """Begin anew: something happened."""
-        self._counted, self._looked_at = 0.0, now
+        self._since = now
 
     def look(self, now: float) -> bool:
-        """Count the time since the last look; tell whether the period is over."""
-        self._counted += min(now - self._looked_at, LONGEST_STEP)
-        self._looked_at = now
-        return self._counted >= self.period
-
-    def next_look(self) -> float:
-        """Return how many seconds may pass until the next look; infinitely many where there is no period."""
-        if self.hours is None:
-            return float("inf")
-        return min(self.period - self._counted, LONGEST_STEP)
+        """Tell whether the period is over. A look that comes far too late begins it anew."""
+        if now > self.look_at + OVERSLEPT:
+            self.nudge(now)
+        return now >= self.look_at

@@ -109,7 +109,12 @@ class Server(metaclass=ForUsers):
             KernelNotFoundError: Its program is not on this machine.
             SessionExistsError: The id is taken.
             SessionNotCreatedError: The machine has no descriptors left, or no memory.
+            ValueRangeError: Its time without activity is negative.
         """
+        if request.cull_idle_after is not None and request.cull_idle_after < 0:
+            raise ValueRangeError(
+                f"cull_idle_after is {request.cull_idle_after}; it cannot be negative: seconds, 0 for never"
+            )
         if request.argv:
             self._check_program(request)
         if request.session_id in self._sessions:
@@ -274,7 +279,7 @@ class Server(metaclass=ForUsers):
         """Ask for a shutdown when nothing happened for the configured time and nobody is there."""
         while True:
             self._idle_changed = trio.Event()
-            with trio.move_on_after(self._idle.next_look()):
+            with trio.move_on_at(self._idle.look_at):
                 await self._idle_changed.wait()
             if not self._idle.look(trio.current_time()):
                 continue

@@ -47,6 +47,7 @@ def describe(session: Session, now: float) -> ActiveSession:
         history=conversation.history.entries(RECENT_ENTRIES),
         last_exit=conversation.last_exit,
         memory_warning=conversation.memory_warning,
+        cull=None if session.idle_watch is None else session.idle_watch.describe(now),
     )
 
 

@@ -57,6 +57,9 @@ logger = logging.getLogger(__name__)
 SHUTDOWN = "shutdown_request"
 """What a client asks a kernel to end with."""
 
+CULLED = "cull_idle_after"
+"""What asks a kernel to end that nobody has used for so long: the setting."""
+
 
 @attrs.define(eq=False)
 class KernelLife:
@@ -88,6 +91,8 @@ class KernelLife:
     restarting: bool = False
     requested_by: str | None = None
     """What asked the kernel to end."""
+    why_culled: str = ""
+    """Why it is ended, in a sentence, where `CULLED` asked for that."""
     stop_asked: trio.Event = attrs.field(factory=trio.Event)
     hurry: trio.Event = attrs.field(factory=trio.Event)
     over: trio.Event = attrs.field(factory=trio.Event)
@@ -112,6 +117,11 @@ class KernelLife:
     def has_partial_line(self) -> bool:
         """Whether the process printed the beginning of a line, which clients are yet to be told."""
         return self._output.has_partial_line
+
+    @property
+    def is_culled(self) -> bool:
+        """Whether it is ended because nobody has used it, and nobody asked for its end otherwise."""
+        return self.requested_by == CULLED
 
     @property
     def is_relaying(self) -> bool:
@@ -401,7 +411,8 @@ class KernelLife:
         error = None if self.started.is_settled else start.as_error(ending)
         text = self._report(ending)
         self.conversation.answer_at_the_end(text)
-        if ending.survivors is not None or (not was_asked and (ending.code != 0 or error is not None)):
+        is_news = not was_asked and (ending.code != 0 or error is not None)
+        if ending.survivors is not None or is_news or self.is_culled:
             self.conversation.say_output("stderr", f"[kallichore] {text}\n")
         level = logging.INFO if ending.survivors is None else logging.ERROR
         logger.log(level, "[session %s] %s", self.sender.session, text)
@@ -422,6 +433,7 @@ class KernelLife:
             self.conversation.running(trio.current_time()),
             None if usage is None else usage.memory_bytes,
             self._last_words,
+            self.why_culled if self.is_culled else "",
         )
         report = self.conversation.last_exit = make_exit_report(known)
         return report.text
@@ -442,6 +454,10 @@ class KernelLife:
                 await self.drain()
             nursery.cancel_scope.cancel()
         text = "The connection to the adopted kernel ended"
+        if self.is_culled:
+            text += f". {self.why_culled}"
+            logger.info("[session %s] %s", self.sender.session, text)
+            self.conversation.say_output("stderr", f"[kallichore] {text}\n")
         self.conversation.change_status(StatusEvent.EXITED, text, trio.current_time())
         self.conversation.say("exited", 0)
         if not self.started.is_settled:

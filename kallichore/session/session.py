@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from kallichore.conversation.conversation import Conversation
+from kallichore.conversation.culling import make_policy
 from kallichore.conversation.journal import Journal
 from kallichore.conversation.run_result import Output, RunResult
 from kallichore.conversation.status import SessionStatus
@@ -27,6 +28,7 @@ from kallichore.session.description import describe
 from kallichore.session.executions import Execution, open_execution
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.for_users import ForUsers
+from kallichore.session.idle_watch import IdleWatch
 from kallichore.session.line_log import LineLog
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.run_call import collect_result
@@ -73,6 +75,8 @@ class Session(metaclass=ForUsers):
     deleted: trio.Event = attrs.field(factory=trio.Event, init=False)
     closed: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the session is over, deleted or with its server."""
+    idle_watch: IdleWatch | None = attrs.field(default=None, init=False)
+    """Ends its kernel when nobody uses it; None if that is never to be."""
     _overflow: OverflowFile = attrs.field(factory=OverflowFile, init=False)
     _asked_for_usage: float = attrs.field(default=-SAMPLING_INTEREST, init=False)
 
@@ -91,10 +95,12 @@ class Session(metaclass=ForUsers):
             Voice(journal, self.audience.wake),
             SessionStatus(created=trio.current_time()),
             lambda msg_type: sender.stamp({"msg_id": new_msg_id(), "msg_type": msg_type}, utc_date()),
-            self.on_activity,
+            self._note_rest,
         )
         self.conversation.log_output = lambda stream, line: self.log.append(stream, line, utc_date())
         self.supervisor = Supervisor(request, self.key, sender, self.facilities, self.conversation)
+        if policy := make_policy(request, config):
+            self.idle_watch = IdleWatch(self, policy)
 
     def __dir__(self) -> Iterable[str]:
         return self.FOR_USERS  # of one session as of the class
@@ -141,14 +147,12 @@ class Session(metaclass=ForUsers):
 
     @property
     def is_in_use(self) -> bool:
-        """Whether somebody is here, or something runs, waits, or is under way."""
-        conversation = self.conversation
+        """Whether somebody is here, or something runs, waits, asks for input, or is under way."""
         return (
             len(self.audience) > 0
             or self.supervisor.phase in (Phase.STARTING, Phase.RESTARTING)
-            or conversation.busy_since is not None
-            or conversation.queue.active is not None
-            or len(conversation.queue) > 0
+            or self.conversation.is_at_work
+            or self.conversation.open_input is not None
         )
 
     @property
@@ -189,13 +193,27 @@ class Session(metaclass=ForUsers):
             slot.tell(self.conversation.state())
         elif question is not None and slot.may_speak and not slot.visits:
             slot.show(question.payload, question.position)
-        self.on_activity()
+        self._note_client()
         return slot
 
     def detach(self, slot: ClientSlot) -> None:
         """Note that a client is gone: what nobody was sent is the next one's."""
         if self.audience.detach(slot):
+            self._note_client()
+
+    def _note_client(self) -> None:
+        self.on_activity()
+        if self.idle_watch is not None:
+            self.idle_watch.note_client()
+
+    def _note_rest(self) -> None:
+        """Note that the kernel has become idle or is gone."""
+        life = self.supervisor.life
+        if life is None or not life.is_culled:
+            # The end of a kernel that nobody used is nothing that anybody did.
             self.on_activity()
+        if self.idle_watch is not None:
+            self.idle_watch.note_rest()
 
     def send(self, message: ClientMessage) -> None:
         """Send a message to the kernel as a client would: now, or when its turn comes.
@@ -402,6 +420,8 @@ async def supervise_session(session: Session) -> None:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when, session.deleted, nursery.cancel_scope)
+            if session.idle_watch is not None:
+                nursery.start_soon(session.idle_watch.run)
             await session.supervisor.run_lives()
     finally:
         session.close()

@@ -37,7 +37,7 @@ from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_han
 from kallichore.models.bodies import ConnectionInfo, InterruptMode, NewSession, RestartSession, Status, VarAction
 from kallichore.models.converter import unstructure
 from kallichore.session.facilities import Facilities
-from kallichore.session.life import KernelLife
+from kallichore.session.life import CULLED, KernelLife
 from kallichore.session.meeting import Meet, MeetingPlace
 from kallichore.session.pending import Pending
 from kallichore.wire.channels import TO_KERNEL
@@ -99,6 +99,16 @@ class Supervisor:
         """What it is doing."""
         phase: Phase = self._phase.value
         return phase
+
+    @property
+    def watched_phase(self) -> trio_util.AsyncValue[Phase]:
+        """The same, to wait for. Only the supervisor changes it."""
+        return self._phase
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the end of the kernel that is there has begun. A client's request is none: kernels may decline it."""
+        return self._life is not None and self._life.stop_asked.is_set()
 
     @property
     def life(self) -> KernelLife | None:
@@ -357,6 +367,16 @@ class Supervisor:
             )
         if self._life is not None:
             self.conversation.move_to(self._life.read_directory())
+
+    def cull(self, why: str) -> None:
+        """Begin to end the kernel, as nobody has used it; another may be started later.
+
+        Args:
+            why: A sentence for the report of its end.
+        """
+        assert self._life is not None
+        self._life.requested_by, self._life.why_culled = CULLED, why
+        self._life.ask_to_stop()
 
     def begin_stop(self, requested_by: str, *, hurry: bool = False) -> None:
         """Begin to end the kernel, for good: no restart follows. Idempotent; `hurry` skips the grace periods."""

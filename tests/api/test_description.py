@@ -36,6 +36,7 @@ MODELS = {
     "execution_queue": bodies.ExecutionQueue,
     "resourceUsage": bodies.ResourceUsage,
     "activeSession": bodies.ActiveSession,
+    "culling": bodies.Culling,
     "kernelExit": bodies.KernelExit,
     "runningRequest": bodies.RunningRequest,
     "sessionList": bodies.SessionList,
@@ -59,6 +60,7 @@ ENUMS = {
     "varActionType": bodies.VarActionType,
     "startupReason": StartupReason,
     "exitCause": bodies.ExitCause,
+    "cullHold": bodies.CullHold,
 }
 
 
@@ -149,7 +151,7 @@ async def test_what_the_server_sends_fits_its_schemas() -> None:
     """Real answers, of a session in use, validate against the description."""
     resolver = {**SCHEMAS["activeSession"], "components": DESCRIPTION["components"]}
     async with (
-        open_client(resource_sample_interval_ms=100) as client,
+        open_client(resource_sample_interval_ms=100, cull_idle_after=3600, cull_connected=True) as client,
         open_started(client, body(notebook_uri="file:///n.ipynb")) as channel,
     ):
         await execute(channel, "print x")

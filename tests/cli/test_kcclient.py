@@ -187,6 +187,21 @@ async def test_session_lives_by_commands_alone(transport: str, connection_file: 
     assert Ended(0, "The server is shutting down\n", "") == shut
 
 
+async def test_list_says_when_kernels_will_be_ended_because_nobody_uses_them(connection_file: str) -> None:
+    """Or what keeps them from it; where the server ends none, there is no such column."""
+    async with serve(ServerConfig(connection_file=Path(connection_file))) as server:
+        server.create_session(scripted("never"))
+        without = await kcclient("-c", connection_file, "list")
+        await server.create_session(scripted("idle", cull_idle_after=7205)).start()
+        server.create_session(scripted("new", cull_idle_after=60))
+        listed = await kcclient("-c", connection_file, "list")
+
+    assert "Ends" not in without.out
+    assert ["Ends", "never", "in 2 hours", "not now (no kernel)"] == [
+        line.rpartition("  ")[2] for line in listed.out.splitlines()
+    ]
+
+
 async def test_scripts_get_json(server: RunningServer, connection_file: str) -> None:
     """With --json, what a command prints is one JSON document and nothing else; without a name it is the first."""
     client, options = ApiClient(address_of(server)), f"-c {connection_file}"

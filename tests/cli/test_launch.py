@@ -37,6 +37,11 @@ def test_port_may_be_spelt_in_many_ways(spelling: list[str]) -> None:
         ["--log-file", "-x"],
         ["positional"],
         ["--idle-shutdown-hours", "1.5"],
+        ["--idle-shutdown-hours", "9" * 5000],
+        ["--cull-idle-after", "-1"],
+        ["--cull-idle-after", "1000000001"],
+        ["--cull-idle-after", "60", "--cull-idle-after", "60"],
+        ["--cull-connected=yes"],
     ],
 )
 def test_syntax_errors_end_with_code_2(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
@@ -104,6 +109,22 @@ def test_log_level_comes_from_option_or_environment(
     launch = read_command_line(["-l", option] if option else [], environment, "linux")
 
     assert (level, bad) == (launch.config.log_level, launch.bad_level)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culling"),
+    [
+        ([], (None, False, False)),
+        (["--cull-idle-after", "0"], (0, False, False)),
+        (["--cull-idle-after=604800", "--cull-connected"], (604800, True, False)),
+        (["--cull-idle-after", "1000000000", "--cull-busy"], (10**9, False, True)),
+    ],
+)
+def test_idle_kernels_are_ended_where_that_is_asked_for(arguments: list[str], culling: tuple[object, ...]) -> None:
+    """A limit may be days; without one the flags say nothing."""
+    config = read_command_line(arguments, {}, "linux").config
+
+    assert culling == (config.cull_idle_after, config.cull_connected, config.cull_busy)
 
 
 def test_token_is_generated_read_or_none(tmp_path: Path) -> None:

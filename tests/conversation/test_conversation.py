@@ -844,8 +844,38 @@ def test_reply_without_a_parent_or_an_execution_is_passed_on(talk: Talk) -> None
 # When somebody last used it
 
 
+def test_session_is_at_work_from_when_code_is_sent_to_its_end(talk: Talk) -> None:
+    """Also while the kernel that is to run it still starts, and while it does anything else."""
+    code, question = request("a"), request("i", "inspect_request")
+    fresh = Talk()
+    fresh.begin()
+    before = fresh.conversation.is_at_work
+    fresh.tell(code)
+    talk.busy(question)
+    serving = talk.conversation.is_at_work
+    talk.idle(question)
+
+    assert (False, True, True, False) == (
+        before,
+        fresh.conversation.is_at_work,
+        serving,
+        talk.conversation.is_at_work,
+    )
+
+
+def test_reply_to_an_execution_is_told_as_rest_where_no_idle_comes(talk: Talk) -> None:
+    """Who waits for the end of work hears of it; not for one that was served beside the main shell."""
+    code, beside = request("a"), request("z", channel="control")
+    talk.tell(code, beside)
+    talk.reply(beside)
+    before = talk.rests
+    talk.reply(code)
+
+    assert (0, 1) == (before, talk.rests)
+
+
 def test_code_and_answers_are_activity_and_questions_about_the_kernel_are_not(talk: Talk) -> None:
-    """Since it was created; asking is, and so is that it was answered."""
+    """Asking for it to run is, and so are its reply and its end, whichever comes alone; a widget is used, too."""
     conversation, code = talk.conversation, request("a")
     moments = [conversation.active_at]
     for act in (
@@ -854,13 +884,17 @@ def test_code_and_answers_are_activity_and_questions_about_the_kernel_are_not(ta
         lambda: talk.tell(request("q", "input_reply", "stdin")),
         lambda: talk.reply(request("i", "inspect_request")),
         lambda: talk.reply(code),
+        lambda: talk.idle(request("i", "inspect_request")),
+        lambda: talk.idle(code),
+        lambda: talk.tell(request("w", "comm_msg")),
+        lambda: talk.idle(request("w", "comm_msg")),
     ):
         talk.now += 1
         act()
         moments.append(conversation.active_at)
-    now = talk.now
 
-    assert moments == [float("-inf"), float("-inf"), now - 3, now - 2, now - 2, now]
+    never, now = float("-inf"), talk.now
+    assert moments == [never, never, now - 7, now - 6, now - 6, now - 4, now - 4, now - 2, now - 1, now - 1]
     assert Talk(now=7.0).conversation.created_at == 7.0
 
 

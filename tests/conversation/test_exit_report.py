@@ -47,6 +47,19 @@ def test_report_names_what_could_not_be_ended() -> None:
     assert "Not permitted to end process 8 (sudo)" in report.text
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_report_says_why_where_what_asked_does_not_say_it_all(runs: bool) -> None:
+    """And then what ran is told as well: it was ended in the middle of that."""
+    running = running_request("m", "loop()", 7200) if runs else None
+    report = report_of(Ending(7, 0), requested_by="cull_idle_after", why="It was ended because", running=running)
+    rest = ". It had been running `loop()` for 7200.0 s" if runs else ""
+
+    assert (
+        report.text == f"Kernel process 7 exited with code 0 on request (cull_idle_after). It was ended because{rest}"
+    )
+    assert ExitCause.REQUESTED is report.cause
+
+
 def test_report_names_what_ran_and_the_memory() -> None:
     """Where memory is suspected, the figures are there; the code that ran is cut to its first line."""
     ending = Ending(7, -1, "SIGKILL", peak_memory_bytes=3_000_000_000)

@@ -98,6 +98,16 @@ async def open_jupyter(**settings: Any) -> AsyncIterator[Client]:
 SCRIPT = {"name": "script"}
 
 
+async def test_kernels_and_documents_are_ended_as_the_server_is_set() -> None:
+    """Jupyter's API has no limits of its own."""
+    async with open_jupyter(cull_idle_after=3600, cull_connected=True) as client:
+        await client("POST", "/api/kernels", SCRIPT)
+        await client("POST", "/api/sessions", {"path": "n.ipynb", "type": "notebook", "kernel": SCRIPT})
+        limits = [session.describe().cull for session in client.server.sessions]
+
+    assert [(3600, True, False)] * 2 == [limit and (limit.idle_after, limit.connected, limit.busy) for limit in limits]
+
+
 async def test_kernel_lives_from_start_to_end() -> None:
     """Each answer has the status, and each model the members, that clients insist on."""
     async with open_jupyter() as client:

@@ -248,6 +248,17 @@ async def test_kernel_that_dies_says_why_before_it_is_dead() -> None:
         assert heard[-1]["parent_header"] == {}
 
 
+async def test_front_end_of_an_idle_kernel_is_warned_and_told_why_it_is_dead() -> None:
+    """In streams on stderr: some time before, and at the end."""
+    settings = {"cull_idle_after": 1, "cull_connected": True}
+    async with open_kernel(**settings) as (server, session), connect(server, session) as front_end:
+        messages = await front_end.receive_until("status", execution_state="dead")
+
+    warned, ended = (text for text in texts_of(messages) if text.startswith("[kallichore] "))
+    assert "unless code is run or input is given" in warned
+    assert "It was ended because it had been idle for " in ended
+
+
 async def test_restart_is_no_death() -> None:
     """The socket stays, and works."""
     async with open_kernel() as (server, session), connect(server, session) as front_end:

@@ -10,8 +10,9 @@ import pytest
 import trio
 
 from kallichore.config import ServerConfig
+from kallichore.conversation.culling import OVERSLEPT
 from kallichore.models.bodies import ServerConfiguration
-from kallichore.server.idle import LONGEST_STEP, IdleClock
+from kallichore.server.idle import IdleClock
 from kallichore.server.server import Server
 
 HOUR = 3600.0
@@ -88,13 +89,34 @@ async def test_change_on_the_fly_begins_anew_and_minus_one_means_never(autojump_
     assert await seconds_until_shutdown(server) == pytest.approx(30)
 
 
-def test_time_asleep_does_not_count() -> None:
-    """A step of the clock that is longer than any wait is a machine that slept, and counts as one wait."""
+@pytest.mark.parametrize(
+    ("late", "is_over", "look_at"), [(0, True, HOUR), (OVERSLEPT, True, HOUR), (OVERSLEPT + 1, False, 2 * HOUR + 61)]
+)
+def test_time_asleep_does_not_count(late: float, is_over: bool, look_at: float) -> None:
+    """A look that comes far too late comes after the machine slept, and begins the period anew."""
     clock = IdleClock(1, 0.0)
-    clock.look(30.0)
-    assert clock.look(30.0 + 24 * HOUR) is False
-    assert clock.next_look() == LONGEST_STEP
-    assert clock.period == HOUR
+
+    assert (is_over, look_at) == (clock.look(HOUR + late), clock.look_at)
+
+
+def test_look_before_the_end_changes_nothing() -> None:
+    """The period counts from the last activity."""
+    clock = IdleClock(1, 0.0)
+    clock.nudge(100.0)
+
+    assert (False, 100.0 + HOUR) == (clock.look(HOUR), clock.look_at)
+
+
+async def test_nothing_wakes_while_the_period_lasts(
+    autojump_clock: Any, make_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A week is one wait, and one look at its end."""
+    looks: list[float] = []
+    look = IdleClock.look
+    monkeypatch.setattr(IdleClock, "look", lambda clock, now: looks.append(now) or look(clock, now))
+    await seconds_until_shutdown(make_server(168))
+
+    assert 1 == len(looks)
 
 
 async def test_server_in_use_stays_up(autojump_clock: Any, make_server: Any) -> None:

@@ -12,6 +12,7 @@ import trio
 
 from kallichore.client.channel_client import make_execute_request, make_message
 from kallichore.config import ServerConfig
+from kallichore.conversation.conversation import OpenInput
 from kallichore.server import open_server
 from kernels import (
     REAL_TIME,
@@ -208,3 +209,15 @@ async def test_running_time_of_a_death_report_is_the_codes() -> None:
         ended: dict[str, Any] = await ask_until(client, lambda session: session["status"] == "exited")
 
     assert ended["last_exit"]["running"]["seconds"] >= 1
+
+
+async def test_session_whose_kernel_waits_for_input_is_in_use() -> None:
+    """Whatever it asks for: the server does not end for idleness meanwhile."""
+    async with open_server() as server:
+        session = server.create_session(scripted())
+        await session.start()
+        before = session.is_in_use
+        session.conversation.open_input = OpenInput(b"{}", None, 0)
+        asking = session.is_in_use
+
+    assert (False, True) == (before, asking)

@@ -59,8 +59,14 @@ def list_(target: Target, as_json: bool) -> None:
         if as_json:
             print_json(answer)
             return
-        rows = [_row(session) for session in answer["sessions"]]
-        print_table(("Session", "Kernel", "Status", "Process", "Client", "Queued"), rows)
+        sessions = answer["sessions"]
+        rows = [_row(session) for session in sessions]
+        titles = ["Session", "Kernel", "Status", "Process", "Client", "Queued"]
+        if any("cull" in session for session in sessions):
+            now = datetime.now(UTC)
+            titles.append("Ends")
+            rows = [(*row, _end(session.get("cull"), now)) for row, session in zip(rows, sessions, strict=True)]
+        print_table(titles, rows)
 
     run_to_exit(act)
 
@@ -74,6 +80,17 @@ def _row(session: dict[str, Any]) -> tuple[str, ...]:
         "connected" if session["connected"] else "",
         str(session["execution_queue"]["length"] or ""),
     )
+
+
+def _end(cull: dict[str, Any] | None, now: datetime) -> str:
+    """Return when a session's kernel will be ended because it is idle, or what keeps it from that."""
+    if cull is None:
+        return "never"
+    if (deadline := cull.get("deadline")) is None:
+        return f"not now ({cull['held_by'].replace('_', ' ')})"
+    from kallichore.conversation.culling import span
+
+    return f"in {span(max(0, round((datetime.fromisoformat(deadline) - now).total_seconds())))}"
 
 
 async def _create(client: ApiClient, spec: Any, session_id: str | None, members: dict[str, Any]) -> str:
