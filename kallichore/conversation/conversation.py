@@ -486,8 +486,9 @@ class Conversation:
             self.open_input = None
         if not self.queue.on_reply(parent_id, now):
             return None
-        # Its idle may have come before, or may not come at all.
-        self.on_rest()
+        if self.status.idle_since is not None:
+            # Its idle came before, or nothing ever said that the kernel was busy.
+            self.on_rest()
         if self._has_failed(reply):
             self.drop_pending("an execution before it failed")
         return self.queue.proceed(now)

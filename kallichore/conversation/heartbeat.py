@@ -1,8 +1,8 @@
 """When silence becomes "offline". [pure]
 
-A heartbeat is sent, and may be unanswered for `limit` seconds. The next goes at the next tick of a clock that all kernels
-share, so that a server with many of them wakes once for all. So a healthy kernel is asked every two seconds or so, a
-silent one every seven. A late answer is an answer.
+A heartbeat is sent, and may be unanswered for `limit` seconds. The next goes at the next tick of a clock that all
+kernels share, so that a server with many of them wakes once for all. So a healthy kernel is asked every two seconds, a
+silent one every six or so. A late answer is an answer.
 
 Who answered the last time is not listened to: its answer is here when the next is to be sent, and wakes nobody before.
 
