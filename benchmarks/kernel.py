@@ -1,7 +1,7 @@
 """The tests' scripted kernel with more commands. Messages are made and signed beforehand, so that this is no brake.
 
 ``prepare display SIZE`` makes a display_data whose image has SIZE characters, ``prepare blob SIZE`` one with a buffer
-of SIZE bytes; ``publish`` sends it. ``tick RATE SECONDS`` prints so many small messages a second. ``rush SECONDS FILE``
+of SIZE bytes; ``publish`` sends it, ``publish COUNT`` so often in a row. ``tick RATE SECONDS`` prints so many small messages a second. ``rush SECONDS FILE``
 prints as fast as it can until it is interrupted, and writes into the file when that was.
 """
 
@@ -29,9 +29,10 @@ def prepare(kernel: Kernel, text: str) -> None:
     kernel.prepared = [b"display_data", *kernel.frames(parts, [noise] if kind == "blob" else [])]
 
 
-def publish(kernel: Kernel, _: str) -> None:
-    """Send the large message."""
-    kernel.iopub.send_multipart(kernel.prepared, copy=False)
+def publish(kernel: Kernel, text: str) -> None:
+    """Send the large message, so often in a row."""
+    for _ in range(int(text or 1)):
+        kernel.iopub.send_multipart(kernel.prepared, copy=False)
 
 
 def small(kernel: Kernel) -> list[bytes]:

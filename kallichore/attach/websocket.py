@@ -48,6 +48,9 @@ READ_SIZE = 1 << 16
 NOT_SENT = 1 << 18
 """Bytes that may wait in the system to be sent to a client: more would be in the way of replies that go ahead."""
 
+STANDSTILL = 1.0
+"""Seconds for which a client takes nothing before it counts as one that stands still."""
+
 MOMENT = 0.004
 """Seconds that what has time waits for something to go along with: nobody sees that, and most have it long before."""
 
@@ -281,6 +284,7 @@ class _Attachment:
             self.slot.on_displaced = hasten
             self.slot.on_news = self._send_at_once
             await self.slot.wait_turn()
+            self.slot.note_pace(keeps_up=_CAN_PUSH and isinstance(self.stream, trio.SocketStream))
             try:
                 await self._write_on()
             finally:
@@ -314,7 +318,7 @@ class _Attachment:
                     try:
                         self._push(trio.current_time())
                     except BlockingIOError:
-                        await trio.lowlevel.wait_writable(self.stream.socket)
+                        await self._wait_writable(self.stream.socket)
                 else:
                     # How far it came if it fails is not told; then all of it counts as unsent.
                     piece = self._outgoing.pieces[0]
@@ -325,6 +329,14 @@ class _Attachment:
         finally:
             self._settle(trio.current_time())
         return True
+
+    async def _wait_writable(self, connection: trio.socket.SocketType) -> None:
+        with trio.move_on_after(STANDSTILL) as patience:
+            await trio.lowlevel.wait_writable(connection)
+        if patience.cancelled_caught:
+            self.slot.note_pace(keeps_up=False)
+            await trio.lowlevel.wait_writable(connection)
+            self.slot.note_pace(keeps_up=True)
 
     async def _keep_time(self) -> None:
         """Let pings, and what had time, go when it is time; let a client go that leaves too many pings unanswered.

@@ -132,6 +132,8 @@ class Conversation:
     """That the kernel's memory is near a limit, in words; None while it is not."""
     last_exit: KernelExit | None = None
     """How the latest kernel ended."""
+    are_clients_behind: Callable[[], bool] = lambda: False
+    """Tells whether clients are about to take more than memory is meant for."""
     log_output: Callable[[str, str], None] = _ignore
     """Is given what the kernel's process prints: stream and line."""
     held: list[ClientMessage] = attrs.field(factory=list)

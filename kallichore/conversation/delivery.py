@@ -22,6 +22,10 @@ FIRST_DISTANCE = 12
 """Messages between two pings to a client that has just come: so many may come twice if it is cut, and among twenty that
 wait for it there is one ping."""
 
+UNDER_WAY = 64 << 20
+"""Bytes beyond the journal's memory that may wait there for a client that takes them as they come. Images and tables of
+10 MB in a row would otherwise go through the journal's file, which takes longer than all else."""
+
 MOST_OPEN = 4096
 """Pings that are remembered until they are answered; the buffers of a connection hold fewer."""
 
@@ -76,6 +80,8 @@ class Delivery:
     left_out: set[int]
     distance: int
     own: set[int] | None = None
+    keeps_up: bool = attrs.field(default=False, init=False)
+    """Whether it takes what it is sent without standing still."""
     given: int = attrs.field(init=False)
     """What is before this number went out whole, and the message with this number is the next."""
     confirmed: int = attrs.field(init=False)
@@ -221,6 +227,23 @@ class Deliveries:
             self._distance = max(1, self._distance // 2)
         self._here.remove(delivery)
         self._note(delivery)
+        self._allow()
+
+    def note_pace(self, delivery: Delivery, *, keeps_up: bool) -> None:
+        """Note whether a client takes what it is sent, or stands still."""
+        delivery.keeps_up = keeps_up
+        self._allow()
+
+    def _allow(self) -> None:
+        allowance = UNDER_WAY if any(delivery.keeps_up for delivery in self._here) else 0
+        if allowance != self.journal.allowance:
+            self.journal.allow(allowance)
+
+    @property
+    def are_behind(self) -> bool:
+        """Whether a client that takes what it is sent has yet to be given more than memory is meant for."""
+        taking = [delivery.given for delivery in self._here if delivery.keeps_up]
+        return bool(taking) and self.journal.bytes_from(min(taking)) > self.journal.memory_limit
 
     def told_to_caller(self, numbers: Iterable[range]) -> Shift:
         """Let go of what a caller in this process got, unless a client may come for it; return what numbers become.

@@ -149,6 +149,8 @@ class Journal:
     memory_bytes: int = attrs.field(default=0, init=False)
     dropped: int = attrs.field(default=0, init=False)
     """How many messages were dropped undelivered in all."""
+    allowance: int = attrs.field(default=0, init=False)
+    """Bytes that may be in memory beyond its limit: somebody is about to take them."""
     needed: int = attrs.field(default=0, init=False)
     """What is before this number is kept only for those who come back."""
     _answered: deque[tuple[int, int]] = attrs.field(factory=deque, init=False)
@@ -179,6 +181,15 @@ class Journal:
         if self.memory_bytes > self.memory_limit:
             self._make_room()
 
+    def bytes_from(self, number: int) -> int:
+        """Return the bytes of the messages from this number on, as far as they are still there."""
+        return self._offsets.between(max(number, self.first), self.end)
+
+    def allow(self, allowance: int) -> None:
+        """Change the `allowance`; what does not fit into memory any more leaves it."""
+        self.allowance = allowance
+        self._make_room()
+
     def urgent_after(self, position: int) -> list[int]:
         """Return the numbers of the urgent messages from ``position`` on, in order."""
         while self._urgent and self._urgent[0] < max(self.needed, self.first):
@@ -202,7 +213,7 @@ class Journal:
 
     def _make_room(self) -> None:
         """Move the oldest messages out of memory until it is within its limit."""
-        while self.memory_bytes > self.memory_limit and self._memory:
+        while self.memory_bytes > self.memory_limit + self.allowance and self._memory:
             if self.first < self.needed:
                 self._forget_before(self.first + 1)
                 continue

@@ -198,6 +198,10 @@ class ClientSlot:
             if is_own or (is_own is None and self._is_answered):
                 own.add(number)
 
+    def note_pace(self, *, keeps_up: bool) -> None:
+        """Note whether the client takes what it is sent, or stands still: for it, more may wait in memory."""
+        self.deliveries.note_pace(self.delivery, keeps_up=keeps_up)
+
     async def wait_turn(self) -> None:
         """Wait until the client that this one displaced has been sent its last message."""
         if self.older is not None:

@@ -57,6 +57,15 @@ logger = logging.getLogger(__name__)
 SHUTDOWN = "shutdown_request"
 """What a client asks a kernel to end with."""
 
+LARGE, MOST_LARGE = 1 << 20, 64
+"""Bytes of a large message, of its last frame and on the average of a batch; and the most messages in one."""
+
+SLOWEST = 50e6
+"""Bytes a second that a client takes at least, if what is large is to wait for it in the kernel, and not in a file."""
+
+TURN = 0.002
+"""Seconds between two looks at how far clients are: a fast one takes a megabyte meanwhile."""
+
 CULLED = "cull_idle_after"
 """What asks a kernel to end that nobody has used for so long: the setting."""
 
@@ -303,6 +312,14 @@ class KernelLife:
                 gauge.count(len(batch), now, since)
                 if gauge.pause and socket.is_drained:
                     await trio.sleep(gauge.pause)
+                elif patience := patience_for(batch):
+                    await self._let_clients_read(now + patience)
+
+    async def _let_clients_read(self, deadline: float) -> None:
+        """Wait for clients that are about to take what is there, before more of it comes; no longer than that."""
+        # An event for it would have to be looked at with every message that is sent.
+        while self.conversation.are_clients_behind() and trio.current_time() < deadline:  # noqa: ASYNC110
+            await trio.sleep(TURN)
 
     def _at_rest_since(self) -> float | None:
         # What was asked to shut down is to end, whatever it runs.
@@ -485,6 +502,18 @@ class KernelLife:
             with trio.move_on_after(self.facilities.config.shutdown_grace):
                 await self.hurry.wait()
         scope.cancel()
+
+
+def patience_for(batch: Sequence[Frames]) -> float:
+    """Return how many seconds clients are given to take messages, before the kernel is listened to again.
+
+    While the kernel waits, what it says is in its own queue of a thousand messages. Of large ones that is as much as a
+    journal's file holds; of small ones it is a moment's output, and nobody is waited for.
+    """
+    if len(batch) > MOST_LARGE or len(batch[0][-1]) < LARGE:
+        return 0.0
+    size = sum(len(frames[-1]) for frames in batch)
+    return size / SLOWEST if size >= LARGE * len(batch) else 0.0
 
 
 def _limit(seconds: float) -> float:

@@ -97,6 +97,7 @@ class Session(metaclass=ForUsers):
             lambda msg_type: sender.stamp({"msg_id": new_msg_id(), "msg_type": msg_type}, utc_date()),
             self._note_rest,
         )
+        self.conversation.are_clients_behind = lambda: self.audience.deliveries.are_behind
         self.conversation.log_output = lambda stream, line: self.log.append(stream, line, utc_date())
         self.supervisor = Supervisor(request, self.key, sender, self.facilities, self.conversation)
         if policy := make_policy(request, config):

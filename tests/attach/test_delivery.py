@@ -30,9 +30,9 @@ async def start(client: ApiClient) -> None:
     await client.call("POST", "/sessions/s/start")
 
 
-def open_unsampled() -> Any:
+def open_unsampled(**config: Any) -> Any:
     """Run a server that sends nothing by itself."""
-    return open_client(resource_sample_interval_ms=0)
+    return open_client(resource_sample_interval_ms=0, **config)
 
 
 async def next_text(client: ApiClient) -> str:
@@ -184,3 +184,17 @@ async def test_twenty_messages_that_wait_bring_two_pings_at_most() -> None:
                         break
 
     assert 1 <= pings <= 2
+
+
+@pytest.mark.posix_only("what waits for a pipe has no more memory")
+async def test_large_outputs_in_a_row_reach_a_client_that_reads_through_memory() -> None:
+    """More than the journal has memory for, and no file: nothing is dropped, as the client takes it as it comes."""
+    limits = {"journal_memory": 1 << 16, "journal_file": 0}
+    async with open_unsampled(**limits) as client, open_started(client, body()) as channel:
+        with trio.fail_after(REAL_TIME):
+            messages = [message for _ in range(8) for message in await execute(channel, f"buffers 6 {1 << 21}")]
+
+    sizes = [len(buffer) for message in messages for buffer in message.get("buffers") or ()]
+    assert 8 * 6 == len(sizes)
+    assert {4 * -(-(1 << 21) // 3)} == set(sizes)
+    assert not any("messagesLost" in message for message in messages)

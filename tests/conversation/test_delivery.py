@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kallichore.conversation.delivery import FIRST_DISTANCE, MOST_OPEN, Deliveries, Delivery, Ending
+from kallichore.conversation.delivery import FIRST_DISTANCE, MOST_OPEN, UNDER_WAY, Deliveries, Delivery, Ending
 from kallichore.conversation.journal import Journal
 from kallichore.session.overflow_file import OverflowFile
 
@@ -29,6 +29,42 @@ def exit_in(deliveries: Deliveries) -> int:
     deliveries.journal.note_exit(number)
     deliveries.journal.extend([b"exited"])
     return number
+
+
+# Clients that take what they are sent as it comes
+
+
+def test_more_may_wait_in_memory_while_a_client_keeps_up() -> None:
+    """From when one does until the last has gone, or stands still."""
+    deliveries = deliveries_of(0)
+    one, other = deliveries.begin(), deliveries.begin()
+    seen = [deliveries.journal.allowance]
+    for delivery, keeps_up in ((one, True), (other, True), (one, False), (other, False), (one, True)):
+        deliveries.note_pace(delivery, keeps_up=keeps_up)
+        seen.append(deliveries.journal.allowance)
+    deliveries.end(one, Ending.CLOSED)
+    seen.append(deliveries.journal.allowance)
+
+    assert [0, UNDER_WAY, UNDER_WAY, UNDER_WAY, 0, UNDER_WAY, 0] == seen
+
+
+def test_clients_are_behind_by_more_than_memory_is_meant_for() -> None:
+    """By what they were not given, whatever they confirmed; who stands still is not waited for."""
+    overflow = OverflowFile()
+    deliveries = Deliveries(Journal(10, 100, overflow, 0))
+    one, other = deliveries.begin(), deliveries.begin()
+    deliveries.note_pace(one, keeps_up=True)
+    deliveries.journal.extend([b"xxxx"] * 3)
+    deliveries.end(other, Ending.CUT)
+    seen = [deliveries.are_behind]
+    one.give(1)
+    seen.append(deliveries.are_behind)
+    one.give(0)
+    deliveries.note_pace(one, keeps_up=False)
+    seen.append(deliveries.are_behind)
+    overflow.close()
+
+    assert [True, False, False] == seen
 
 
 # A client's ending: the table

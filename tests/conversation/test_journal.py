@@ -749,3 +749,40 @@ def test_what_is_needed_follows_what_was_taken_back() -> None:
     journal.take_back([range(1)])
 
     assert (journal.needed, read_all(journal)) == (1, [b"b", b"c"])
+
+
+# More in memory, for somebody who is about to take it
+
+
+def test_allowance_keeps_more_in_memory() -> None:
+    """Up to its size beyond the limit; what is more than that leaves memory, oldest first."""
+    overflow = MemoryOverflow()
+    journal = journal_of(memory=4, overflow=overflow)
+    journal.allow(2)
+    for payload in (b"aa", b"bb", b"cc"):
+        journal.extend([payload])
+    within = overflow.size
+    journal.extend([b"d"])
+
+    assert (0, 2) == (within, overflow.size)
+    assert [b"aa", b"bb", b"cc", b"d"] == read_all(journal)
+
+
+def test_allowance_that_ends_lets_memory_go_at_once() -> None:
+    """Nobody takes it any more: it waits in the file, and nothing is lost."""
+    overflow = MemoryOverflow()
+    journal = journal_of(memory=4, overflow=overflow)
+    journal.allow(100)
+    journal.extend([b"aa", b"bb", b"cc", b"dd"])
+    journal.allow(0)
+
+    assert (4, 4) == (overflow.size, journal.memory_bytes)
+    assert [b"aa", b"bb", b"cc", b"dd"] == read_all(journal)
+
+
+def test_bytes_from_a_number_on() -> None:
+    """Of what is still there, in memory or not."""
+    journal = journal_of(b"aaaa", b"bbb", b"cc", b"d", memory=3)
+    journal.release(1)
+
+    assert [6, 6, 3, 1, 0] == [journal.bytes_from(number) for number in range(5)]
