@@ -16,16 +16,10 @@ import trio
 
 from kallichore.config import ServerConfig
 from kallichore.errors import KallichoreError, KernelNotFoundError, StartupError
-from kallichore.jupyter.models import (
-    EXECUTION_STATES,
-    UUID_SHAPED,
-    JupyterError,
-    KernelModel,
-    NotebookSession,
-    utc_time,
-)
+from kallichore.jupyter.models import EXECUTION_STATES, JupyterError, NotebookSession, utc_time
 from kallichore.kernel.kernelspecs import NATIVE_KERNEL, default_kernel, find_kernelspec, list_kernelspecs
 from kallichore.models.bodies import NewSession, SessionMode, VarAction, VarActionType
+from kallichore.models.jupyter import UUID_SHAPED, KernelModel
 from kallichore.server import Server
 from kallichore.session.session import Session
 
