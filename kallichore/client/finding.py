@@ -47,17 +47,20 @@ async def _is_jupyter_only(address: Address) -> bool:
     if "version" in told:
         # Behind a proxy, what is at the root may be another server's.
         return not told.get("kallichore") or bool(address.base_path and not await _has_our_status(address))
+    if await _has_our_status(address):
+        return False
     if answer.status in _UNAUTHORIZED and "reason" in told:
         # A gateway, which tells nothing without its token.
-        return not await _has_our_status(address)
-    if address.base_path and not await _has_our_status(address):
-        raise ApiError(
-            f"There is no Jupyter server at {address}: {address.base_path}/api was answered with status "
-            f"{answer.status}; is the path right?",
-            answer.status,
-            None,
-        )
-    return False
+        return True
+    if answer.status in _UNAUTHORIZED:
+        # Whoever it is says what it wants.
+        return False
+    raise ApiError(
+        f"There is neither a Kallichore nor a Jupyter server at {address}: GET {address.base_path}/api was answered "
+        f"with status {answer.status}; is the path right?",
+        answer.status,
+        None,
+    )
 
 
 async def _has_our_status(address: Address) -> bool:

@@ -71,7 +71,7 @@ class JupyterChannel:
             ChannelClosedError: The channels are closed.
         """
         await self._opened.wait()
-        if self._socket is None:
+        if self._socket is None or self._closed is not None:
             raise self._why_closed()
         is_v1 = self._socket.subprotocol == V1
         try:

@@ -6,9 +6,10 @@ What it does not tell (processes, queues, what programs print past the kernel) i
 from __future__ import annotations
 
 import json
+import math
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -31,14 +32,17 @@ NOT_FOUND = 404
 END_PATIENCE = 15.0
 """Seconds that the end of a kernel of ours may take, also when we are cancelled; the server kills it after five."""
 
+END_INTERVAL = 0.2
+"""Seconds after which a server that failed to end a kernel is asked again."""
+
 RESTART_PATIENCE = 65.0
 """Seconds that a kernel may take to answer after a restart; Jupyter's servers wait up to 60 themselves."""
 
 _XSRF = "6b616c6c6963686f7265"
-"""What stands in a cookie and in a header where we have no token: that both are the same is what servers look at, since
-a page of another origin could send the one, but not the other (Tornado, "XSRF protection")."""
+"""What stands in a cookie and in a header, for servers without a token: that both are the same is what they look at,
+since a page of another origin could send the one, but not the other (Tornado, "XSRF protection")."""
 
-_XSRF_HEADERS = [("cookie", f"_xsrf={_XSRF}"), ("x-xsrftoken", _XSRF)]
+_HEADERS = [("content-type", "application/json"), ("cookie", f"_xsrf={_XSRF}"), ("x-xsrftoken", _XSRF)]
 
 
 def _with_scheme(address: Address) -> Address:
@@ -67,9 +71,8 @@ class JupyterServer:
             OSError: Nobody listens there.
         """
         target = self.address.base_path + path
-        headers = [("content-type", "application/json"), *(_XSRF_HEADERS if self.address.token is None else [])]
         raw = None if body is None else json.dumps(body).encode()
-        answer = await send_request(self.address, method, target, raw, headers)
+        answer = await send_request(self.address, method, target, raw, _HEADERS)
         content = answer.body.decode("utf-8", "replace")
         with suppress(ValueError):
             content = json.loads(content)
@@ -153,26 +156,19 @@ class JupyterServer:
                 f"A Jupyter server starts kernels below its own directory, so --cwd has to be relative to that, and "
                 f"{kernel.directory} is not"
             )
-        path = {} if kernel.directory is None else {"path": kernel.directory}
-        model = await self.call("POST", KERNELS, {"name": kernel.name, "kernel_id": kernel_id, **path})
-        if model["id"] != kernel_id:
-            await self._remove(model["id"])
-            raise NoSuchThingError(f"The server at {self.address} is too old: it does not let clients name kernels")
-        patience = kernel.start_timeout or float("inf")
-        await self._wait_answer(kernel_id, patience, "; --start-timeout gives it more")
+        with _limit(kernel.start_timeout or math.inf, kernel_id, "; --start-timeout gives it more"):
+            path = {} if kernel.directory is None else {"path": kernel.directory}
+            model = await self.call("POST", KERNELS, {"name": kernel.name, "kernel_id": kernel_id, **path})
+            if model["id"] != kernel_id:
+                await self._remove(model["id"])
+                raise NoSuchThingError(f"The server at {self.address} is too old: it does not let clients name kernels")
+            await self._wait_answer(kernel_id)
         return kernel_id
 
-    async def _wait_answer(self, kernel_id: str, patience: float, way_out: str) -> None:
-        """Wait until a kernel answers.
-
-        Raises:
-            KallichoreError: It did not in time, or ended.
-        """
-        with trio.move_on_after(patience) as waiting:
-            async with self.open_channel(kernel_id) as channel:
-                await channel.introduce()
-        if waiting.cancelled_caught:
-            raise KallichoreError(f"The kernel {kernel_id} did not answer within {patience:.3g} seconds{way_out}")
+    async def _wait_answer(self, kernel_id: str) -> None:
+        """Wait until a kernel answers."""
+        async with self.open_channel(kernel_id) as channel:
+            await channel.introduce()
 
     async def start_again(self, session_id: str) -> None:
         """Start a dead kernel again."""
@@ -188,9 +184,19 @@ class JupyterServer:
             await self._remove(kernel_id)
 
     async def _remove(self, kernel_id: str) -> None:
-        """End a kernel that may be there."""
-        with trio.CancelScope(shield=True), trio.move_on_after(END_PATIENCE), suppress(ApiError, OSError):
-            await self.kill(kernel_id)
+        """End a kernel that may be there.
+
+        Jupyter's own server fails at it while it starts a kernel again that died, so it is asked once more then.
+        """
+        with trio.CancelScope(shield=True), trio.move_on_after(END_PATIENCE), suppress(OSError):
+            while True:
+                try:
+                    await self.kill(kernel_id)
+                except ApiError as error:
+                    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                        await trio.sleep(END_INTERVAL)
+                        continue
+                return
 
     async def interrupt(self, session_id: str) -> None:
         """Interrupt what a kernel runs."""
@@ -198,8 +204,9 @@ class JupyterServer:
 
     async def restart(self, session_id: str) -> None:
         """Restart a kernel and wait until it answers."""
-        await self.call("POST", kernel_path(session_id, "restart"), {})
-        await self._wait_answer(session_id, RESTART_PATIENCE, "")
+        with _limit(RESTART_PATIENCE, session_id):
+            await self.call("POST", kernel_path(session_id, "restart"), {})
+            await self._wait_answer(session_id)
         for channel in self._channels_of(session_id):
             await channel.renew()
 
@@ -259,6 +266,19 @@ class JupyterServer:
         async with self.open_channel(session_id) as channel:
             await channel.send(message)
             await channel.confirm()
+
+
+@contextmanager
+def _limit(patience: float, kernel_id: str, way_out: str = "") -> Iterator[None]:
+    """Give a kernel ``patience`` seconds to answer.
+
+    Raises:
+        KallichoreError: It did not.
+    """
+    with trio.move_on_after(patience) as waiting:
+        yield
+    if waiting.cancelled_caught:
+        raise KallichoreError(f"The kernel {kernel_id} did not answer within {patience:.3g} seconds{way_out}")
 
 
 def _status(model: dict[str, Any]) -> str:
