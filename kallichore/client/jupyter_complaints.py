@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -11,8 +12,8 @@ LOGIN_NEEDED = (
     "The server needs a token, and this is not it; give it with --token, as ?token= in the address, or as JUPYTER_TOKEN"
 )
 
-_NO_TOKEN = (301, 302, 303, 401, 403)
-"""How servers say so: gateways with 401, Jupyter's own with 403, hubs by leading to where people log in."""
+_LEADS_ELSEWHERE = (301, 302, 303, 307)
+"""What a hub answers where people are to log in first."""
 
 
 def kernel_path(kernel_id: str, operation: str = "") -> str:
@@ -30,13 +31,25 @@ def complaint(method: str, path: str, status: int, content: Any) -> str:
         status: The answer's.
         content: Its body, decoded if it was JSON.
     """
-    said = content.get("message") if isinstance(content, dict) else None
+    told = content if isinstance(content, dict) else {}
+    said = told.get("message")
     _, api, rest = path.partition(KERNELS + "/")
     if status == 404 and api:
         kernel_id = rest.partition("/")[0].partition("?")[0]
         return f"There is no kernel {unquote(kernel_id)!r}; kcclient list shows those that there are"
-    if status in _NO_TOKEN and (said is None or said == "Forbidden" or "_xsrf" in said or status == 401):
+    if status in (401, *_LEADS_ELSEWHERE) or (status == 403 and _is_without_token(told)):
         return LOGIN_NEEDED
-    if said:
-        return str(said)
-    return f"{method} {path.partition('?')[0]} was answered with status {status}"
+    asked = f"{method} {path.partition('?')[0]}"
+    if said in ("Forbidden", "Resource Limit"):
+        return f"The server does not allow that: {asked}; a kernel gateway has options for what it allows"
+    if said == "Unhandled error":
+        return f"The server failed to answer {asked}; its log says why"
+    return str(said) if said else f"{asked} was answered with status {status}"
+
+
+def _is_without_token(told: Mapping[str, Any]) -> bool:
+    """Tell whether a server refuses who has not said who it is.
+
+    Jupyter's own server gives no reason then, or asks for a cookie; a gateway that forbids something gives one.
+    """
+    return not told.get("reason") and (told.get("message") in (None, "Forbidden") or "_xsrf" in str(told["message"]))

@@ -118,7 +118,9 @@ def start(
 
     async def act() -> None:
         server = await target.server()
-        sessions = {session.session_id: session for session in await server.sessions()}
+        # Some servers do not tell which sessions there are, so it is only asked where one is named.
+        known = [] if session_id is None else await server.sessions()
+        sessions = {session.session_id: session for session in known}
         if session_id in sessions:
             _check_startable(sessions[session_id], [("-k", kernel), ("--cwd", cwd), ("--env", env)])
             chosen = str(session_id)
