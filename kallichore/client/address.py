@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 import attrs
 
+from kallichore.config import is_sendable
 from kallichore.errors import ConfigurationError
 
 DEFAULT_URL = "http://localhost:8182"
@@ -24,6 +25,12 @@ _TOKEN_IN_PATH = "t"  # noqa: S105  # a part of a path, no password
 _SECRET = re.compile(r"(token=|/t/)[^&#/]*")
 
 
+def _check_token(_address: object, _attribute: object, token: str | None) -> None:
+    if token is not None and not is_sendable(token):
+        # It is not repeated: it may be the right one but for the end of a line.
+        raise ConfigurationError("The token has a character that no header can carry; use ASCII letters and digits")
+
+
 @attrs.frozen
 class Address:
     """A server's address and token. Set are ``host`` and ``port``, or ``socket_path``, or ``named_pipe``.
@@ -31,13 +38,16 @@ class Address:
     Args:
         base_path: The path below which a Jupyter server's API is, without a slash at its end.
         scheme: How the Authorization header names the token.
+
+    Raises:
+        ConfigurationError: The token is none that can be sent.
     """
 
     host: str | None = None
     port: int | None = None
     socket_path: str | None = None
     named_pipe: str | None = None
-    token: str | None = attrs.field(default=None, repr=False)
+    token: str | None = attrs.field(default=None, repr=False, validator=_check_token)
     base_path: str = ""
     scheme: str = "Bearer"
 
@@ -74,12 +84,12 @@ def from_url(url: str, token: str | None = None, otherwise: str | None = None) -
         ConfigurationError: It is neither; the message has no token in it.
     """
     if url.startswith("unix:") and (path := url.removeprefix("unix:").removeprefix("//")):
-        return Address(socket_path=path, token=token or otherwise)
+        return Address(socket_path=path, token=otherwise if token is None else token)
     try:
         parts = urlsplit(url)
         if parts.scheme == "http" and parts.hostname:
             base_path, in_url = _read_path(parts)
-            token = token or in_url or otherwise
+            token = (in_url or otherwise) if token is None else token
             return Address(host=parts.hostname, port=parts.port or 80, token=token, base_path=base_path)
     except ValueError:
         # A port that is no number, or a bracket that is not closed.

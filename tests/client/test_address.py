@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -65,6 +66,16 @@ def test_token_in_what_is_no_address_is_not_repeated(url: str) -> None:
         from_url(url)
 
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "caf\xe9", "nul\0"])
+def test_token_that_cannot_be_sent_is_refused_and_not_repeated(token: str) -> None:
+    """Wherever it comes from: it would be in the middle of the headers."""
+    for make in (lambda: from_url("http://h", token), lambda: from_url(f"http://h/?token={quote(token)}")):
+        with pytest.raises(ConfigurationError, match="has a character that no header can carry") as refused:
+            make()
+
+        assert token not in str(refused.value)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "token"])
