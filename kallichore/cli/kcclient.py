@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from kallichore._version import __version__
 from kallichore.cli.commands import channels, code, server, sessions
 from kallichore.cli.exit_codes import INTERRUPTED
-from kallichore.cli.target import TOKENS, Target
+from kallichore.cli.target import TOKEN_VARIABLE, Target, token_for
 from kallichore.client.address import DEFAULT_URL
 
 
@@ -43,7 +43,7 @@ class _Group(click.Group):
     help="The server's connection file.",
 )
 @click.option(
-    "-t", "--token", envvar=TOKENS, show_envvar=False,
+    "-t", "--token", envvar=TOKEN_VARIABLE,
     help="The server's token; else the URL's, or that in KALLICHORE_TOKEN or JUPYTER_TOKEN.",
 )  # fmt: skip
 @click.version_option(__version__, "-V", "--version", prog_name="kcclient", message="%(prog)s %(version)s")
@@ -60,7 +60,7 @@ def main(context: click.Context, url: str | None, connection_file: Path | None, 
     if "url" in typed:
         connection_file = None
     # A connection file's own token is right, and so is that in a URL; one in the environment is for a URL without.
-    first, other = (token, None) if "token" in typed else (None, token)
+    first, other = (token, None) if "token" in typed else (None, token_for(url, token))
     context.obj = Target(url, connection_file, first, other)
 
 

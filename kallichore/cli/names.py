@@ -17,13 +17,13 @@ PATIENCE = 1.0
 
 def _target(context: click.Context) -> Any:
     """Return the server that is named so far: what comes before Tab is not run, only read."""
-    from kallichore.cli.target import TOKENS, Target
+    from kallichore.cli.target import TOKEN_VARIABLE, Target, token_for
 
     given = context.find_root().params
     url = given.get("url") or os.environ.get("KALLICHORE_URL")
     file = given.get("connection_file") or os.environ.get("KALLICHORE_CONNECTION_FILE")
     file = None if given.get("url") else file
-    other_token = next(filter(None, map(os.environ.get, TOKENS)), None)
+    other_token = token_for(url, os.environ.get(TOKEN_VARIABLE))
     return Target(url, Path(os.path.expanduser(file)) if file else None, given.get("token"), other_token)
 
 

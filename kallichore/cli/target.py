@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,8 +18,19 @@ from kallichore.client.kallichore_server import KallichoreServer
 from kallichore.client.server import NoSuchThingError, Server, Summary
 from kallichore.transport.connection_file import read_connection_file
 
-TOKENS = ("KALLICHORE_TOKEN", "JUPYTER_TOKEN")
-"""Variables of the environment that hold the token of a server which a URL names; the first that is set counts."""
+TOKEN_VARIABLE, JUPYTER_TOKEN_VARIABLE = "KALLICHORE_TOKEN", "JUPYTER_TOKEN"
+
+
+def token_for(url: str | None, token: str | None) -> str | None:
+    """Return the token for a URL that has none, of those that the environment has.
+
+    Jupyter's goes to a server that was named only, and not to whoever listens at our usual address.
+
+    Args:
+        url: The URL that was given, if one was.
+        token: The token that is ours in the environment.
+    """
+    return token or (None if url is None else os.environ.get(JUPYTER_TOKEN_VARIABLE)) or None
 
 
 @attrs.frozen

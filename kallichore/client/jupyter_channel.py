@@ -6,6 +6,7 @@ import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -202,7 +203,8 @@ class JupyterChannel:
     def _open(self) -> Any:
         path = f"{self.address.base_path}{kernel_path(self.kernel_id, 'channels')}"
         resource = f"{path}?{urlencode({'session_id': self.session_id})}"
-        return open_websocket(self.address, resource, complaint, patience=OPENING_PATIENCE, subprotocols=[V1])
+        complain = partial(complaint, str(self.address))
+        return open_websocket(self.address, resource, complain, patience=OPENING_PATIENCE, subprotocols=[V1])
 
     async def look(self) -> None:
         """See from time to time that the kernel is there."""

@@ -9,7 +9,8 @@ from urllib.parse import quote, unquote
 KERNELS = "/api/kernels"
 
 LOGIN_NEEDED = (
-    "The server needs a token, and this is not it; give it with --token, as ?token= in the address, or as JUPYTER_TOKEN"
+    "The server at {} needs a token, and this is not it; give it with --token, as ?token= in the address, or as "
+    "JUPYTER_TOKEN"
 )
 
 _LEADS_ELSEWHERE = (301, 302, 303, 307)
@@ -22,10 +23,11 @@ def kernel_path(kernel_id: str, operation: str = "") -> str:
     return f"{path}/{operation}" if operation else path
 
 
-def complaint(method: str, path: str, status: int, content: Any) -> str:
+def complaint(server: str, method: str, path: str, status: int, content: Any) -> str:
     """Return what a refusal means: the server's own words where they are to the point.
 
     Args:
+        server: The server's address.
         method: The request's.
         path: The request's, with the base path.
         status: The answer's.
@@ -38,13 +40,13 @@ def complaint(method: str, path: str, status: int, content: Any) -> str:
         kernel_id = rest.partition("/")[0].partition("?")[0]
         return f"There is no kernel {unquote(kernel_id)!r}; kcclient list shows those that there are"
     if status in (401, *_LEADS_ELSEWHERE) or (status == 403 and _is_without_token(told)):
-        return LOGIN_NEEDED
+        return LOGIN_NEEDED.format(server)
     asked = f"{method} {path.partition('?')[0]}"
     if said in ("Forbidden", "Resource Limit"):
-        return f"The server does not allow that: {asked}; a kernel gateway has options for what it allows"
+        return f"The server at {server} does not allow that: {asked}; a kernel gateway has options for what it allows"
     if said == "Unhandled error":
-        return f"The server failed to answer {asked}; its log says why"
-    return str(said) if said else f"{asked} was answered with status {status}"
+        return f"The server at {server} failed to answer {asked}; its log says why"
+    return str(said) if said else f"{asked} at {server} was answered with status {status}"
 
 
 def _is_without_token(told: Mapping[str, Any]) -> bool:

@@ -77,7 +77,8 @@ class JupyterServer:
         with suppress(ValueError):
             content = json.loads(content)
         if not 200 <= answer.status < 300:
-            raise ApiError(complaint(method, target, answer.status, content), answer.status, content)
+            text = complaint(str(self.address), method, target, answer.status, content)
+            raise ApiError(text, answer.status, content)
         if answer.status != HTTPStatus.NO_CONTENT and isinstance(content, str):
             text = f"{method} {target} at {self.address.authority} was answered with what is no JSON"
             raise ApiError(text, answer.status, None)

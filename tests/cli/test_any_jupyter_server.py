@@ -140,7 +140,7 @@ async def test_what_it_has_nothing_like_is_said_in_one_sentence(address: str) ->
     for each, said in zip(ended, commands.values(), strict=True):
         assert (1, "", True, False) == (each.code, each.out, said in each.err, TOKEN in each.err)
     assert (1, "", False) == (wrong.code, wrong.out, "wrong-one" in wrong.err)
-    assert "Error: The server needs a token, and this is not it; give it with --token" in wrong.err
+    assert f"Error: The server at {address} needs a token, and this is not it; give it with --token" in wrong.err
 
 
 async def test_server_without_a_token_below_a_path(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,6 +266,15 @@ async def test_document_that_cannot_be_meant_is_told_and_starts_nothing(body: An
     assert answer.body["message"]
 
 
+@pytest.mark.parametrize("session_id", ["", "%00", "%ff", "%22%5c%0a", "%ed%a0%80", "x" * 5000])
+async def test_name_of_a_front_end_may_be_anything(session_id: str) -> None:
+    """It goes into the header of a question to the kernel, which is answered."""
+    async with open_kernel() as (server, session), connect(server, session, session_id) as front_end:
+        answers = await answers_still(front_end)
+
+    assert answers
+
+
 async def _together(client: Client, target: str, body: Any) -> list[Any]:
     """Send a request three times at once, and return the answers."""
     answers: list[Any] = []
