@@ -141,7 +141,8 @@ class JupyterServer:
         try:
             return await self._start(kernel, chosen)
         except BaseException:
-            await self._remove(chosen)
+            with trio.CancelScope(shield=True), trio.move_on_after(END_PATIENCE):
+                await self._remove(chosen)
             raise
 
     def _choose_id(self, wanted: str | None) -> str:
@@ -182,22 +183,25 @@ class JupyterServer:
         try:
             yield await self._start(kernel, kernel_id)
         finally:
-            await self._remove(kernel_id)
+            with trio.CancelScope(shield=True), trio.move_on_after(END_PATIENCE):
+                await self._remove(kernel_id)
 
     async def _remove(self, kernel_id: str) -> None:
         """End a kernel that may be there.
 
         Jupyter's own server fails at it while it starts a kernel again that died, so it is asked once more then.
         """
-        with trio.CancelScope(shield=True), trio.move_on_after(END_PATIENCE), suppress(OSError):
-            while True:
-                try:
-                    await self.kill(kernel_id)
-                except ApiError as error:
-                    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                        await trio.sleep(END_INTERVAL)
-                        continue
-                return
+        while True:
+            try:
+                await self.kill(kernel_id)
+            except ApiError as error:
+                if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    await trio.sleep(END_INTERVAL)
+                    continue
+            except OSError:
+                # The server is gone, and its kernels with it.
+                pass
+            return
 
     async def interrupt(self, session_id: str) -> None:
         """Interrupt what a kernel runs."""
