@@ -1,8 +1,9 @@
 """The tests' scripted kernel with more commands. Messages are made and signed beforehand, so that this is no brake.
 
 ``prepare display SIZE`` makes a display_data whose image has SIZE characters, ``prepare blob SIZE`` one with a buffer
-of SIZE bytes; ``publish`` sends it, ``publish COUNT`` so often in a row. ``tick RATE SECONDS`` prints so many small messages a second. ``rush SECONDS FILE``
-prints as fast as it can until it is interrupted, and writes into the file when that was.
+of SIZE bytes; ``publish`` sends it, ``publish COUNT`` so often in a row. ``tick RATE SECONDS`` prints so many small
+messages a second. ``rush SECONDS FILE`` prints as fast as it can until it is interrupted, and writes into the file when
+that was.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ import trio
 
 from kallichore.client.address import from_connection_document
 from kallichore.client.api_client import ApiClient, ApiError, session_path
-from kallichore.client.channel_client import ChannelClient, ChannelClosedError, make_execute_request, open_channel
+from kallichore.client.channel_client import ChannelClient, make_execute_request, open_channel
+from kallichore.client.websocket import ChannelClosedError
 from kallichore.transport.connection_file import read_connection_file
 from kernels import body, ipykernel_argv, is_idle, is_type, receive_until, run_code
 from returning_client import ReturningClient, has_all

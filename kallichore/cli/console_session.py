@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import trio
 
@@ -21,23 +20,25 @@ from kallichore.cli.sink import Sink
 from kallichore.cli.target import choose_session
 from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient
+from kallichore.client.kallichore_server import KallichoreServer
+from kallichore.client.server import NewKernel, Server
 from kallichore.kernel.kernelspecs import KernelSpec
 
 WAY_OUT = "type %restart to start it again, or exit"
 
-MembersOf = Callable[[KernelSpec], dict[str, Any]]
+NewKernelOf = Callable[[KernelSpec], NewKernel]
 
 
 async def run_console(
-    address: Address | None, session_id: str | None, kernel: str | None, members: MembersOf, *, takes_over: bool
+    server: Server | None, session_id: str | None, kernel: str | None, wanted: NewKernelOf, *, takes_over: bool
 ) -> int:
     """Run a console to its end and return the exit code.
 
     Args:
-        address: The server; None for a private one inside this process.
+        server: The server; None for a private one inside this process.
         session_id: A session of it; None for the one that there is, if no kernel is named.
         kernel: The kernel of a new session, which is deleted at the end.
-        members: Returns what such a session is created with besides the kernel.
+        wanted: Returns what is to be started of it.
         takes_over: Whether another client of the session is to be displaced.
 
     Raises:
@@ -46,36 +47,36 @@ async def run_console(
     """
     # Before anything else reads what is typed.
     images = ImageFiles(show=find_display())
-    if address is None:
+    if server is None:
         spec = await find_kernel(None, kernel)
-        async with _open_private_server() as private, open_session(private, spec, members(spec)) as session_id:
+        async with _open_private_server() as private, open_session(private, wanted(spec)) as session_id:
             return await _run(private, session_id, images)
-    client = ApiClient(address)
-    if kernel is not None or (session_id is None and not (await client.call("GET", "/sessions"))["sessions"]):
-        spec = await find_kernel(client, kernel)
-        async with open_session(address, spec, members(spec)) as session_id:
-            return await _run(address, session_id, images)
-    return await _run(address, await choose_session(client, session_id), images, takes_over=takes_over)
+    if kernel is not None or (session_id is None and not await server.sessions()):
+        spec = await find_kernel(server, kernel)
+        async with open_session(server, wanted(spec)) as session_id:
+            return await _run(server, session_id, images)
+    return await _run(server, await choose_session(server, session_id), images, takes_over=takes_over)
 
 
 @asynccontextmanager
-async def _open_private_server() -> AsyncIterator[Address]:
+async def _open_private_server() -> AsyncIterator[Server]:
     # Only here is the server needed.
     from kallichore.config import ServerConfig
     from kallichore.embed import serve
 
     silence_server()
     async with serve(ServerConfig(resource_sample_interval_ms=0)) as server:
-        yield Address(host="127.0.0.1", port=server.address.port, token=server.token)
+        address = Address(host="127.0.0.1", port=server.address.port, token=server.token)
+        yield KallichoreServer(ApiClient(address))
 
 
-async def _run(address: Address, session_id: str, images: ImageFiles, *, takes_over: bool = False) -> int:
+async def _run(server: Server, session_id: str, images: ImageFiles, *, takes_over: bool = False) -> int:
     printer = Printer(images)
     is_terminal = sys.stdin.isatty()
     count = 1
     while True:
         async with open_dialogue(
-            address, session_id, printer.show_output, takes_over=takes_over,
+            server, session_id, printer.show_output, takes_over=takes_over,
             way_out=WAY_OUT if is_terminal else "", name=own_name("console"),
         ) as dialogue:  # fmt: skip
             if not is_terminal:

@@ -18,15 +18,9 @@ import attrs
 import trio
 
 from kallichore.cli.show import plain_text
-from kallichore.client.address import Address
-from kallichore.client.api_client import ApiClient, session_path
-from kallichore.client.channel_client import (
-    ChannelClient,
-    ChannelClosedError,
-    make_execute_request,
-    make_message,
-    open_channel,
-)
+from kallichore.client.channel_client import make_execute_request, make_message
+from kallichore.client.server import Channel, Server
+from kallichore.client.websocket import ChannelClosedError
 from kallichore.errors import KernelDiedError
 
 PATIENCE = 3.0
@@ -63,16 +57,11 @@ class DisplacedError(KernelDiedError):
     """Another client took the session over; the message says which, as far as the server knows."""
 
 
-async def has_exited(client: ApiClient, session_id: str) -> bool:
-    """Return whether a session's kernel is gone."""
-    return bool((await client.call("GET", session_path(session_id)))["status"] == "exited")
-
-
-async def check_kernel(client: ApiClient, session_id: str, *, must_be_started: bool = True, way_out: str = "") -> None:
+async def check_kernel(server: Server, session_id: str, *, must_be_started: bool = True, way_out: str = "") -> None:
     """See that a session has a kernel to talk to; until one is started the session holds what it is sent.
 
     Args:
-        client: The server.
+        server: The server.
         session_id: The session.
         must_be_started: Whether it is not enough that one can be started.
         way_out: How to start it, where that is not another command.
@@ -81,7 +70,7 @@ async def check_kernel(client: ApiClient, session_id: str, *, must_be_started: b
         KernelDiedError: It has exited, or was not started though it must be.
         ApiError: The server refused.
     """
-    status = (await client.call("GET", session_path(session_id)))["status"]
+    status = await server.session_status(session_id)
     if status == "exited":
         way_out = way_out or f"start it again with: kcclient restart -s {session_id}"
         raise KernelDiedError(f"The kernel of session {session_id} has exited; {way_out}")
@@ -104,8 +93,8 @@ class Dialogue:
     session_id: str
     on_output: Callable[[str, str], None]
     way_out: str
-    _client: ApiClient
-    _channel: ChannelClient
+    _server: Server
+    _channel: Channel
     exited: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the kernel has ended."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -133,7 +122,7 @@ class Dialogue:
                 elif "clientDisconnected" in message:
                     self.displaced_by = str(message["clientDisconnected"])
                 # An earlier kernel's exit may come first, from a server that knows no visitors.
-                elif "exited" in message and await has_exited(self._client, self.session_id):
+                elif "exited" in message and await self._server.has_exited(self.session_id):
                     self.exited.set()
                     self._end_all(f"The kernel ended before it was done: {reason}")
                 elif "output" in message:
@@ -200,7 +189,7 @@ class Dialogue:
 
     async def restart(self) -> None:
         """Restart the kernel."""
-        await self._client.call("POST", session_path(self.session_id, "restart"), {})
+        await self._server.restart(self.session_id)
         self.exited = trio.Event()
 
     # What `kallichore.cli.execution` runs code in
@@ -214,7 +203,7 @@ class Dialogue:
             KernelDiedError: The kernel ended, or had ended before; or the session is gone.
         """
         self.check_heard()
-        await check_kernel(self._client, self.session_id, way_out=self.way_out)
+        await check_kernel(self._server, self.session_id, way_out=self.way_out)
         request = make_execute_request(code)
         self._running = request["header"]["msg_id"]
         try:
@@ -266,7 +255,7 @@ class Dialogue:
 
     async def interrupt(self) -> None:
         """Interrupt what the kernel runs."""
-        await self._client.call("POST", session_path(self.session_id, "interrupt"))
+        await self._server.interrupt(self.session_id)
 
     async def wait_late_output(self) -> None:
         """Give what programs printed at the end of an execution the time to come."""
@@ -276,7 +265,7 @@ class Dialogue:
 
 @asynccontextmanager
 async def open_dialogue(
-    address: Address,
+    server: Server,
     session_id: str,
     on_output: Callable[[str, str], None],
     *,
@@ -287,7 +276,7 @@ async def open_dialogue(
     """Join a session's channels and talk to its kernel. Leaving disconnects.
 
     Args:
-        address: The server.
+        server: The server.
         session_id: The session.
         on_output: See `Dialogue`.
         takes_over: Whether another client is to be displaced, and nothing left to others.
@@ -300,10 +289,10 @@ async def open_dialogue(
     """
     attach = TAKE_OVER if takes_over else VISIT
     async with (
-        open_channel(address, session_id, attach=attach, name=name) as channel,
+        server.open_channel(session_id, attach=attach, name=name) as channel,
         trio.open_nursery() as nursery,
     ):
-        dialogue = Dialogue(session_id, on_output, way_out, ApiClient(address), channel)
+        dialogue = Dialogue(session_id, on_output, way_out, server, channel)
         nursery.start_soon(dialogue.hear)
         yield dialogue
         nursery.cancel_scope.cancel()

@@ -5,58 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kallichore.client.api_client import ApiClient, ApiError
+from kallichore.client.server import Server
 from kallichore.errors import KernelNotFoundError
 from kallichore.kernel.kernelspecs import KernelSpec, find_kernelspec, list_kernelspecs
 from kallichore.models.bodies import InterruptMode
 
 DEFAULT_KERNEL = "python3"
 
-NOT_FOUND = 404
 
-
-async def list_kernels(client: ApiClient | None) -> dict[str, KernelSpec]:
+async def list_kernels(server: Server | None) -> dict[str, KernelSpec]:
     """Return the installed kernels by name.
 
     Args:
-        client: A server, whose kernels these are to be if it tells them; None for this machine's.
+        server: A server, whose kernels these are to be if it tells them; None for this machine's.
 
     Raises:
         ApiError: The server refused.
     """
-    told = None if client is None else await _ask(client)
-    return list_kernelspecs() if told is None else told
+    told = None if server is None else await server.installed()
+    return list_kernelspecs() if told is None else {name: _spec(name, spec) for name, spec in told.specs.items()}
 
 
-async def find_kernel(client: ApiClient | None, name: str | None) -> KernelSpec:
+async def find_kernel(server: Server | None, name: str | None) -> KernelSpec:
     """Return the installed kernel of this name, or the usual one; case does not matter. See `list_kernels`.
 
     Raises:
         KernelNotFoundError: There is none, or it cannot be used; the message says what to do.
     """
-    wanted = name or DEFAULT_KERNEL
-    told = None if client is None else await _ask(client)
+    told = None if server is None else await server.installed()
     if told is None:
-        return find_kernelspec(wanted)
-    found = {installed.lower(): spec for installed, spec in told.items()}.get(wanted.lower())
+        return find_kernelspec(name or DEFAULT_KERNEL)
+    wanted = name or told.default or DEFAULT_KERNEL
+    found = {installed.lower(): installed for installed in told.specs}.get(wanted.lower())
     if found is None:
-        installed = ", ".join(sorted(told)) or "none"
+        installed = ", ".join(sorted(told.specs)) or "none"
         raise KernelNotFoundError(
             f"There is no kernel {wanted!r} where the server is; installed: {installed}",
             "To see them: kcclient kernels",
         )
-    return found
-
-
-async def _ask(client: ApiClient) -> dict[str, KernelSpec] | None:
-    """Return the kernels that a server tells; None if it is one that does not."""
-    try:
-        answer = await client.call("GET", "/kernels")
-    except ApiError as error:
-        if error.status == NOT_FOUND:
-            return None
-        raise
-    return {name: _spec(name, told) for name, told in answer["kernels"].items()}
+    return _spec(found, told.specs[found])
 
 
 def _spec(name: str, told: Mapping[str, Any]) -> KernelSpec:

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from kallichore._version import __version__
 from kallichore.cli.commands import channels, code, server, sessions
 from kallichore.cli.exit_codes import INTERRUPTED
-from kallichore.cli.target import Target
+from kallichore.cli.target import TOKEN_VARIABLE, Target, token_for
 from kallichore.client.address import DEFAULT_URL
 
 
@@ -32,8 +32,9 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "-u", "--url", envvar="KALLICHORE_URL", help=f"The server: http://host:port or unix:/path [{DEFAULT_URL}]."
-)
+    "-u", "--url", envvar="KALLICHORE_URL",
+    help=f"The server, Kallichore's or any Jupyter server: http://host:port or unix:/path [{DEFAULT_URL}].",
+)  # fmt: skip
 @click.option(
     "-c",
     "--connection-file",
@@ -41,7 +42,10 @@ class _Group(click.Group):
     envvar="KALLICHORE_CONNECTION_FILE",
     help="The server's connection file.",
 )
-@click.option("-t", "--token", envvar="KALLICHORE_TOKEN", help="The server's bearer token.")
+@click.option(
+    "-t", "--token", envvar=TOKEN_VARIABLE,
+    help="The server's token; else the URL's, or that in KALLICHORE_TOKEN or JUPYTER_TOKEN.",
+)  # fmt: skip
 @click.version_option(__version__, "-V", "--version", prog_name="kcclient", message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context, url: str | None, connection_file: Path | None, token: str | None) -> None:
@@ -55,10 +59,9 @@ def main(context: click.Context, url: str | None, connection_file: Path | None, 
         raise click.UsageError("--url and --connection-file are two ways to name the server; give one of them")
     if "url" in typed:
         connection_file = None
-    elif connection_file is not None and "token" not in typed:
-        # The file's own is right; one in the environment is for a URL.
-        token = None
-    context.obj = Target(url, connection_file, token)
+    # A connection file's own token is right, and so is that in a URL; one in the environment is for a URL without.
+    first, other = (token, None) if "token" in typed else (None, token_for(url, token))
+    context.obj = Target(url, connection_file, first, other)
 
 
 for _command in (*code.COMMANDS, *channels.COMMANDS, *sessions.COMMANDS, *server.COMMANDS):

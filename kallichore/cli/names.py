@@ -17,14 +17,14 @@ PATIENCE = 1.0
 
 def _target(context: click.Context) -> Any:
     """Return the server that is named so far: what comes before Tab is not run, only read."""
-    from kallichore.cli.target import Target
+    from kallichore.cli.target import TOKEN_VARIABLE, Target, token_for
 
     given = context.find_root().params
     url = given.get("url") or os.environ.get("KALLICHORE_URL")
     file = given.get("connection_file") or os.environ.get("KALLICHORE_CONNECTION_FILE")
-    token = given.get("token") or os.environ.get("KALLICHORE_TOKEN")
     file = None if given.get("url") else file
-    return Target(url, Path(os.path.expanduser(file)) if file else None, None if file else token)
+    other_token = token_for(url, os.environ.get(TOKEN_VARIABLE))
+    return Target(url, Path(os.path.expanduser(file)) if file else None, given.get("token"), other_token)
 
 
 def _ask(find: Callable[[], Awaitable[Iterable[CompletionItem]]], incomplete: str) -> list[CompletionItem]:
@@ -43,10 +43,9 @@ def complete_session(context: click.Context, parameter: click.Parameter, incompl
     """Return the server's sessions, each with its kernel and status."""
 
     async def find() -> list[CompletionItem]:
-        sessions = (await _target(context).client().call("GET", "/sessions"))["sessions"]
+        sessions = await (await _target(context).server()).sessions()
         return [
-            CompletionItem(session["session_id"], help=f"{session['display_name']}, {session['status']}")
-            for session in sessions
+            CompletionItem(session.session_id, help=f"{session.display_name}, {session.status}") for session in sessions
         ]
 
     return _ask(find, incomplete)
@@ -58,8 +57,7 @@ def complete_kernel(context: click.Context, parameter: click.Parameter, incomple
     async def find() -> list[CompletionItem]:
         from kallichore.cli.installed import list_kernels
 
-        target = _target(context)
-        kernels = await list_kernels(target.client() if target.is_named else None)
+        kernels = await list_kernels(await _target(context).named_server())
         return [CompletionItem(name, help=spec.display_name) for name, spec in kernels.items()]
 
     return _ask(find, incomplete)

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import attrs
 import click
 
-from kallichore.cli.ending import WrongUseError
+from kallichore.cli.ending import WrongUseError, say
 from kallichore.cli.names import complete_kernel, complete_session
-from kallichore.cli.target import Target, session_members
+from kallichore.cli.target import Target
+from kallichore.client.server import NewKernel
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -73,11 +75,11 @@ def new_session_options(*names: str) -> Callable[[Command], Command]:
     return add
 
 
-def new_session_members(spec: Any, cwd: str | None, env: tuple[str, ...], start_timeout: int) -> dict[str, Any]:
-    """Return what a new session has besides its kernel.
+def new_kernel(spec: Any, cwd: str | None, env: tuple[str, ...], start_timeout: int) -> NewKernel:
+    """Return a kernel that is to be started.
 
     Args:
-        spec: The kernel's `KernelSpec`; its own variables come first.
+        spec: Its `KernelSpec`; its own variables come first.
         cwd: Where it is to start.
         env: ``NAME=VALUE`` each.
         start_timeout: Seconds, 0 for any.
@@ -85,18 +87,28 @@ def new_session_members(spec: Any, cwd: str | None, env: tuple[str, ...], start_
     Raises:
         WrongUseError: A variable has no name or no value.
     """
-    members = session_members(start_timeout, None if cwd is None else os.path.abspath(cwd))
-    if not env:
-        return members
-    from kallichore.models.bodies import VarAction, VarActionType
-
-    variables = []
-    for text in env:
-        name, sign, value = text.partition("=")
+    pairs = [text.partition("=") for text in env]
+    for name, sign, value in pairs:
         if not name or not sign:
-            raise WrongUseError(f"--env {text!r} has to be NAME=VALUE")
-        variables.append(VarAction(VarActionType.REPLACE, name, value))
-    return {**members, "env": (*spec.new_session("any").env, *variables)}
+            raise WrongUseError(f"--env {name + sign + value!r} has to be NAME=VALUE")
+
+    def make_request(session_id: str) -> Any:
+        from kallichore.models.bodies import VarAction, VarActionType
+
+        directory = _current_directory() if cwd is None else os.path.abspath(cwd)
+        request = spec.new_session(session_id, working_directory=directory, connection_timeout=start_timeout or -1)
+        variables = (VarAction(VarActionType.REPLACE, name, value) for name, _, value in pairs)
+        return attrs.evolve(request, env=(*request.env, *variables))
+
+    return NewKernel(spec.name, cwd, {name: value for name, _, value in pairs}, start_timeout, make_request)
+
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        say(f"The current directory is gone or closed ({error.strerror}); the kernel starts elsewhere")
+        return os.path.expanduser("~")
 
 
 def read_code(argument: str | None, code: str | None) -> str:

@@ -12,31 +12,23 @@ from urllib.parse import quote, urlencode
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Event, RejectConnection, Request, TextMessage
 from wsproto.frame_protocol import CloseReason
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+from wsproto.utilities import RemoteProtocolError
 
 from kallichore.client.address import Address
-from kallichore.client.api_client import ApiClient, ApiError, complaint, open_stream, session_path
-from kallichore.errors import KallichoreError, innermost
-
-LARGEST_MESSAGE = 1 << 31
-
-UPGRADE_PATIENCE = 20.0
-"""Seconds that the server is given to open the channels; trio-websocket never hears of one that goes away first."""
-
-CLOSING_PATIENCE = 2.0
-"""Seconds that the server is given to answer our close frame."""
-
-
-class ChannelClosedError(KallichoreError):
-    """The channels were closed; ``code`` is the WebSocket close code, 1006 where there was none."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.close_code = code
+from kallichore.client.api_client import ApiClient, complaint, open_stream, session_path
+from kallichore.client.websocket import (
+    CLOSING_PATIENCE,
+    UPGRADE_PATIENCE,
+    closed,
+    headers_of,
+    not_opened,
+    open_websocket,
+    refused,
+)
 
 
 def make_message(msg_type: str, content: dict[str, Any], channel: str = "shell") -> dict[str, Any]:
@@ -79,7 +71,7 @@ class ChannelClient:
         try:
             await self.socket.send_message(json.dumps(message))
         except ConnectionClosed as error:
-            raise _closed(error) from error
+            raise closed(error) from error
         return str(message["header"]["msg_id"])
 
     async def receive(self) -> dict[str, Any]:
@@ -91,23 +83,8 @@ class ChannelClient:
         try:
             message: dict[str, Any] = json.loads(await self.socket.get_message())
         except ConnectionClosed as error:
-            raise _closed(error) from error
+            raise closed(error) from error
         return message
-
-
-def _closed(error: ConnectionClosed) -> ChannelClosedError:
-    reason = error.reason
-    code = 1006 if reason is None else int(reason.code)
-    text = "" if reason is None or not reason.reason else f": {reason.reason}"
-    return ChannelClosedError(f"The channels were closed ({code}){text}", code)
-
-
-def _refused(resource: str, status: int) -> ApiError:
-    return ApiError(complaint("GET", resource, status, ""), status, None)
-
-
-def _not_opened(address: Address) -> ChannelClosedError:
-    return ChannelClosedError(f"The server at {address} did not open the channels", 1006)
 
 
 async def _find_channels(address: Address, session_id: str) -> tuple[Address, str]:
@@ -124,10 +101,6 @@ async def _find_channels(address: Address, session_id: str) -> tuple[Address, st
 def _query(**parameters: str | int | None) -> str:
     given = {name: value for name, value in parameters.items() if value is not None}
     return f"?{urlencode(given)}" if given else ""
-
-
-def _headers(address: Address) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), value.encode()) for name, value in address.headers if name != "host"]
 
 
 @asynccontextmanager
@@ -158,41 +131,8 @@ async def open_channel(
     """
     address, resource = await _find_channels(address, session_id)
     resource += _query(since=since, attach=attach, name=name)
-    stream = await open_stream(address)
-    is_closing = False
-    try:
-        async with trio.open_nursery() as nursery:
-            socket = None
-            with trio.move_on_after(UPGRADE_PATIENCE):
-                socket = await wrap_client_stream(
-                    nursery,
-                    stream,  # type: ignore[arg-type]  # a pipe's stream does as well
-                    address.authority,
-                    resource,
-                    extra_headers=_headers(address),
-                    max_message_size=LARGEST_MESSAGE,
-                )
-            if socket is None:
-                raise _not_opened(address)
-            yield ChannelClient(socket)
-            is_closing = True
-            with trio.move_on_after(CLOSING_PATIENCE):
-                await socket.aclose()
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # trio-websocket's reader raises a refusal, and we are cancelled where we wait for the handshake.
-        refusal, others = group.split(ConnectionRejected)
-        if refusal is not None and others is None:
-            status = innermost(refusal).status_code  # type: ignore[attr-defined]  # a ConnectionRejected
-            raise _refused(resource, status) from group
-        if not is_closing:
-            raise
-        # It also answers a ping that comes while we are closing, and stumbles over it.
-        _, others = group.split(LocalProtocolError)
-        if others is not None:
-            raise others from group
-    finally:
-        await trio.aclose_forcefully(stream)
+    async with open_websocket(address, resource, complaint, patience=UPGRADE_PATIENCE) as socket:
+        yield ChannelClient(socket)
 
 
 async def send_and_leave(address: Address, session_id: str, message: dict[str, Any]) -> None:
@@ -210,16 +150,16 @@ async def send_and_leave(address: Address, session_id: str, message: dict[str, A
     address, resource = await _find_channels(address, session_id)
     resource += _query(attach="visit")
     protocol = WSConnection(ConnectionType.CLIENT)
-    request = Request(host=address.authority, target=resource, extra_headers=_headers(address))
+    request = Request(host=address.authority, target=resource, extra_headers=headers_of(address))
     async with await open_stream(address) as stream:
         await stream.send_all(protocol.send(request))
         answer = None
         with trio.move_on_after(UPGRADE_PATIENCE):
             answer = await _next_event(stream, protocol)
         if isinstance(answer, RejectConnection):
-            raise _refused(resource, answer.status_code)
+            raise refused(resource, answer.status_code, complaint)
         if not isinstance(answer, AcceptConnection):
-            raise _not_opened(address)
+            raise not_opened(address)
         text = protocol.send(TextMessage(json.dumps(message)))
         await stream.send_all(text + protocol.send(CloseConnection(CloseReason.NORMAL_CLOSURE)))
         with trio.move_on_after(CLOSING_PATIENCE):

@@ -75,7 +75,7 @@ def create_jupyter_app(kernels: Kernels, access: Access) -> ASGIFramework:
 
     @app.errorhandler(KallichoreError)
     async def answer_our_error(error: KallichoreError) -> Response:
-        return _error(JupyterError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)))
+        return _error(JupyterError(HTTPStatus(error.http_status), str(error)))
 
     @app.errorhandler(HTTPException)
     async def answer_http_error(error: HTTPException) -> Response:
@@ -122,7 +122,7 @@ async def _body() -> dict[str, Any]:
         return {}
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise JupyterError(HTTPStatus.BAD_REQUEST, "Invalid JSON in body of request") from None
     if value is None:
         return {}
@@ -203,7 +203,7 @@ class _Routes:
         }
         try:
             asked = json.loads(request.args.get("permissions", "{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise JupyterError(HTTPStatus.BAD_REQUEST, "permissions is no JSON") from None
         if not isinstance(asked, dict):
             raise JupyterError(HTTPStatus.BAD_REQUEST, "permissions must be a JSON object")

@@ -10,27 +10,25 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from weakref import WeakValueDictionary
 
 import attrs
 import trio
 
 from kallichore.config import ServerConfig
 from kallichore.errors import KallichoreError, KernelNotFoundError, StartupError
-from kallichore.jupyter.models import (
-    EXECUTION_STATES,
-    UUID_SHAPED,
-    JupyterError,
-    KernelModel,
-    NotebookSession,
-    utc_time,
-)
+from kallichore.jupyter.models import EXECUTION_STATES, JupyterError, NotebookSession, utc_time
 from kallichore.kernel.kernelspecs import NATIVE_KERNEL, default_kernel, find_kernelspec, list_kernelspecs
 from kallichore.models.bodies import NewSession, SessionMode, VarAction, VarActionType
+from kallichore.models.jupyter import UUID_SHAPED, KernelModel
 from kallichore.server import Server
 from kallichore.session.session import Session
 
 DOCUMENT = "JPY_SESSION_NAME"
 """The variable that tells a kernel which document it works for."""
+
+LARGEST_VARIABLE = 100_000
+"""Bytes of a variable and its name; Linux takes 131,072, and then says no more than that a list is too long."""
 
 
 @attrs.define(eq=False)
@@ -47,6 +45,8 @@ class Kernels:
     _names: dict[str, str] = attrs.field(factory=dict, init=False)
     """The kernelspec of each session that was started here."""
     _notebooks: dict[str, NotebookSession] = attrs.field(factory=dict, init=False)
+    _turns: WeakValueDictionary[str, trio.Lock] = attrs.field(factory=WeakValueDictionary, init=False)
+    """Who starts a kernel under an id, or opens a document, while others wait who want the same."""
 
     # Kernels
 
@@ -83,7 +83,7 @@ class Kernels:
         return [attrs.asdict(self.model(session)) for session in self.server.sessions]
 
     async def start(self, wanted: Mapping[str, Any], document: str | None = None) -> Session:
-        """Start a kernel, or return the one that runs with the id that is wanted.
+        """Start a kernel, or return the one that has the id that is wanted, started again if it is dead.
 
         Args:
             wanted: The request: ``name``, ``path``, ``kernel_id``, ``env``, each of which may be missing.
@@ -95,9 +95,17 @@ class Kernels:
         kernel_id = _text(wanted, "kernel_id") or str(uuid.uuid4())
         if not UUID_SHAPED.fullmatch(kernel_id):
             raise JupyterError(HTTPStatus.BAD_REQUEST, f"kernel_id is {kernel_id!r}; it must look like a UUID")
-        for session in self.server.sessions:
-            if self.id_of(session) == kernel_id and session.is_running:
-                return session
+        async with self._turns.setdefault(kernel_id, trio.Lock()):
+            for session in self.server.sessions:
+                if self.id_of(session) == kernel_id and session.is_ending:
+                    await self.end(session)
+                elif self.id_of(session) == kernel_id:
+                    if not session.is_running:
+                        await self.restart(session)
+                    return session
+            return await self._start(wanted, kernel_id, document)
+
+    async def _start(self, wanted: Mapping[str, Any], kernel_id: str, document: str | None) -> Session:
         environment = _environment(wanted.get("env"))
         name = _text(wanted, "name")
         directory = self._directory(_text(wanted, "path"), environment.get("KERNEL_WORKING_DIR"))
@@ -129,14 +137,16 @@ class Kernels:
         self.server.delete_session(session.session_id)
 
     async def restart(self, session: Session) -> None:
-        """Restart a kernel and wait until it answers.
+        """Restart a kernel and wait until it answers; where a restart is under way, wait for that.
 
         Raises:
-            JupyterError: It did not start again; the message says why.
+            JupyterError: It did not start again, or was ended meanwhile; the message says why.
         """
         try:
-            await session.restart()
+            await (session.wait_ready() if session.is_changing else session.restart())
         except KallichoreError as error:
+            if session.is_ending:
+                raise JupyterError(HTTPStatus.NOT_FOUND, f"The kernel was ended: {self.id_of(session)}") from error
             raise _unavailable(self._names.get(session.session_id), error) from error
 
     @property
@@ -147,10 +157,12 @@ class Kernels:
         """Return where a kernel is started: the directory of a document below the root, as near as there is one."""
         if working_directory and os.path.isdir(working_directory):
             return working_directory
-        folder = (self._root / unquote(path or "").lstrip("/")).resolve()
+        below = _sendable(unquote(path or ""), "path").lstrip("/")
+        # What is too long, or leads round in circles, is only found to be no directory; Path's own way would raise.
+        folder = Path(os.path.realpath(self._root / below))
         if not folder.is_relative_to(self._root):
             raise JupyterError(HTTPStatus.BAD_REQUEST, f"path is {path!r}; it must be below the server's directory")
-        while not folder.is_dir():
+        while not os.path.isdir(folder):
             folder = folder.parent
         return str(folder)
 
@@ -196,15 +208,15 @@ class Kernels:
         if path is None or kind is None:
             missing = "path" if path is None else "type"
             raise JupyterError(HTTPStatus.BAD_REQUEST, f"Missing field in JSON data: {missing}")
-        for known in list(self._notebooks.values()):
-            if known.path == path and self._is_there(known):
-                return known
-        session = await self._kernel_for(_part(wanted, "kernel"), path)
-        notebook = NotebookSession(
-            str(uuid.uuid4()), path, _text(wanted, "name") or path.rpartition("/")[2], kind, self.id_of(session)
-        )
-        self._notebooks[notebook.id] = notebook
-        return notebook
+        name = _text(wanted, "name") or path.rpartition("/")[2]
+        async with self._turns.setdefault(f"document {path}", trio.Lock()):
+            for known in list(self._notebooks.values()):
+                if known.path == path and self._is_there(known):
+                    return known
+            session = await self._kernel_for(_part(wanted, "kernel"), path)
+            notebook = NotebookSession(str(uuid.uuid4()), path, name, kind, self.id_of(session))
+            self._notebooks[notebook.id] = notebook
+            return notebook
 
     async def _kernel_for(self, kernel: Mapping[str, Any], path: str) -> Session:
         kernel_id = _text(kernel, "id")
@@ -278,7 +290,18 @@ def _text(members: Mapping[str, Any], name: str) -> str | None:
     value = members.get(name)
     if value is not None and not isinstance(value, str):
         raise JupyterError(HTTPStatus.BAD_REQUEST, f"{name} is {value!r}; it must be a string")
-    return value
+    return value if value is None else _sendable(value, name)
+
+
+def _sendable(text: str, name: str) -> str:
+    """Return a text that the system takes in a path, a variable or an argument.
+
+    Raises:
+        JupyterError: It has a NUL, or half a surrogate pair, which JSON can have.
+    """
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise JupyterError(HTTPStatus.BAD_REQUEST, f"{name} is {text!r}; it must be a string without NUL, and UTF-8")
+    return text
 
 
 def _part(members: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -295,8 +318,12 @@ def _environment(given: Any) -> dict[str, str]:
     if not isinstance(given, dict):
         raise JupyterError(HTTPStatus.BAD_REQUEST, f"env is {given!r}; it must be an object of strings")
     for name, value in given.items():
-        if not isinstance(value, str) or "\0" in value:
-            raise JupyterError(HTTPStatus.BAD_REQUEST, f"env.{name} is {value!r}; it must be a string without NUL")
+        if not isinstance(value, str):
+            raise JupyterError(HTTPStatus.BAD_REQUEST, f"env.{name} is {value!r}; it must be a string")
+        _sendable(name, "a name in env")
+        if len(_sendable(value, f"env.{name}").encode()) + len(name.encode()) > LARGEST_VARIABLE:
+            text = f"env.{name[:100]} is too long; with its name it may have {LARGEST_VARIABLE} bytes"
+            raise JupyterError(HTTPStatus.BAD_REQUEST, text)
     return {name: value for name, value in given.items() if name.startswith("KERNEL_") and "=" not in name}
 
 
@@ -305,4 +332,5 @@ def _unavailable(name: str | None, error: KallichoreError) -> JupyterError:
     printed = f"\n{error.output}" if isinstance(error, StartupError) and error.output else ""
     hint = getattr(error, "hint", None) or error.details or ""
     text = ". ".join(part.rstrip(". ") for part in (error.message, hint) if part) + printed
-    return JupyterError(HTTPStatus.INTERNAL_SERVER_ERROR, text, f"{name} did not start")
+    status = HTTPStatus.NOT_FOUND if isinstance(error, KernelNotFoundError) else HTTPStatus(error.http_status)
+    return JupyterError(status, text, f"{name} did not start")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import os
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,13 @@ def read_resource(spec: KernelSpec, name: str) -> tuple[bytes, str]:
     Raises:
         JupyterError: There is no such file.
     """
-    folder = Path(spec.resource_dir).resolve()
-    file = (folder / name).resolve()
-    if not file.is_relative_to(folder) or not file.is_file():
-        raise JupyterError(HTTPStatus.NOT_FOUND, f"Kernel {spec.name!r} has no file {name!r}")
-    return file.read_bytes(), mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    unknown = JupyterError(HTTPStatus.NOT_FOUND, f"Kernel {spec.name!r} has no file {name!r}")
+    try:
+        folder = Path(os.path.realpath(spec.resource_dir))
+        file = Path(os.path.realpath(folder / name))
+        if not file.is_relative_to(folder) or not os.path.isfile(file):
+            raise unknown
+        return file.read_bytes(), mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    except (OSError, ValueError) as error:
+        # A name with a NUL, or a file that may not be read.
+        raise unknown from error

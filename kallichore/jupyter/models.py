@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 import attrs
 
 from kallichore.models.bodies import Status
-
-UUID_SHAPED = re.compile(r"\w+-\w+-\w+-\w+-\w+", re.ASCII)
-"""What ids look like: gateways route no others."""
+from kallichore.models.jupyter import KernelModel
 
 EXECUTION_STATES = {
     Status.UNINITIALIZED: "starting",
@@ -49,17 +46,6 @@ class JupyterError(Exception):
         """Return the answer's body: some clients show ``message``, others ``reason``."""
         body = {"message": self.message, "reason": self.status.phrase}
         return body if self.short is None else {**body, "short_message": self.short}
-
-
-@attrs.frozen
-class KernelModel:
-    """A kernel, as it is listed."""
-
-    id: str
-    name: str
-    last_activity: str
-    execution_state: str
-    connections: int
 
 
 @attrs.define

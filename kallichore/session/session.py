@@ -147,6 +147,11 @@ class Session(metaclass=ForUsers):
         return self.supervisor.phase is Phase.RESTARTING
 
     @property
+    def is_ending(self) -> bool:
+        """Whether its kernel is ending, or has ended, for good."""
+        return self.supervisor.phase in (Phase.ENDING, Phase.CLOSED)
+
+    @property
     def is_in_use(self) -> bool:
         """Whether somebody is here, or something runs, waits, asks for input, or is under way."""
         return (

@@ -12,7 +12,7 @@ import trio
 from kallichore.api.app import LARGEST_STRANGERS_BODY
 from kallichore.client.address import Address
 from kallichore.client.api_client import Answer, ApiClient, open_stream, send_request
-from kallichore.client.channel_client import ChannelClosedError
+from kallichore.client.websocket import ChannelClosedError
 from kallichore.config import ServerConfig
 from kallichore.embed import run, serve
 from kernels import (

@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from kallichore.client.api_client import ApiError, send_request, session_path
-from kallichore.client.channel_client import ChannelClosedError, make_execute_request, make_message, open_channel
+from kallichore.client.channel_client import make_execute_request, make_message, open_channel
+from kallichore.client.websocket import ChannelClosedError
 from kernels import (
     REAL_TIME,
     body,

@@ -14,6 +14,7 @@ import trio
 from kallichore.cli.installed import find_kernel, list_kernels
 from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient, ApiError
+from kallichore.client.kallichore_server import KallichoreServer
 from kallichore.errors import KernelNotFoundError
 from kallichore.models.bodies import InterruptMode
 
@@ -30,7 +31,7 @@ TOLD = {
 
 
 @asynccontextmanager
-async def open_server(status: int, answer: Any) -> AsyncIterator[ApiClient]:
+async def open_server(status: int, answer: Any) -> AsyncIterator[KallichoreServer]:
     """Answer every request alike."""
     body = json.dumps(answer).encode()
     head = f"HTTP/1.1 {status} Said\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -41,15 +42,16 @@ async def open_server(status: int, answer: Any) -> AsyncIterator[ApiClient]:
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, reply, 0, host="127.0.0.1"))
-        yield ApiClient(Address(host="127.0.0.1", port=listeners[0].socket.getsockname()[1]))
+        address = Address(host="127.0.0.1", port=listeners[0].socket.getsockname()[1])
+        yield KallichoreServer(ApiClient(address))
         nursery.cancel_scope.cancel()
 
 
 async def test_kernels_are_the_servers() -> None:
     """All that it tells of them, and the usual where it does not; case does not matter."""
-    async with open_server(200, TOLD) as client:
-        listed = await list_kernels(client)
-        found = await find_kernel(client, "full")
+    async with open_server(200, TOLD) as server:
+        listed = await list_kernels(server)
+        found = await find_kernel(server, "full")
         request = found.new_session("s")
 
     assert {"far", "Full"} == set(listed)
@@ -61,16 +63,16 @@ async def test_kernels_are_the_servers() -> None:
 
 async def test_kernel_that_the_server_lacks_is_told_with_those_that_it_has() -> None:
     """Those of this machine do not count there."""
-    async with open_server(200, TOLD) as client:
+    async with open_server(200, TOLD) as server:
         with pytest.raises(KernelNotFoundError, match="'python3' where the server is; installed: Full, far"):
-            await find_kernel(client, None)
+            await find_kernel(server, None)
 
 
 async def test_server_that_does_not_know_kernels_leaves_it_to_this_machine() -> None:
     """As the original does: then they are those that are installed here."""
-    async with open_server(404, {}) as client:
-        there, here = await list_kernels(client), await list_kernels(None)
-        found = await find_kernel(client, None)
+    async with open_server(404, {}) as server:
+        there, here = await list_kernels(server), await list_kernels(None)
+        found = await find_kernel(server, None)
 
     assert here == there
     assert "python3" == found.name
@@ -78,6 +80,6 @@ async def test_server_that_does_not_know_kernels_leaves_it_to_this_machine() -> 
 
 async def test_server_that_refuses_is_told() -> None:
     """A refusal is none of the kernels' business."""
-    async with open_server(401, {}) as client:
+    async with open_server(401, {}) as server:
         with pytest.raises(ApiError):
-            await find_kernel(client, None)
+            await find_kernel(server, None)

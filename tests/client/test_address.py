@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -25,6 +26,65 @@ from kallichore.errors import ConfigurationError
 def test_url_names_a_host_or_a_socket(url: str, address: Address) -> None:
     """Without a port it is HTTP's; a socket's path may be relative."""
     assert address == from_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "base_path", "token"),
+    [
+        ("http://h:8888/?token=abc", "", "abc"),
+        ("http://h:8888/lab?token=abc&reset", "", "abc"),
+        ("http://h:8888/user/me/lab/tree/a.ipynb?token=abc", "/user/me", "abc"),
+        ("http://h:8888/deep/er/tree", "/deep/er", None),
+        ("http://h:8888//deep//er//", "/deep/er", None),
+        ("http://h:8888/user/a%20b c/", "/user/a%20b%20c", None),
+        ("http://h:8888/t/abc", "", "abc"),
+        ("http://h:8888/base/t/a%2Fc/", "/base", "a/c"),
+        ("http://h:8888/base/t/", "/base/t", None),
+        ("http://h:8888/?token=", "", None),
+    ],
+)
+def test_url_may_be_as_a_browser_has_it(url: str, base_path: str, token: str | None) -> None:
+    """With a page behind the server's own path, and with the token in the query or in the path."""
+    expected = Address(host="h", port=8888, token=token, base_path=base_path)
+
+    assert expected == from_url(url)
+    assert f"http://h:8888{base_path}" == str(expected)
+
+
+def test_token_that_is_given_counts_before_the_urls_and_that_before_others() -> None:
+    """The one that was typed, the one that was pasted, the one that is always there."""
+    with_token, without = "http://h/?token=pasted", "http://h"
+    tokens = [from_url(url, typed, "usual").token for url in (with_token, without) for typed in ("typed", None)]
+
+    assert ["typed", "pasted", "typed", "usual"] == tokens
+
+
+@pytest.mark.parametrize("url", ["ftp://h/?token=secret", "ftp://h/t/secret/x", "h/?a=b&token=secret#end"])
+def test_token_in_what_is_no_address_is_not_repeated(url: str) -> None:
+    """Error messages are pasted, and logged."""
+    with pytest.raises(ConfigurationError) as refused:
+        from_url(url)
+
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "caf\xe9", "nul\0"])
+def test_token_that_cannot_be_sent_is_refused_and_not_repeated(token: str) -> None:
+    """Wherever it comes from: it would be in the middle of the headers."""
+    for make in (lambda: from_url("http://h", token), lambda: from_url(f"http://h/?token={quote(token)}")):
+        with pytest.raises(ConfigurationError, match="has a character that no header can carry") as refused:
+            make()
+
+        assert token not in str(refused.value)
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "token"])
+def test_token_goes_into_a_header_only(scheme: str) -> None:
+    """By the word that the server knows it by; neither str nor repr have it."""
+    address = Address(host="h", port=1, token="secret", scheme=scheme)
+
+    assert [("host", "h:1"), ("authorization", f"{scheme} secret")] == address.headers
+    assert "secret" not in f"{address} {address!r}"
 
 
 @pytest.mark.parametrize(

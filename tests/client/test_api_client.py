@@ -16,8 +16,9 @@ import trio
 from kallichore.client import channel_client
 from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient, ApiError, complaint, send_request, session_path
-from kallichore.client.channel_client import ChannelClosedError, make_execute_request, open_channel, send_and_leave
+from kallichore.client.channel_client import make_execute_request, open_channel, send_and_leave
 from kallichore.client.event_stream import open_events
+from kallichore.client.websocket import ChannelClosedError
 from kernels import REAL_TIME, body, is_done, is_type, open_client, open_started, receive_until
 
 Answering = Callable[[trio.SocketStream], Awaitable[None]]

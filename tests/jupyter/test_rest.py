@@ -2,97 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
-import h11
 import pytest
-import trio
 
-from kallichore.config import ServerConfig
-from kallichore.embed import RunningServer, serve
-from kernels import scripted, scripted_argv
+from jupyter_requests import TOKEN, install_kernels, open_jupyter
+from kernels import scripted
 
-TOKEN = "t0ken"
 SIX_DECIMALS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-
-
-@attrs.frozen
-class Answer:
-    """What came back."""
-
-    status: int
-    body: Any
-    headers: dict[str, str]
-
-
-@attrs.frozen
-class Client:
-    """Sends requests as they are; each on a connection of its own, as gateways do."""
-
-    server: RunningServer
-
-    async def __call__(self, method: str, target: str, body: Any = None, **headers: str) -> Answer:
-        """Send a request and return the answer, its body read if that is JSON."""
-        port = self.server.address.port
-        assert port is not None
-        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        fields = {"host": f"127.0.0.1:{port}", "authorization": f"token {TOKEN}", **headers}
-        lines = [(name.replace("_", "-"), value) for name, value in fields.items() if value]
-        connection = h11.Connection(h11.CLIENT)
-        request = h11.Request(
-            method=method, target=target, headers=[*lines, ("content-length", str(len(data))), ("connection", "close")]
-        )
-        sent = [connection.send(request), connection.send(h11.Data(data)), connection.send(h11.EndOfMessage())]
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(b"".join(part or b"" for part in sent))
-            return await _read_answer(connection, stream)
-
-
-async def _read_answer(connection: h11.Connection, stream: trio.abc.Stream) -> Answer:
-    status, headers, content = 0, {}, b""
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(bytes(await stream.receive_some()))
-        elif isinstance(event, h11.Response):
-            status, headers = event.status_code, {name.decode(): value.decode() for name, value in event.headers}
-        elif isinstance(event, h11.Data):
-            content += bytes(event.data)
-        elif isinstance(event, h11.EndOfMessage):
-            is_json = headers.get("content-type") == "application/json"
-            return Answer(status, json.loads(content) if is_json else content, headers)
 
 
 @pytest.fixture(autouse=True)
 def kernelspecs(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Install a scripted kernel, one that does not start, and no other that tests would wait for."""
-    folder = private_place / "jupyter" / "kernels"
-    documents = {
-        "script": {"argv": list(scripted_argv()), "display_name": "Scripted", "language": "script"},
-        "broken": {"argv": list(scripted_argv("exit-at-start=3")), "display_name": "Broken", "language": "script"},
-    }
-    for name, document in documents.items():
-        (folder / name).mkdir(parents=True)
-        (folder / name / "kernel.json").write_text(json.dumps({**document, "interrupt_mode": "message"}))
-    (folder / "script" / "logo-64x64.png").write_bytes(b"\x89PNG")
-    (private_place / "secret").write_text("secret")
-    (folder / "script" / "logo-svg.svg").symlink_to(private_place / "secret")
-    monkeypatch.setenv("JUPYTER_PATH", str(private_place / "jupyter"))
-    return folder
-
-
-@asynccontextmanager
-async def open_jupyter(**settings: Any) -> AsyncIterator[Client]:
-    """Run a server and yield a client of its Jupyter API."""
-    async with serve(ServerConfig(token=TOKEN, **settings)) as server:
-        yield Client(server)
+    """Install kernels, and return the folder of their kernelspecs."""
+    return install_kernels(private_place, monkeypatch)
 
 
 SCRIPT = {"name": "script"}
@@ -163,25 +89,25 @@ async def test_sessions_of_our_own_api_are_kernels_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "status", "words"),
     [
-        ({"name": "nope"}, "There is no kernel 'nope'"),
-        ({"name": "broken"}, "exit"),
-        ({"name": 3}, "name is 3; it must be a string"),
-        ({"name": "script", "env": []}, "env is []; it must be an object"),
-        ({"name": "script", "env": {"KERNEL_X": 1}}, "env.KERNEL_X is 1"),
-        ({"name": "script", "path": "../.."}, "must be below the server's directory"),
-        (b"{", "Invalid JSON"),
-        (b"[]", "must be a JSON object"),
+        ({"name": "nope"}, 404, "There is no kernel 'nope'"),
+        ({"name": "broken"}, 500, "exit"),
+        ({"name": 3}, 400, "name is 3; it must be a string"),
+        ({"name": "script", "env": []}, 400, "env is []; it must be an object"),
+        ({"name": "script", "env": {"KERNEL_X": 1}}, 400, "env.KERNEL_X is 1"),
+        ({"name": "script", "path": "../.."}, 400, "must be below the server's directory"),
+        (b"{", 400, "Invalid JSON"),
+        (b"[]", 400, "must be a JSON object"),
     ],
 )
-async def test_start_that_fails_says_why_and_leaves_nothing(body: Any, words: str) -> None:
+async def test_start_that_fails_says_why_and_leaves_nothing(body: Any, status: int, words: str) -> None:
     """In the member that clients show."""
     async with open_jupyter() as client:
         answer = await client("POST", "/api/kernels", body)
         left = client.server.sessions
 
-    assert answer.status in (400, 500)
+    assert status == answer.status
     assert words in answer.body["message"]
     assert isinstance(answer.body["reason"], str)
     assert left == []

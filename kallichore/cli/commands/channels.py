@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +12,7 @@ from kallichore.cli.ending import run_to_exit, say
 from kallichore.cli.names import complete_session
 from kallichore.cli.options import (
     kernel_option,
-    new_session_members,
+    new_kernel,
     new_session_options,
     pass_target,
     session_option,
@@ -20,6 +20,10 @@ from kallichore.cli.options import (
 )
 from kallichore.cli.show import to_json
 from kallichore.cli.target import Target, choose_session
+from kallichore.client.server import NewKernel
+
+if TYPE_CHECKING:
+    from kallichore.kernel.kernelspecs import KernelSpec
 
 
 @click.command()
@@ -45,13 +49,12 @@ def console(
     if session_id is not None and kernel is not None:
         raise click.UsageError("-s names a session that is there, -k the kernel of a new one; give one of them")
 
-    def run() -> Awaitable[int]:
-        address = target.address() if target.is_named or session_id is not None else None
+    async def run() -> int:
+        def wanted(spec: KernelSpec) -> NewKernel:
+            return new_kernel(spec, cwd, env, start_timeout)
 
-        def members(spec: object) -> dict[str, object]:
-            return new_session_members(spec, cwd, env, start_timeout)
-
-        return run_console(address, session_id, kernel, members, takes_over=take_over)
+        server = await target.server() if target.is_named or session_id is not None else None
+        return await run_console(server, session_id, kernel, wanted, takes_over=take_over)
 
     run_to_exit(run)
 
@@ -74,13 +77,13 @@ def connect(target: Target, session_id: str | None, attach: str, since: int | No
 
     async def act() -> None:
         from kallichore.cli.dialogue import own_name
-        from kallichore.client.channel_client import ChannelClosedError, open_channel
+        from kallichore.client.websocket import ChannelClosedError
 
-        address = target.address()
-        name = await choose_session(target.client(), session_id)
+        server = await target.server()
+        name = await choose_session(server, session_id)
         if sys.stdout.isatty():
             say(f"Listening to {escapes.one_line(name)}")
-        async with open_channel(address, name, since=since, attach=attach, name=own_name("connect")) as channel:
+        async with server.open_channel(name, since=since, attach=attach, name=own_name("connect")) as channel:
             try:
                 while True:
                     print(to_json(await channel.receive()), flush=True)

@@ -18,7 +18,7 @@ from kallichore.cli.options import (
     json_option,
     kernel_option,
     limit_option,
-    new_session_members,
+    new_kernel,
     new_session_options,
     pass_target,
     read_code,
@@ -26,6 +26,7 @@ from kallichore.cli.options import (
     take_over_option,
 )
 from kallichore.cli.target import Target, choose_session
+from kallichore.client.server import NewKernel, Server
 
 
 def make_sink(as_json: bool, images: Path | None) -> Any:
@@ -48,13 +49,11 @@ def asking(as_json: bool) -> Any:
     return standard_input(sys.stderr if as_json else None)
 
 
-def open_own(target: Target, spec: Any, members: dict[str, Any], sink: Any) -> AbstractAsyncContextManager[Any]:
-    """Return a block with a kernel of the command's own: on the server that is named, or in this process."""
+def open_own(server: Server | None, kernel: NewKernel, sink: Any) -> AbstractAsyncContextManager[Any]:
+    """Return a block with a kernel of the command's own: on a server, or in this process."""
     from kallichore.cli.places import open_here, open_new
 
-    if target.is_named:
-        return open_new(target.address(), spec, members, sink.take_output)
-    return open_here(spec, members)
+    return open_here(kernel) if server is None else open_new(server, kernel, sink.take_output)
 
 
 @click.command("exec")
@@ -80,10 +79,10 @@ def exec_(
         from kallichore.cli.execution import attend
         from kallichore.cli.run_file import limit_of
 
-        spec = await find_kernel(target.client() if target.is_named else None, kernel)
-        members = new_session_members(spec, cwd, env, start_timeout)
+        server = await target.named_server()
+        wanted = new_kernel(await find_kernel(server, kernel), cwd, env, start_timeout)
         sink = make_sink(as_json, images)
-        async with open_own(target, spec, members, sink) as place:
+        async with open_own(server, wanted, sink) as place:
             sink.begin()
             outcome = await attend(place, text, sink.take, limit=limit_of(limit), answers=asking(as_json))
         sink.print_result(outcome)
@@ -120,16 +119,16 @@ def execute(
         from kallichore.cli.execution import attend
         from kallichore.cli.places import open_existing
         from kallichore.cli.run_file import limit_of
-        from kallichore.client.channel_client import make_execute_request, send_and_leave
+        from kallichore.client.channel_client import make_execute_request
 
-        address, client = target.address(), target.client()
-        name = await choose_session(client, session_id)
-        await check_kernel(client, name, must_be_started=wait)
+        server = await target.server()
+        name = await choose_session(server, session_id)
+        await check_kernel(server, name, must_be_started=wait)
         if not wait:
-            await send_and_leave(address, name, make_execute_request(text, allow_stdin=False))
+            await server.send_and_leave(name, make_execute_request(text, allow_stdin=False))
             return 0
         sink = make_sink(as_json, images)
-        opened = open_existing(address, name, sink.take_output, takes_over=take_over, name=own_name("execute"))
+        opened = open_existing(server, name, sink.take_output, takes_over=take_over, name=own_name("execute"))
         async with opened as place:
             sink.begin()
             outcome = await attend(place, text, sink.take, limit=limit_of(limit), answers=asking(as_json))
@@ -175,10 +174,11 @@ def run(
         job = read_job(file)
         if session_id is not None:
             return await _run_in_session(target, session_id, job, output, limit, images, as_json)
-        spec = await find_kernel(target.client() if target.is_named else None, kernel or job.kernel)
-        members = new_session_members(spec, cwd, env, start_timeout)
+        server = await target.named_server()
+        spec = await find_kernel(server, kernel or job.kernel)
+        wanted = new_kernel(spec, cwd, env, start_timeout)
         sink = _prepare(job, output, images, as_json, (spec.name, spec.display_name, spec.language))
-        return await _run(job, output, limit, sink, as_json, lambda: open_own(target, spec, members, sink))
+        return await _run(job, output, limit, sink, as_json, lambda: open_own(server, wanted, sink))
 
     run_to_exit(act)
 
@@ -188,11 +188,11 @@ async def _run_in_session(
     as_json: bool,
 ) -> int:  # fmt: skip
     from kallichore.cli.places import open_existing
-    from kallichore.client.api_client import session_path
 
-    session = await target.client().call("GET", session_path(session_id))
+    server = await target.server()
+    session = await server.describe(session_id)
     sink = _prepare(job, output, images, as_json, ("", session["display_name"], session["language"]))
-    opened = lambda: open_existing(target.address(), session_id, sink.take_output)  # noqa: E731
+    opened = lambda: open_existing(server, session_id, sink.take_output)  # noqa: E731
     return await _run(job, output, limit, sink, as_json, opened)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import click
-import trio
 
 from kallichore.cli import escapes
 from kallichore.cli.ending import run_to_exit
@@ -13,10 +12,7 @@ from kallichore.cli.names import complete_session
 from kallichore.cli.options import json_option, pass_target
 from kallichore.cli.tables import print_members
 from kallichore.cli.target import Target
-from kallichore.client.api_client import ApiClient, session_path
-
-SHUTDOWN_PATIENCE = 10.0
-"""Seconds that a kernel which was asked to end is waited for."""
+from kallichore.client.api_client import session_path
 
 
 @click.command()
@@ -26,7 +22,7 @@ def status(target: Target, as_json: bool) -> None:
     """Show how the server is."""
 
     async def act() -> None:
-        print_members(await target.client().call("GET", "/status"), as_json)
+        print_members(await (await target.server()).status(), as_json)
 
     run_to_exit(act)
 
@@ -38,7 +34,8 @@ def configuration(target: Target, as_json: bool) -> None:
     """Show the settings that can change while the server runs."""
 
     async def act() -> None:
-        print_members(await target.client().call("GET", "/server_configuration"), as_json)
+        server = await target.kallichore("settings that can change")
+        print_members(await server.client.call("GET", "/server_configuration"), as_json)
 
     run_to_exit(act)
 
@@ -50,7 +47,8 @@ def idle_timeout_hours(target: Target, hours: int) -> None:
     """Set after how many idle hours the server ends."""
 
     async def act() -> None:
-        await target.client().call("POST", "/server_configuration", {"idle_shutdown_hours": hours})
+        server = await target.kallichore("settings that can change")
+        await server.client.call("POST", "/server_configuration", {"idle_shutdown_hours": hours})
         click.echo("The server never ends by itself" if hours < 0 else f"Idle shutdown: {hours} hours")
 
     run_to_exit(act)
@@ -74,12 +72,13 @@ def logs(target: Target, session_id: str | None, follow: bool, tail: int | None,
     path += "" if tail is None else f"?tail={tail}"
 
     async def act() -> None:
+        server = await target.kallichore("logs to show")
         if follow:
-            async with open_events(target.address(), path) as events:
+            async with open_events(server.address, path) as events:
                 async for event in events:
                     show_log_line(json.loads(event.data), as_json)
             return
-        for line in (await target.client().call("GET", path))["lines"]:
+        for line in (await server.client.call("GET", path))["lines"]:
             show_log_line(line, as_json)
 
     run_to_exit(act)
@@ -94,29 +93,18 @@ def shutdown(target: Target, session_id: str | None) -> None:
     """End the server with all its kernels, or one session's kernel."""
 
     async def act() -> None:
+        server = await target.server()
         if session_id is None:
-            await target.client().call("POST", "/shutdown")
+            await server.shut_down()
             click.echo("The server is shutting down")
         else:
-            outcome = await _shut_down_kernel(target, target.client(), session_id)
+            from kallichore.cli.dialogue import check_kernel
+
+            await check_kernel(server, session_id)
+            outcome = await server.shut_down_kernel(session_id)
             click.echo(f"{escapes.one_line(session_id)}: {outcome}")
 
     run_to_exit(act)
-
-
-async def _shut_down_kernel(target: Target, client: ApiClient, session_id: str) -> str:
-    """Ask a kernel to end, wait for that a while, and return what came of it."""
-    from kallichore.cli.dialogue import check_kernel, has_exited
-    from kallichore.client.channel_client import make_message, open_channel
-
-    await check_kernel(client, session_id)
-    async with open_channel(target.address(), session_id, attach="visit") as channel:
-        await channel.send(make_message("shutdown_request", {"restart": False}, "control"))
-        with trio.move_on_after(SHUTDOWN_PATIENCE) as waiting:
-            # An earlier kernel's end may come first, from a server that knows no visitors.
-            while not ("exited" in await channel.receive() and await has_exited(client, session_id)):
-                pass
-    return "asked to shut down" if waiting.cancelled_caught else "exited"
 
 
 @click.command()

@@ -15,7 +15,7 @@ from kallichore.cli.installed import find_kernel, list_kernels
 from kallichore.cli.options import (
     json_option,
     kernel_option,
-    new_session_members,
+    new_kernel,
     new_session_options,
     pass_target,
     session_option,
@@ -23,7 +23,8 @@ from kallichore.cli.options import (
 from kallichore.cli.show import print_json
 from kallichore.cli.tables import print_table, progress
 from kallichore.cli.target import Target, choose_session
-from kallichore.client.api_client import ApiClient, session_path
+from kallichore.client.api_client import session_path
+from kallichore.client.server import Summary
 from kallichore.errors import KallichoreError
 
 
@@ -34,7 +35,7 @@ def kernels(target: Target, as_json: bool) -> None:
     """List the installed kernels: the server's if one is named, else this machine's."""
 
     async def act() -> int:
-        specs = await list_kernels(target.client() if target.is_named else None)
+        specs = await list_kernels(await target.named_server())
         if as_json:
             print_json({name: attrs.asdict(spec) for name, spec in specs.items()})
             return 0
@@ -55,30 +56,29 @@ def list_(target: Target, as_json: bool) -> None:
     """List the server's sessions."""
 
     async def act() -> None:
-        answer = await target.client().call("GET", "/sessions")
+        sessions = await (await target.server()).sessions()
         if as_json:
-            print_json(answer)
+            print_json({"total": len(sessions), "sessions": [session.told for session in sessions]})
             return
-        sessions = answer["sessions"]
         rows = [_row(session) for session in sessions]
         titles = ["Session", "Kernel", "Status", "Process", "Client", "Queued"]
-        if any("cull" in session for session in sessions):
+        if any("cull" in session.told for session in sessions):
             now = datetime.now(UTC)
             titles.append("Ends")
-            rows = [(*row, _end(session.get("cull"), now)) for row, session in zip(rows, sessions, strict=True)]
+            rows = [(*row, _end(session.told.get("cull"), now)) for row, session in zip(rows, sessions, strict=True)]
         print_table(titles, rows)
 
     run_to_exit(act)
 
 
-def _row(session: dict[str, Any]) -> tuple[str, ...]:
+def _row(session: Summary) -> tuple[str, ...]:
     return (
-        session["session_id"],
-        session["display_name"],
-        session["status"],
-        str(session.get("process_id", "")),
-        "connected" if session["connected"] else "",
-        str(session["execution_queue"]["length"] or ""),
+        session.session_id,
+        session.display_name,
+        session.status,
+        str(session.process_id or ""),
+        "connected" if session.is_connected else "",
+        str(session.queued or ""),
     )
 
 
@@ -91,16 +91,6 @@ def _end(cull: dict[str, Any] | None, now: datetime) -> str:
     from kallichore.conversation.culling import span
 
     return f"in {span(max(0, round((datetime.fromisoformat(deadline) - now).total_seconds())))}"
-
-
-async def _create(client: ApiClient, spec: Any, session_id: str | None, members: dict[str, Any]) -> str:
-    """Create a session and return its id."""
-    from kallichore.cli.places import new_id
-    from kallichore.models.converter import unstructure
-
-    chosen = session_id or new_id(spec)
-    await client.call("PUT", "/sessions", unstructure(spec.new_session(chosen, **members)))
-    return chosen
 
 
 def _tell_id(session_id: str, as_json: bool) -> None:
@@ -123,10 +113,9 @@ def create(
     """Create a session without starting its kernel."""
 
     async def act() -> None:
-        client = target.client()
-        spec = await find_kernel(client, kernel)
-        members = new_session_members(spec, cwd, env, start_timeout)
-        _tell_id(await _create(client, spec, session_id, members), as_json)
+        server = await target.kallichore("sessions without a kernel that runs; kcclient start makes one with it")
+        spec = await find_kernel(server, kernel)
+        _tell_id(await server.create(new_kernel(spec, cwd, env, start_timeout), session_id), as_json)
 
     run_to_exit(act)
 
@@ -144,30 +133,33 @@ def start(
     """Create a session, unless there is one of this id, and start its kernel."""
 
     async def act() -> None:
-        client = target.client()
-        sessions = {session["session_id"]: session for session in (await client.call("GET", "/sessions"))["sessions"]}
+        server = await target.server()
+        # Some servers do not tell which sessions there are, so it is only asked where one is named.
+        known = [] if session_id is None else await server.sessions()
+        sessions = {session.session_id: session for session in known}
         if session_id in sessions:
             _check_startable(sessions[session_id], [("-k", kernel), ("--cwd", cwd), ("--env", env)])
             chosen = str(session_id)
+            with progress(f"Starting {chosen}", quiet=as_json):
+                await server.start_again(chosen)
         else:
-            spec = await find_kernel(client, kernel)
-            chosen = await _create(client, spec, session_id, new_session_members(spec, cwd, env, start_timeout))
-        with progress(f"Starting {chosen}", quiet=as_json):
-            await client.call("POST", session_path(chosen, "start"))
+            wanted = new_kernel(await find_kernel(server, kernel), cwd, env, start_timeout)
+            with progress(f"Starting {session_id or wanted.name}", quiet=as_json):
+                chosen = await server.start_new(wanted, session_id)
         _tell_id(chosen, as_json)
 
     run_to_exit(act)
 
 
-def _check_startable(session: dict[str, Any], given: list[tuple[str, Any]]) -> None:
+def _check_startable(session: Summary, given: list[tuple[str, Any]]) -> None:
     """See that a session that is there can be started as it is.
 
     Raises:
         KallichoreError: Its kernel runs.
         WrongUseError: It was to be another session.
     """
-    name = session["session_id"]
-    if session["status"] not in ("uninitialized", "exited"):
+    name = session.session_id
+    if session.status not in ("uninitialized", "exited"):
         raise KallichoreError(f"The kernel of session {name} runs already; for a fresh one: kcclient restart -s {name}")
     if options := [option for option, value in given if value]:
         raise WrongUseError(
@@ -183,8 +175,8 @@ def info(target: Target, session_id: str | None) -> None:
     """Show everything about a session, as JSON."""
 
     async def act() -> None:
-        client = target.client()
-        print_json(await client.call("GET", session_path(await choose_session(client, session_id))))
+        server = await target.server()
+        print_json(await server.describe(await choose_session(server, session_id)))
 
     run_to_exit(act)
 
@@ -198,9 +190,9 @@ def history(target: Target, session_id: str | None, tail: int | None, as_json: b
     """Show what ran in a session lately, and what came of it, in short."""
 
     async def act() -> None:
-        client = target.client()
-        name = await choose_session(client, session_id)
-        entries = (await client.call("GET", session_path(name, "history")))[-(tail or 0) :]
+        server = await target.kallichore("history of what ran")
+        name = await choose_session(server, session_id)
+        entries = (await server.client.call("GET", session_path(name, "history")))[-(tail or 0) :]
         if as_json:
             print_json(entries)
             return
@@ -222,8 +214,8 @@ def _show_entry(entry: dict[str, Any]) -> None:
         click.echo("    (cut)")
 
 
-def _act_on_session(name: str, method: str, operation: str, done: str, doc: str) -> click.Command:
-    """Return a command that is one request about one session."""
+def _act_on_session(name: str, done: str, doc: str) -> click.Command:
+    """Return a command that is one operation on one session."""
 
     @click.command(name, help=doc)
     @session_option
@@ -231,11 +223,16 @@ def _act_on_session(name: str, method: str, operation: str, done: str, doc: str)
     @pass_target
     def command(target: Target, session_id: str | None, as_json: bool) -> None:
         async def act() -> None:
-            client = target.client()
-            chosen = await choose_session(client, session_id)
-            body: dict[str, Any] | None = {} if operation == "restart" else None
-            with progress(f"{name} {chosen}", quiet=as_json or operation != "restart"):
-                await client.call(method, session_path(chosen, operation), body)
+            server = await target.server()
+            chosen = await choose_session(server, session_id)
+            operations = {
+                "interrupt": server.interrupt,
+                "restart": server.restart,
+                "kill": server.kill,
+                "delete": server.delete,
+            }
+            with progress(f"{name} {chosen}", quiet=as_json or name != "restart"):
+                await operations[name](chosen)
             if as_json:
                 print_json({"session_id": chosen, "result": done})
             else:
@@ -248,8 +245,8 @@ def _act_on_session(name: str, method: str, operation: str, done: str, doc: str)
 
 COMMANDS = (
     *(kernels, list_, create, start, info, history),
-    _act_on_session("interrupt", "POST", "interrupt", "interrupted", "Interrupt what a session runs."),
-    _act_on_session("restart", "POST", "restart", "restarted", "Restart a session's kernel."),
-    _act_on_session("kill", "POST", "kill", "killed", "Kill a session's kernel, with all that it started."),
-    _act_on_session("delete", "DELETE", "", "deleted", "Delete a session whose kernel has exited."),
+    _act_on_session("interrupt", "interrupted", "Interrupt what a session runs."),
+    _act_on_session("restart", "restarted", "Restart a session's kernel."),
+    _act_on_session("kill", "killed", "Kill a session's kernel, with all that it started."),
+    _act_on_session("delete", "deleted", "Delete a session whose kernel has exited."),
 )
