@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ async def test_services_work_in_whole() -> None:
     told = await run_steps()
     was_cut, status, text = told.pop("cut")
     lines = [int(line) for line in text.split()]
-    steps_back = [line for before, line in zip(lines, lines[1:], strict=False) if line <= before]
+    steps_back = [line for before, line in pairwise(lines) if line <= before]
 
     assert told == {
         "user": "kallichore",
