@@ -23,7 +23,8 @@ from kallichore.config import ServerConfig
 from kallichore.embed import RunningServer, serve
 from scripted_proxy import Ending, Proxy, open_proxy
 
-pytest.importorskip("jupyterlab", reason="JupyterLab is not installed: nox -s lab")
+for name in ("jupyterlab", "notebook", "ipywidgets", "matplotlib"):
+    pytest.importorskip(name, reason=f"{name} is not installed: nox -s lab")
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here")
 
 TOKEN = "t0ken"
