@@ -38,7 +38,13 @@ OUR_OUTPUT = "[kallichore] "
 
 FROM_CLIENTS = ("shell", "control", "stdin")
 
+_IOPUB = "iopub"
+
 _pack_plain = Struct("<7Q").pack
+"""A message without buffers in the subprotocol begins with these: how many offsets there are, and where what is."""
+
+_CHANNEL_AT = 7 * 8
+_HEADER_AT = _CHANNEL_AT + len(_IOPUB)
 
 _NOTHING = msgspec.Raw(b"{}")
 
@@ -132,28 +138,31 @@ class JupyterDialect:
         Both are empty for what is another's.
         """
         parts: list[bytes] = []
-        splice = self._splice if self.is_v1 else lambda payload: None
         for payload in batch.payloads:
-            frames = splice(payload) or (self._frames_of(payload) if payload else ())
+            if self.is_v1 and (spliced := self._splice(payload)) is not None:
+                parts += spliced
+                continue
+            frames = self._frames_of(payload) if payload else []
             parts += frames if len(frames) == 2 else (b"", b"".join(frames))
         return parts
 
     def _splice(self, payload: bytes) -> tuple[bytes, bytes] | None:
-        """Return the frame of a message that is published and like the one before, in a third of the time that `_frame`
-        takes; None if it is another.
+        """Return the frame of a small message that is published and like the one before; `_frames_of` takes twice as long.
+
+        None if it is another.
         """
         reader = self._reader
-        plain = reader.read_plain(payload)
-        if plain is None or reader.channel != "iopub":
+        if len(payload) >= LARGE or reader.channel != _IOPUB or (plain := reader.read_plain(payload)) is None:
             return None
         header, content = plain
         if self._our_session in header:
             return None
         self._latest_header, parent = header, reader.parent
-        parent_at = 61 + len(header)
+        parent_at = _HEADER_AT + len(header)
         metadata_at = parent_at + len(parent)
-        length = metadata_at + 2 + len(content)
-        offsets = _pack_plain(6, 56, 61, parent_at, metadata_at, metadata_at + 2, length)
+        content_at = metadata_at + len(b"{}")
+        length = content_at + len(content)
+        offsets = _pack_plain(6, _CHANNEL_AT, _HEADER_AT, parent_at, metadata_at, content_at, length)
         return head(BINARY, length) + offsets, b"iopub%b%b{}%b" % (header, parent, content)
 
     def live(self, payload: bytes) -> bytes:
@@ -180,7 +189,7 @@ class JupyterDialect:
             parts = msgspec.structs.replace(parts, header=encode(self._in_its_place(decode(parts.header))))
         else:
             self._latest_header = parts.header
-        if parts.channel != "iopub" and not self._is_mine(parts.parent_header):
+        if parts.channel != _IOPUB and not self._is_mine(parts.parent_header):
             return []
         return self._frame(parts)
 
