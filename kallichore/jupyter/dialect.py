@@ -147,7 +147,7 @@ class JupyterDialect:
         return parts
 
     def _splice(self, payload: bytes) -> tuple[bytes, bytes] | None:
-        """Return the frame of a small message that is published and like the one before; `_frames_of` takes twice as long.
+        """Return the frame of a small message that is published and like the one before, in half the time.
 
         None if it is another.
         """
