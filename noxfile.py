@@ -28,6 +28,13 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def lab(session: nox.Session) -> None:
+    """Use JupyterLab and Notebook 7 in a Chromium, and JupyterLab's library in Node; both are Debian's packages."""
+    session.install(*CONSTRAINTS, "-e", ".[lab,tests]")
+    session.run("pytest", "tests/jupyter/test_lab.py", "tests/jupyter/test_services.py", *session.posargs)
+
+
+@nox.session(python="3.11")
 def soak(session: nox.Session) -> None:
     """Have sessions live and die for ten minutes, and see that nothing is left; arguments after `--` go to it."""
     session.install(*CONSTRAINTS, "-e", ".[tests]")
@@ -138,7 +145,7 @@ def binary(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def constraints(session: nox.Session) -> None:
     """Renew requirements/constraints.txt: the newest of everything for the oldest Python, which needs most."""
-    session.install("--upgrade", "-e", ".[audit,benchmarks,dev,docs,packaging,tests]")
+    session.install("--upgrade", "-e", ".[audit,benchmarks,dev,docs,lab,packaging,tests]")
     frozen = session.run("python", "-m", "pip", "freeze", "--exclude-editable", silent=True)
     file = Path("requirements/constraints.txt")
     head = [line for line in file.read_text().splitlines() if line.startswith("#")]

@@ -15,7 +15,7 @@ from benchmarks.contestants import CONTESTANTS
 from benchmarks.measures import QUICK, Scale, measure_round
 from benchmarks.report import Rounds, as_table, summarize
 
-ALWAYS = ("plain ZeroMQ", "Kallichore, TCP", "Kallichore, Unix socket")
+ALWAYS = ("plain ZeroMQ", "Kallichore, TCP", "Kallichore, Unix socket", "Kallichore, Jupyter's API")
 
 
 def main() -> None:

@@ -43,6 +43,8 @@ NOTHING_SAID: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 """As after an installation: Jupyter's modules are compiled by pip, ours, where they are edited, by the first start."""
 
+UNTHROTTLED = ("--log-level=ERROR", "--ZMQChannelsWebsocketConnection.limit_rate=False")
+
 QUIET_SERVER = ("-m", "kallichore.cli.kcserver", "--token", "none", "--log-level", "error")
 
 
@@ -143,7 +145,7 @@ class KallichoreServer(_Process):
 
 
 class JupyterServer(_Process):
-    """A server with Jupyter's own API."""
+    """A server with Jupyter's own API: one of Jupyter's, or ours."""
 
     def start_kernel(self, kind: str) -> WebSocketChannel:
         kernel = self.address.call("POST", "/api/kernels", {"name": kind})
@@ -219,16 +221,10 @@ def open_kallichore_unix() -> Iterator[Server]:
 
 @contextmanager
 def open_jupyter(*options: str) -> Iterator[Server]:
-    """Run one of Jupyter's servers, with our kernels as its kernelspecs."""
+    """Run a server with Jupyter's API, with our kernels as its kernelspecs."""
     (port,) = free_ports(1)
-    with tempfile.TemporaryDirectory() as place:
-        for name, argv in KERNELS.items():
-            directory = Path(place, "kernels", name)
-            directory.mkdir(parents=True)
-            spec = {"argv": argv, "display_name": name, "language": name, "interrupt_mode": "message"}
-            (directory / "kernel.json").write_text(json.dumps(spec))
+    with _kernelspecs() as place:
         environment = dict.fromkeys(("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"), place)
-        options += ("--log-level=ERROR", "--ZMQChannelsWebsocketConnection.limit_rate=False")
         command = [option.format(port=port, place=place) for option in options]
         server = JupyterServer(["-m", *command], Address(port=port), "/api", environment)
         try:
@@ -237,16 +233,34 @@ def open_jupyter(*options: str) -> Iterator[Server]:
             server.end()
 
 
+@contextmanager
+def _kernelspecs() -> Iterator[str]:
+    """Yield a directory with our kernels as its kernelspecs."""
+    with tempfile.TemporaryDirectory() as place:
+        for name, argv in KERNELS.items():
+            directory = Path(place, "kernels", name)
+            directory.mkdir(parents=True)
+            spec = {"argv": argv, "display_name": name, "language": name, "interrupt_mode": "message"}
+            (directory / "kernel.json").write_text(json.dumps(spec))
+        yield place
+
+
+def open_kallichore_jupyter() -> Any:
+    """Run kcserver, and speak Jupyter's API to it."""
+    return open_jupyter(*QUIET_SERVER[1:], "--transport", "tcp", "--port", "{port}")
+
+
 def open_jupyter_server() -> Any:
     """Run jupyter_server."""
     server_app = ("port={port}", "ip=127.0.0.1", "root_dir={place}", "disable_check_xsrf=True")
-    options = ("--no-browser", "--allow-root", "--IdentityProvider.token=")
+    options = ("--no-browser", "--allow-root", "--IdentityProvider.token=", *UNTHROTTLED)
     return open_jupyter("jupyter_server", *options, *(f"--ServerApp.{option}" for option in server_app))
 
 
 def open_kernel_gateway() -> Any:
     """Run jupyter_kernel_gateway."""
-    return open_jupyter("kernel_gateway", "--KernelGatewayApp.ip=127.0.0.1", "--KernelGatewayApp.port={port}")
+    options = ("--KernelGatewayApp.ip=127.0.0.1", "--KernelGatewayApp.port={port}")
+    return open_jupyter("kernel_gateway", *options, *UNTHROTTLED)
 
 
 @contextmanager
@@ -260,6 +274,7 @@ CONTESTANTS: dict[str, Callable[[], Any]] = {
     "plain ZeroMQ": open_plain_zeromq,
     "Kallichore, TCP": open_kallichore_tcp,
     "Kallichore, Unix socket": open_kallichore_unix,
+    "Kallichore, Jupyter's API": open_kallichore_jupyter,
     "jupyter_server": open_jupyter_server,
     "kernel_gateway": open_kernel_gateway,
 }

@@ -61,6 +61,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "conversation/status.py": ("conversation/test_status.py",),
     "conversation/supervision.py": ("conversation/test_supervision.py",),
     "conversation/voice.py": ("conversation/test_voice.py",),
+    "wire/envelope_parts.py": ("wire/test_envelope_parts.py",),
     "wire/frames.py": ("wire/test_frames.py",),
     "wire/signing.py": ("wire/test_signing.py",),
     "wire/zmtp.py": ("wire/test_zmtp.py",),

