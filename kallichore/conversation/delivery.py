@@ -57,7 +57,7 @@ OWED: dict[tuple[Ending, bool], Owed] = {
     (Ending.CUT, False): Owed.WHAT_IT_DID_NOT_CONFIRM,
     (Ending.CUT, True): Owed.WHAT_IT_DID_NOT_CONFIRM,
 }
-"""What is owed by how the connection ended, and whether a ping was unanswered then."""
+"""What is owed by how the connection ended, and whether a ping was unanswered then that messages had followed."""
 
 
 @attrs.define(eq=False)
@@ -103,6 +103,13 @@ class Delivery:
         """Whether a ping is unanswered."""
         return bool(self._open)
 
+    @property
+    def is_midway(self) -> bool:
+        """Whether messages followed a ping that is unanswered. One that went alone says nothing of who closes in order:
+        it may have crossed the close, and who closes before it has been sent everything.
+        """
+        return bool(self._open) and self._open[0][1] != self.given
+
     def is_to_come(self, number: int) -> bool:
         """Whether the message with this number is still to be given, when its turn comes."""
         return number >= self.given and number not in self.left_out
@@ -146,7 +153,7 @@ class Delivery:
             ending: How the connection ended.
             exits: The numbers of the messages that tell of a kernel's exit.
         """
-        match OWED[ending, self.is_open]:
+        match OWED[ending, self.is_midway]:
             case Owed.WHAT_IT_WAS_NOT_GIVEN:
                 self.confirmed = self.given
             case Owed.WHAT_FOLLOWED_AN_EXIT:

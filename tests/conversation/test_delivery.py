@@ -95,6 +95,22 @@ def test_ending_decides_where_the_next_client_begins(ending: Ending, is_answered
     assert (owed, owed) == (deliveries.owed, deliveries.begin().given)
 
 
+@pytest.mark.parametrize(("ending", "owed"), [(Ending.CLOSED, 5), (Ending.CUT, 3)])
+def test_ping_that_went_alone_says_nothing_of_who_closes_in_order(ending: Ending, owed: int) -> None:
+    """It may have crossed the close: what had been sent for a while before it is not sent again. A cut is another
+    thing.
+    """
+    deliveries = deliveries_of(9)
+    delivery = deliveries.begin()
+    delivery.give(3)
+    deliveries.pong(delivery, delivery.ping(3))
+    delivery.give(5)
+    delivery.ping(5)
+    deliveries.end(delivery, ending)
+
+    assert owed == deliveries.owed
+
+
 @pytest.mark.parametrize(("given", "owed"), [(3, 1), (4, 4), (5, 4), (6, 6), (7, 6)])
 def test_exit_counts_as_read_by_who_closes_in_order(given: int, owed: int) -> None:
     """Clients close when they read that the kernel ended, and answer nothing behind it: all up to the latest exit that
