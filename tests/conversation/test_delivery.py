@@ -555,7 +555,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.clients.remove(client)
         self.count(client, [], is_certain=False)
         if ending is Ending.CLOSED:
-            if client.answered == len(client.pings):
+            unanswered = client.positions[client.answered :]
+            if not unanswered or unanswered[0] == client.turn:
                 self.count(client, client.given, is_certain=False)
             elif told := [at for at, number in enumerate(client.given) if number in self.exits]:
                 self.count(client, client.given[: told[-1] + 1], is_certain=False)
