@@ -29,6 +29,10 @@ MEASURES = {
     "flood_cpu": Measure("flood, server CPU a message", "µs"),
     "display_rate": Measure("large display_data", "MB/s"),
     "buffers_rate": Measure("large binary buffers", "MB/s"),
+    "displays_rate": Measure("20 large display_data in a row", "MB/s"),
+    "displays_cpu": Measure("20 large display_data in a row, server CPU", "ms/MB"),
+    "blobs_rate": Measure("20 large binary buffers in a row", "MB/s"),
+    "blobs_cpu": Measure("20 large binary buffers in a row, server CPU", "ms/MB"),
     "kernel_start": Measure("kernel, start to first result", "ms"),
     "ipykernel_start": Measure("ipykernel, start to first result", "ms"),
     "server_start": Measure("server, start to first answer", "ms"),
@@ -55,6 +59,8 @@ class Scale(NamedTuple):
     floods: int = 2
     larges: int = 9
     """How often in one round; the median counts."""
+    in_a_row: int = 20
+    rows: int = 3
     beside: int = 300
     """How many executions and requests during another session's flood."""
     sessions: int = 20
@@ -74,6 +80,8 @@ QUICK = Scale(
     starts=1,
     floods=1,
     larges=1,
+    in_a_row=2,
+    rows=1,
     beside=10,
     sessions=1,
     seconds=0.2,
@@ -109,7 +117,9 @@ def _messages(server: Server, scale: Scale) -> dict[str, float]:
     figures |= _small(server, channel, scale.executions, "execute", "print 1")
     figures |= _flood(server, channel, scale)
     figures["display_rate"] = _large(channel, "display", scale)
+    figures |= _row(server, channel, "displays", scale)
     figures["buffers_rate"] = _large(channel, "blob", scale)
+    figures |= _row(server, channel, "blobs", scale)
     if server.pid:
         time.sleep(scale.settle)
         figures |= {"memory_idle": idle, "memory_large": server.memory() - idle}
@@ -161,6 +171,19 @@ def _large(channel: Channel, kind: str, scale: Scale) -> float:
         rates.append(scale.large / 1e6 / (received.large_until - began))
         assert received.size >= scale.large, "bytes were lost"
     return statistics.median(rates)
+
+
+def _row(server: Server, channel: Channel, name: str, scale: Scale) -> dict[str, float]:
+    """Return megabytes a second and CPU a megabyte: some of the large message in a row, of the one prepared last."""
+    rates, costs = [], []
+    megabytes = scale.in_a_row * scale.large / 1e6
+    for _ in range(scale.rows):
+        before, began = server.cpu(), time.perf_counter()
+        received = channel.run(f"publish {scale.in_a_row}")
+        rates.append(megabytes / (received.large_until - began))
+        costs.append((server.cpu() - before) / megabytes * 1e3)
+        assert received.size >= scale.in_a_row * scale.large, "bytes were lost"
+    return {f"{name}_rate": statistics.median(rates), f"{name}_cpu": statistics.median(costs)}
 
 
 def _idle(server: Server, scale: Scale) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.measures import MEASURES
 
 REFERENCE = "plain ZeroMQ"
+OURS = "Kallichore"
 
 Rounds = dict[str, list[dict[str, float]]]
 """Each contestant's rounds: figures by the name of their measure."""
@@ -33,6 +34,26 @@ def summarize(rounds: Rounds) -> dict[str, Any]:
 def _result(values: list[float], median: float, reference: float | None) -> dict[str, Any]:
     spread = (max(values) - min(values)) / median if median else 0.0
     return {"values": values, "median": median, "spread": spread, "ratio": median / reference if reference else None}
+
+
+def beyond(summary: dict[str, Any], allowed: dict[str, float]) -> list[str]:
+    """Return what costs our servers more CPU than is allowed, in words.
+
+    Args:
+        summary: What `summarize` returned.
+        allowed: For each measure of CPU the most that it may be, as a ratio to the plain client's. A plain client has
+            no idle sessions; for those it is the time in a second, to what a small execution costs that client.
+    """
+    measures, found = summary["measures"], []
+    execution = measures["execute_cpu"]["results"][REFERENCE]["median"]
+    for name, most in allowed.items():
+        for who, result in measures[name]["results"].items():
+            ratio = result["median"] * 1e4 / execution if name == "idle_cpu" else result["ratio"]
+            if who.startswith(OURS) and ratio > most:
+                found.append(
+                    f"{who}: {measures[name]['title']}: {number(ratio)} times the plain client's, not {most:g}"
+                )
+    return found
 
 
 def as_table(summary: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from benchmarks import pure_path
 from benchmarks.__main__ import ALWAYS
 from benchmarks.measures import MEASURES
 from benchmarks.page import PAGE
+from benchmarks.report import beyond, summarize
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,3 +94,20 @@ def test_losses_of_a_busy_machine_are_counted() -> None:
 
     assert header.startswith("stopped: ")
     assert re.match(r"  [01] of 1 executions lossy, \d+\.\d% missing, \d+\.\d µs of server CPU", outcome)
+
+
+def test_guard_names_what_costs_too_much() -> None:
+    """Ours only, by its ratio to the plain client; idle sessions by what a small execution costs that client."""
+    rounds: Any = {
+        "plain ZeroMQ": [{"execute_cpu": 100.0, "flood_cpu": 10.0}],
+        "Kallichore, TCP": [{"execute_cpu": 250.0, "flood_cpu": 11.0, "idle_cpu": 0.2}],
+        "jupyter_server": [{"execute_cpu": 900.0, "flood_cpu": 90.0, "idle_cpu": 9.0}],
+    }
+    summary = summarize(rounds)
+    fine = beyond(summary, {"execute_cpu": 2.5, "flood_cpu": 1.1, "idle_cpu": 20.0})
+    slow = beyond(summary, {"execute_cpu": 2.4, "flood_cpu": 1.1, "idle_cpu": 19.0})
+
+    assert [] == fine
+    assert ["small execute, server CPU: 2.50", "idle sessions, server CPU: 20.0"] == [
+        line.removeprefix("Kallichore, TCP: ").partition(" times")[0] for line in slow
+    ]

@@ -104,9 +104,9 @@ def test_batch_may_have_time(listener: Listener) -> None:
     """Who is woken is told so; what the session says by itself has none."""
     seen: list[bool] = []
     voice = Voice(listener.journal, seen.append)
-    for has_time in (True, False):
+    for options in ({"has_time": True}, {"has_time": False}, {}):
         voice.begin_batch(urgent=False).append(b"a")
-        voice.end_batch(has_time=has_time)
+        voice.end_batch(**options)
     voice.put([b"b"])
 
-    assert [True, False, False] == seen
+    assert [True, False, False, False] == seen
