@@ -62,6 +62,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "conversation/requests.py": ("conversation/test_requests.py",),
     "conversation/status.py": ("conversation/test_status.py",),
     "conversation/supervision.py": ("conversation/test_supervision.py",),
+    "conversation/ticks.py": ("conversation/test_ticks.py",),
     "conversation/voice.py": ("conversation/test_voice.py",),
     "conversation/run_result.py": ("conversation/test_run_result.py",),
     "wire/envelope_parts.py": ("wire/test_envelope_parts.py",),

@@ -17,6 +17,7 @@ import attrs
 
 from kallichore.attach.frames import PING, control_frame
 from kallichore.conversation.delivery import Deliveries, Delivery
+from kallichore.conversation.ticks import tick_after
 
 PAUSE = 0.02
 """Seconds between a ping and the next that goes in front of messages: long beside a small execution, so that it costs
@@ -46,7 +47,8 @@ class Pings:
         deliveries: Is told of answers.
         delivery: What the client was given and has.
         is_numbered: Whether it goes by the numbers.
-        interval: Seconds between the regular pings, which tell whether it is there.
+        interval: Seconds between the regular pings, which tell whether it is there. They go to all clients in the same
+            moment.
         allowance: How many of these it may leave unanswered.
         regular_at: When the next of these goes.
     """
@@ -91,7 +93,7 @@ class Pings:
     def tick(self, now: float) -> None:
         """Take in what time it is; then a ping may be wanted, or the client be given up."""
         if now >= self.regular_at:
-            self.regular_at = now + self.interval
+            self.regular_at = tick_after(now, self.interval)
             self.unanswered = 0 if self._is_heard else self.unanswered + 1
             self._is_heard, self.is_wanted = False, True
         elif now >= self.quiet_at:

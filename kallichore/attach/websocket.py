@@ -32,6 +32,7 @@ from kallichore.attach.outgoing import Outgoing
 from kallichore.attach.pings import Pings
 from kallichore.config import ServerConfig
 from kallichore.conversation.delivery import Ending
+from kallichore.conversation.ticks import tick_after
 from kallichore.session.clients import ClientSlot, Wish
 from kallichore.session.intake import TooMuchError
 from kallichore.session.session import Session
@@ -98,7 +99,7 @@ class _Attachment:
         slot, interval, now = self.slot, self.config.ping_interval, trio.current_time()
         allowance = self.config.ping_allowance
         by_numbers = self.dialect.goes_by_numbers
-        pings = Pings(slot.deliveries, slot.delivery, by_numbers, interval, allowance, now + interval)
+        pings = Pings(slot.deliveries, slot.delivery, by_numbers, interval, allowance, tick_after(now, interval))
         self._outgoing = Outgoing(slot, pings, self.dialect)
 
     async def run(self) -> None:

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import attrs
 
+from kallichore.conversation.ticks import tick_after
+
 TOO_LATE = 2.0
 """Seconds after a deadline at which a look at it says more about us, asleep or starved, than about the kernel."""
 
@@ -54,7 +56,7 @@ class HeartbeatMonitor:
         """Return until when nobody need listen for the answer; None if it is to be waited for."""
         if self._deadline is None or not self._is_steady:
             return None
-        until = min(self._tick_after(self._sent_at), self._deadline)
+        until = min(tick_after(self._sent_at, self.pause), self._deadline)
         return until if now < until else None
 
     def answered(self, now: float) -> None:
@@ -92,10 +94,7 @@ class HeartbeatMonitor:
     def _end_beat(self, since: float) -> None:
         if self._deadline is not None:
             self._deadline = None
-            self._next_at = self._tick_after(since)
-
-    def _tick_after(self, time: float) -> float:
-        return (time // self.pause + 1) * self.pause if self.pause else time
+            self._next_at = tick_after(since, self.pause)
 
     def next_action_at(self) -> float:
         """Return when to look again: to send, or at the deadline."""
