@@ -30,13 +30,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "config": {"errors"},
     "transport": FOR_ALL,
+    # What agents are offered, for both sides.
+    "agents": {"models", "conversation", *FOR_ALL},
     # The API from outside shares its words with the server, not its code.
     "client": {"wire", "models", *FOR_ALL},
     **{room: {*CHAIN[:place], *FOR_ALL} for place, room in enumerate(CHAIN)},
 }
 for _room in TRANSPORT_USERS:
     MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "transport"}
-MAY_IMPORT["cli"] = {*MAY_IMPORT["cli"], "client"}
+MAY_IMPORT["cli"] = {*MAY_IMPORT["cli"], "client", "agents"}
 # Neighbours: both stand on the server.
 MAY_IMPORT["jupyter"] -= {"api"}
 

@@ -138,7 +138,7 @@ async def open_session(address: Address, spec: KernelSpec, members: dict[str, An
         yield session_id
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(DELETE_PATIENCE):
-            await _delete(client, session_id)
+            await delete_session(client, session_id)
 
 
 @asynccontextmanager
@@ -167,7 +167,7 @@ async def tell_of_waiting(spec: KernelSpec, members: dict[str, Any]) -> AsyncIte
         nursery.cancel_scope.cancel()
 
 
-async def _delete(client: ApiClient, session_id: str) -> None:
+async def delete_session(client: ApiClient, session_id: str) -> None:
     """Kill and delete a session of ours. Its kernel ends a moment after the kill; deleting works from then on."""
     try:
         with suppress(ApiError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import attrs
 import h11
@@ -12,13 +14,16 @@ import trio
 from kallichore.client.address import Address
 from kallichore.client.api_client import READ_SIZE, ApiError, complaint, open_stream
 
+EVENT_STREAM = "text/event-stream"
+
 
 @attrs.frozen
 class Event:
-    """One event: its data, and its id where it has one."""
+    """One event: its data, and its id and its name where it has one."""
 
     data: str
     event_id: str | None = None
+    name: str | None = None
 
 
 @attrs.define
@@ -37,7 +42,7 @@ class EventParser:
 def _parse(block: str) -> Event | None:
     """Return the event of one block of lines, or None for one that is only comments."""
     data: list[str] = []
-    event_id = None
+    event_id = event_name = None
     for line in block.splitlines():
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
@@ -45,28 +50,51 @@ def _parse(block: str) -> Event | None:
             data.append(value)
         elif name == "id":
             event_id = value
-    return Event("\n".join(data), event_id) if data else None
+        elif name == "event":
+            event_name = value
+    return Event("\n".join(data), event_id, event_name) if data else None
 
 
 @asynccontextmanager
-async def open_events(address: Address, path: str) -> AsyncIterator[AsyncIterator[Event]]:
+async def open_events(address: Address, path: str, body: Any = None) -> AsyncIterator[AsyncIterator[Event]]:
     """Ask for a stream of events; yield an iterator that ends when the server ends it. Leaving closes the connection.
+
+    Args:
+        address: The server.
+        path: What has events.
+        body: What becomes the JSON body of a POST; None for a GET.
 
     Raises:
         ApiError: The server refused.
         OSError: Nobody listens there.
     """
     connection = h11.Connection(h11.CLIENT)
-    request = h11.Request(method="GET", target=path, headers=[*address.headers, ("accept", "text/event-stream")])
-    head = (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+    method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
+    headers = [*address.headers, ("accept", EVENT_STREAM), ("content-length", str(len(content)))]
+    request = h11.Request(method=method, target=path, headers=headers)
+    sent = (connection.send(request), connection.send(h11.Data(data=content)), connection.send(h11.EndOfMessage()))
     async with await open_stream(address) as stream:
-        await stream.send_all(head)
+        await stream.send_all(b"".join(part or b"" for part in sent))
         response = await _next(connection, stream)
         assert isinstance(response, h11.Response)
         if response.status_code != 200:
-            raise ApiError(complaint("GET", path, response.status_code, ""), response.status_code, None)
+            raise await _refused(connection, stream, method, path, response.status_code)
         async with aclosing(_iterate(connection, stream)) as events:
             yield events
+
+
+async def _refused(
+    connection: h11.Connection, stream: trio.abc.Stream, method: str, path: str, status: int
+) -> ApiError:
+    """Return what a refusal says."""
+    content = b""
+    while isinstance(event := await _next(connection, stream), h11.Data):
+        content += bytes(event.data)
+    try:
+        said = json.loads(content)
+    except ValueError:
+        said = content.decode("utf-8", "replace")
+    return ApiError(complaint(method, path, status, said), status, said)
 
 
 async def _next(connection: h11.Connection, stream: trio.abc.Stream) -> object:
