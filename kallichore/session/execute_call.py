@@ -140,7 +140,7 @@ async def stream_execution(
     seconds = request.timeout_seconds
     limited = seconds is not None and seconds > 0
     deadline = trio.current_time() + seconds if limited and seconds is not None else float("inf")
-    await _wait_ready(session, deadline)
+    await wait_until_ready(session, deadline)
     content = {name: getattr(request, name) for name in ("silent", "store_history", "stop_on_error")}
     members = {name: value for name, value in content.items() if value is not None}
     collector = ReplyCollector()
@@ -163,7 +163,12 @@ async def stream_execution(
         raise ExecuteError(error.message, "channel_closed") from error
 
 
-async def _wait_ready(session: Session, deadline: float) -> None:
+async def wait_until_ready(session: Session, deadline: float) -> None:
+    """Wait until a session can be given code. Cancelling changes nothing.
+
+    Raises:
+        ExecuteError: It has no kernel and none on its way, its start failed, or takes too long.
+    """
     if session.status in NOT_READY and not session.is_changing:
         text = f"Session {session.session_id} is {session.status.value}; start or restart it first"
         raise ExecuteError(text, "session_not_ready")
