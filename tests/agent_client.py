@@ -9,8 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
+import httpx2
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import Implementation
 
 
 @attrs.frozen
@@ -44,5 +47,17 @@ async def open_command(*arguments: str, **environment: str) -> AsyncIterator[Age
     """Start a command of ours that is an MCP server on its standard streams, and be its agent."""
     command = StdioServerParameters(command=sys.executable, args=["-m", *arguments], env={**os.environ, **environment})
     async with stdio_client(command) as (source, sink), ClientSession(source, sink) as session:
+        await session.initialize()
+        yield Agent(session)
+
+
+@asynccontextmanager
+async def open_endpoint(url: str, token: str, name: str = "tester") -> AsyncIterator[Agent]:
+    """Be the agent of an endpoint."""
+    async with (
+        httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=100) as http,
+        streamable_http_client(url, http_client=http) as streams,
+        ClientSession(*streams[:2], client_info=Implementation(name=name, version="1")) as session,
+    ):
         await session.initialize()
         yield Agent(session)

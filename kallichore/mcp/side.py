@@ -335,7 +335,8 @@ async def _serve_apart(nursery: trio.Nursery, app: ASGIFramework, scope: Any, re
 
     async def serve() -> None:
         try:
-            await app({**scope, "kallichore.gone": gone}, receive_or_gone, send_unless_gone)
+            request: Any = {**scope, "kallichore.gone": gone}
+            await app(request, receive_or_gone, send_unless_gone)
         except Exception:
             # It is one request's, and must not be the end of all the others.
             logger.exception("An agent's request failed")
