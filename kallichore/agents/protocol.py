@@ -66,6 +66,9 @@ class Toolbox(Protocol):
     resource_template: ClassVar[str | None]
     """The address of its resources, with names in braces; None if it has none."""
 
+    def meet(self, name: str | None, version: str | None) -> None:
+        """Note who the agent is; called before anything else, and again and again."""
+
     async def call(self, tool: str, arguments: Mapping[str, Any], caller: Caller) -> ToolAnswer:
         """Do what a tool does. Its arguments have been checked. Cancelling it means that nobody waits any more.
 
@@ -82,6 +85,8 @@ def make_protocol_server(toolbox: Toolbox) -> Server[Any]:
     tools = {tool.name: tool for tool in toolbox.tools}
 
     async def list_tools(context: _Context, params: Any) -> types.ListToolsResult:
+        caller = _caller_of(context)
+        toolbox.meet(caller.name, caller.version)
         return types.ListToolsResult(tools=[_as_type(tool) for tool in toolbox.tools])
 
     async def call_tool(context: _Context, params: types.CallToolRequestParams) -> types.CallToolResult:
@@ -92,7 +97,9 @@ def make_protocol_server(toolbox: Toolbox) -> Server[Any]:
         arguments = params.arguments or {}
         try:
             tool.check(arguments)
-            return _as_result(await toolbox.call(tool.name, arguments, _caller_of(context)))
+            caller = _caller_of(context)
+            toolbox.meet(caller.name, caller.version)
+            return _as_result(await toolbox.call(tool.name, arguments, caller))
         except ToolError as error:
             return _as_result(answer_error(error.code, error.message, error.facts))
 

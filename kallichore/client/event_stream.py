@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -34,7 +34,11 @@ class EventParser:
 
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that ``data`` completes."""
-        *blocks, self._incomplete = (self._incomplete + data).split(b"\n\n")
+        text = self._incomplete + data
+        # A line may end in either way. What ends in the middle of a line's end waits for the rest.
+        held = b"\r" if text.endswith(b"\r") else b""
+        *blocks, rest = text[: len(text) - len(held)].replace(b"\r\n", b"\n").split(b"\n\n")
+        self._incomplete = rest + held
         events = [_parse(block.decode("utf-8", "replace")) for block in blocks]
         return [event for event in events if event is not None]
 
@@ -56,13 +60,21 @@ def _parse(block: str) -> Event | None:
 
 
 @asynccontextmanager
-async def open_events(address: Address, path: str, body: Any = None) -> AsyncIterator[AsyncIterator[Event]]:
+async def open_events(
+    address: Address,
+    path: str,
+    body: Any = None,
+    headers: Sequence[tuple[str, str]] = (),
+    connect_patience: float = float("inf"),
+) -> AsyncIterator[AsyncIterator[Event]]:
     """Ask for a stream of events; yield an iterator that ends when the server ends it. Leaving closes the connection.
 
     Args:
         address: The server.
         path: What has events.
         body: What becomes the JSON body of a POST; None for a GET.
+        headers: More headers.
+        connect_patience: Seconds that the connection may take.
 
     Raises:
         ApiError: The server refused.
@@ -70,16 +82,24 @@ async def open_events(address: Address, path: str, body: Any = None) -> AsyncIte
     """
     connection = h11.Connection(h11.CLIENT)
     method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
-    headers = [*address.headers, ("accept", EVENT_STREAM), ("content-length", str(len(content)))]
-    request = h11.Request(method=method, target=path, headers=headers)
+    types = [("accept", f"application/json, {EVENT_STREAM}"), ("content-type", "application/json")]
+    fields = [*address.headers, *types, ("content-length", str(len(content))), *headers]
+    request = h11.Request(method=method, target=path, headers=fields)
     sent = (connection.send(request), connection.send(h11.Data(data=content)), connection.send(h11.EndOfMessage()))
-    async with await open_stream(address) as stream:
+    try:
+        with trio.fail_after(connect_patience):
+            stream = await open_stream(address)
+    except trio.TooSlowError as error:
+        raise ConnectionError(f"Could not reach {address} within {connect_patience:g} s") from error
+    async with stream:
         await stream.send_all(b"".join(part or b"" for part in sent))
         response = await _next(connection, stream)
         assert isinstance(response, h11.Response)
         if response.status_code != 200:
             raise await _refused(connection, stream, method, path, response.status_code)
-        async with aclosing(_iterate(connection, stream)) as events:
+        kind = dict(response.headers).get(b"content-type", b"")
+        iterate = _iterate if EVENT_STREAM.encode() in kind else _whole
+        async with aclosing(iterate(connection, stream)) as events:
             yield events
 
 
@@ -101,6 +121,14 @@ async def _next(connection: h11.Connection, stream: trio.abc.Stream) -> object:
     while (event := connection.next_event()) is h11.NEED_DATA:
         connection.receive_data(bytes(await stream.receive_some(READ_SIZE)))
     return event
+
+
+async def _whole(connection: h11.Connection, stream: trio.abc.Stream) -> AsyncGenerator[Event, None]:
+    """Yield the one event that an answer is which has no events."""
+    content = b""
+    while isinstance(event := await _next(connection, stream), h11.Data):
+        content += bytes(event.data)
+    yield Event(content.decode("utf-8", "replace"))
 
 
 async def _iterate(connection: h11.Connection, stream: trio.abc.Stream) -> AsyncGenerator[Event, None]:

@@ -72,6 +72,9 @@ class WindowToolbox:
     tools: ClassVar[Sequence[Tool]] = IN_WINDOW
     resource_template: ClassVar[str | None] = None
 
+    def meet(self, name: str | None, version: str | None) -> None:
+        """Take note of nothing: calls say who they are of."""
+
     async def read(self, uri: str) -> Resource | None:
         """Return nothing: there are no resources."""
         await trio.lowlevel.checkpoint()

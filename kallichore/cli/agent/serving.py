@@ -32,7 +32,7 @@ async def serve_agent(target: Target) -> None:
         ConfigurationError: The server has no address, or a private one cannot be had.
     """
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_at_signal, nursery.cancel_scope)
+        nursery.start_soon(cancel_at_signal, nursery.cancel_scope)
         async with _open_place(target) as address, trio.open_nursery() as runs:
             toolbox = AloneToolbox(ApiClient(address), not target.is_named, runs)
             await serve_standard_streams(make_protocol_server(toolbox))
@@ -40,7 +40,8 @@ async def serve_agent(target: Target) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _cancel_at_signal(scope: trio.CancelScope) -> None:
+async def cancel_at_signal(scope: trio.CancelScope) -> None:
+    """Cancel a scope at the first signal that asks this process to end."""
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async for _ in signals:
             scope.cancel()

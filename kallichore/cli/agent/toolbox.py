@@ -92,6 +92,9 @@ class AloneToolbox:
         except GONE as error:
             raise ToolError(Problem.CHANNEL_CLOSED, f"The server cannot be reached: {error}") from error
 
+    def meet(self, name: str | None, version: str | None) -> None:
+        """Take note of nothing: calls say who they are of."""
+
     async def read(self, uri: str) -> Resource | None:
         """Return the whole of an output."""
         parts = uri.removeprefix("kallichore://sessions/").split("/")
