@@ -29,7 +29,7 @@ from kallichore.attach.websocket import serve_websocket
 from kallichore.config import ServerConfig
 from kallichore.errors import BadPathError, ConfigurationError, SessionNotFoundError
 from kallichore.jupyter.side import open_jupyter
-from kallichore.mcp.side import McpSide, open_mcp
+from kallichore.mcp.way_in import WayIn, open_mcp
 from kallichore.models.bodies import NewSession
 from kallichore.server import Server, open_server
 from kallichore.server.border import open_border
@@ -212,7 +212,7 @@ def _socket_path(config: ServerConfig, runtime_directory: Path) -> Path:
 
 
 def _open_front_door(
-    server: Server, config: ServerConfig, connections: trio.Nursery, deaf: trio.Event, mcp: McpSide
+    server: Server, config: ServerConfig, connections: trio.Nursery, deaf: trio.Event, mcp: WayIn
 ) -> FrontDoor:
     """Return the door to a server.
 

@@ -47,7 +47,7 @@ class Workspaces(Protocol):
     """The workspaces that agents reach: what the API needs of `kallichore.mcp`, which is this room's neighbour."""
 
     async def register(self, wanted: McpWorkspaceRegistration) -> McpWorkspace:
-        """Register a workspace, or register it again; see `kallichore.mcp.side.McpSide.register`."""
+        """Register a workspace, or register it again; see `kallichore.mcp.way_in.WayIn.register`."""
 
     async def deregister(self, workspace_id: str) -> None:
         """Forget a workspace."""

@@ -1,7 +1,7 @@
-"""The agents' way in to one server: its workspaces, the listener for their agents, and their windows' channels.
+"""The workspaces of one server, the listener for their agents, and their windows' channels.
 
-Nothing of it is there before the first workspace registers: no listener, no task, and not the package ``mcp``, which
-takes a second to be imported. That is done in a thread then, while the answer to the registration is on its way.
+The package ``mcp``, which takes a second to be imported, is imported in a thread when the first workspace registers,
+while the answer to that is on its way.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import importlib
 import logging
 import secrets
 import string
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
-from importlib.util import find_spec
 from typing import Any
 from urllib.parse import quote
 
@@ -24,12 +22,14 @@ from hypercorn.typing import ASGIFramework
 
 from kallichore.config import make_token
 from kallichore.errors import BadPathError, McpListenerError, WorkspaceNotFoundError
+from kallichore.mcp import beside
 from kallichore.mcp.access import CARD, PRESENCE, ROOT, Access, locate
+from kallichore.mcp.channel import serve_channel
 from kallichore.mcp.names import is_token, is_workspace_id, make_workspace_id
 from kallichore.mcp.workspace import Workspace
 from kallichore.models.bodies import McpStatus, McpWorkspace, McpWorkspaceRegistration, NewSession
 from kallichore.server import Server
-from kallichore.transport.front_door import Attach, FrontDoor, close_in_order
+from kallichore.transport.front_door import FrontDoor, close_in_order
 from kallichore.transport.request_head import RequestHead, decode_segment, refusal
 
 logger = logging.getLogger(__name__)
@@ -37,15 +37,7 @@ logger = logging.getLogger(__name__)
 MOST_WORKSPACES = 100
 """Workspaces at a time: a window each, and there are not that many screens."""
 
-_MISSING = "Agents need the package mcp where the server is: python -m pip install 'kallichore[mcp]'"
 _LETTERS = string.ascii_lowercase + string.digits
-
-
-def channel_workspace(path: str) -> str | None:
-    """Return the still encoded id of ``/mcp/workspaces/{id}/channel``; None if this is another path."""
-    parts = path.split("/")
-    is_channel = len(parts) == 5 and parts[:3] == ["", "mcp", "workspaces"] and parts[4] == "channel"
-    return parts[3] if is_channel else None
 
 
 @attrs.define(eq=False)
@@ -59,7 +51,7 @@ class _Listening:
 
 @attrs.define(eq=False)
 class McpSide:
-    """The workspaces of one server. Made by `open_mcp`."""
+    """The workspaces of one server. Made by `kallichore.mcp.way_in` when there is one to register."""
 
     server: Server
     _nursery: trio.Nursery
@@ -71,7 +63,6 @@ class McpSide:
     _binding: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _requests: int = attrs.field(default=0, init=False)
     _ready: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
-    is_installed: bool = attrs.field(factory=lambda: find_spec("mcp") is not None, init=False)
 
     # The management API
 
@@ -79,10 +70,8 @@ class McpSide:
         """Register a workspace, or register it again: then it keeps its token, and may have a new name.
 
         Raises:
-            McpListenerError: There is nothing to listen on, or the package ``mcp`` is not installed.
+            McpListenerError: There is nothing to listen on, or there are too many workspaces.
         """
-        if not self.is_installed:
-            raise McpListenerError(_MISSING, "mcp_not_installed")
         async with self._binding:
             listening = self._listening or await self._listen(wanted.preferred_port)
             workspace = self._workspaces.get(wanted.workspace_id or "")
@@ -122,10 +111,8 @@ class McpSide:
         except KeyError:
             raise WorkspaceNotFoundError(f"No workspace {workspace_id[:100]!r} is registered") from None
 
-    def status(self) -> McpStatus | None:
-        """Return how things are; None where the package that serves agents is not installed."""
-        if not self.is_installed:
-            return None
+    def status(self) -> McpStatus:
+        """Return how things are."""
         return McpStatus(
             active=self._listening is not None,
             port=0 if self._listening is None else self._listening.port,
@@ -236,8 +223,6 @@ class McpSide:
                 await send({"type": "http.response.start", "status": 404, "headers": []})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
-            from kallichore.mcp import beside
-
             query = scope["query_string"].decode("latin-1")
             async with trio.open_nursery() as nursery:
                 if place.session_id is not None:
@@ -271,28 +256,19 @@ class McpSide:
 
     # Windows
 
-    def takes(self, path: str) -> bool:
-        """Whether a WebSocket with this path is a workspace's channel."""
-        return channel_workspace(path) is not None
+    async def serve_window(self, name: str, stream: trio.abc.Stream, head: RequestHead, surplus: bytes) -> None:
+        """Answer the upgrade of a workspace's channel: refuse it, or serve the window.
 
-    def attach_beside(self, others: Attach | None) -> Attach:
-        """Return what serves the workspaces' channels, and the WebSockets of others."""
-
-        async def attach(stream: trio.abc.Stream, head: RequestHead, surplus: bytes) -> None:
-            if self.takes(head.path):
-                await self._serve_window(stream, head, surplus)
-            elif others is not None:
-                await others(stream, head, surplus)
-
-        return attach
-
-    async def _serve_window(self, stream: trio.abc.Stream, head: RequestHead, surplus: bytes) -> None:
-        from kallichore.mcp.channel import serve_channel
-
+        Args:
+            name: The workspace's id, still encoded.
+            stream: The connection; it is closed then.
+            head: The request.
+            surplus: What came behind it.
+        """
         try:
             if "sec-websocket-key" not in head.headers:
                 raise BadPathError("A WebSocket needs a Sec-WebSocket-Key")
-            workspace = self.require(decode_segment(channel_workspace(head.path) or ""))
+            workspace = self.require(decode_segment(name))
         except (WorkspaceNotFoundError, BadPathError) as error:
             status = HTTPStatus(error.http_status)
             await stream.send_all(refusal(status, error.message, code=error.code or "bad_request"))
@@ -354,13 +330,3 @@ async def _cancel_at_disconnect(receive: Any, scope: trio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()
-
-
-@asynccontextmanager
-async def open_mcp(server: Server) -> AsyncIterator[McpSide]:
-    """Open the agents' way in to a server; leaving the block ends all of it."""
-    async with trio.open_nursery() as nursery:
-        side = McpSide(server, nursery)
-        server.facilities.additions.of = side.environment_of
-        yield side
-        nursery.cancel_scope.cancel()

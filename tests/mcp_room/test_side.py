@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from typing import Any
 
 import mcp_types.version
@@ -15,7 +16,7 @@ from agent_client import open_endpoint
 from kallichore.client.address import from_url
 from kallichore.client.api_client import ApiClient, ApiError, send_request
 from kallichore.client.event_stream import open_events
-from kallichore.mcp import side
+from kallichore.mcp import way_in
 from kallichore.mcp.beside import PROTOCOL_VERSIONS
 from kallichore.mcp.names import is_token
 from kernels import REAL_TIME, ask_until, body, execute, is_kernel, open_client, open_started, receive_until
@@ -91,7 +92,7 @@ async def test_without_the_package_registration_says_what_to_install(monkeypatch
     """Where the package that serves agents is missing, registration is a 400 with the command that installs it, and
     the status has nothing about agents.
     """
-    monkeypatch.setattr(side, "find_spec", lambda name: None)
+    monkeypatch.setattr(way_in, "find_spec", lambda name: None)
     with trio.fail_after(REAL_TIME):
         async with open_client(**TCP) as client:
             with pytest.raises(ApiError) as refused:
@@ -101,6 +102,17 @@ async def test_without_the_package_registration_says_what_to_install(monkeypatch
     assert (refused.value.status, refused.value.body["code"]) == (400, "mcp_not_installed")
     assert "pip install 'kallichore[mcp]'" in str(refused.value)
     assert "mcp" not in status
+
+
+async def test_start_of_a_server_imports_nothing_for_agents() -> None:
+    """What a server's start imports has in it neither the package that speaks MCP nor what stands on it."""
+    code = "import sys, kallichore.embed; print(*sorted(sys.modules))"
+    with trio.fail_after(REAL_TIME):
+        ran = await trio.run_process([sys.executable, "-c", code], capture_stdout=True)
+    loaded = set(ran.stdout.decode().split())
+
+    assert "kallichore.mcp.way_in" in loaded
+    assert not {"mcp", "anyio", "pydantic", "jsonschema", "kallichore.mcp.side", "kallichore.agents.tools"} & loaded
 
 
 def test_versions_are_those_of_the_package() -> None:
