@@ -299,6 +299,25 @@ async def test_removal_lets_go_of_windows_and_agents() -> None:
     assert kept["port"] == given["port"]
 
 
+async def test_deleted_session_ends_the_service_for_agents_inside() -> None:
+    """An agent inside a kernel is let go when its session is deleted, and finds nothing at its address any more."""
+    with trio.fail_after(REAL_TIME):
+        async with open_client(**TCP) as client:
+            given = await register(client)
+            await client.call("PUT", "/sessions", body(workspace_id=given["workspace_id"]))
+            address = from_url(given["url"].partition("/mcp")[0], given["token"])
+            path = given["url"][given["url"].index("/mcp") :] + "/s/s"
+            async with open_events(address, f"{path}/presence") as presence:
+                during = (await status_of(client))["workspaces"][0]["clients"]
+                await client.call("DELETE", "/sessions/s")
+                told = [event async for event in presence]
+            after = (await status_of(client))["workspaces"][0]["clients"]
+            refused = await send_request(address, "POST", path, b"{}")
+
+    assert [each["session_id"] for each in during] == ["s"]
+    assert (told, after, refused.status) == ([], [], 404)
+
+
 async def test_card_is_public_and_cacheable() -> None:
     """The server card needs no token, tells where the endpoint is, and is not sent again to who has it."""
     with trio.fail_after(REAL_TIME):
