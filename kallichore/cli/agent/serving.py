@@ -34,7 +34,7 @@ async def serve_agent(target: Target) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cancel_at_signal, nursery.cancel_scope)
         async with _open_place(target) as address, trio.open_nursery() as runs:
-            toolbox = AloneToolbox(ApiClient(address), not target.is_named, runs)
+            toolbox = AloneToolbox(ApiClient(address), runs)
             await serve_standard_streams(make_protocol_server(toolbox))
             runs.cancel_scope.cancel()
         nursery.cancel_scope.cancel()

@@ -60,12 +60,10 @@ class AloneToolbox:
 
     Args:
         client: The server.
-        is_private: Whether the server is this process's own, and so all of its sessions are the agent's.
         nursery: Where runs go on.
     """
 
     client: ApiClient
-    is_private: bool
     nursery: trio.Nursery
     name: ClassVar[str] = "kallichore"
     title: ClassVar[str] = "Kallichore: Jupyter kernels for agents"
