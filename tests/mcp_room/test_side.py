@@ -14,7 +14,7 @@ from trio_websocket import ConnectionClosed
 
 from agent_client import open_endpoint
 from kallichore.client.address import from_url
-from kallichore.client.api_client import ApiClient, ApiError, send_request
+from kallichore.client.api_client import ApiClient, ApiError, send_request, session_path
 from kallichore.client.event_stream import open_events
 from kallichore.mcp import way_in
 from kallichore.mcp.beside import PROTOCOL_VERSIONS
@@ -297,6 +297,27 @@ async def test_removal_lets_go_of_windows_and_agents() -> None:
 
     assert (told, window.socket.closed.code, refused.status) == ([], 1001, 401)
     assert kept["port"] == given["port"]
+
+
+async def test_kernels_of_a_workspace_know_the_way_to_it() -> None:
+    """A kernel that is started for a registered workspace finds its endpoint and token in its environment; others, and
+    those of workspaces that are gone, find nothing.
+    """
+    found = {}
+    with trio.fail_after(REAL_TIME):
+        async with open_client(**TCP) as client:
+            given = await register(client)
+            for name, owner in (("own/1", given["workspace_id"]), ("free", None), ("gone", "gone-1")):
+                await client.call("PUT", "/sessions", body(name, workspace_id=owner))
+                await client.call("POST", session_path(name, "start"))
+                environment = (await client.call("GET", session_path(name)))["initial_env"]
+                found[name] = [environment.get("POSITRON_MCP_URL"), environment.get("POSITRON_MCP_TOKEN")]
+
+    assert found == {
+        "own/1": [given["url"] + "/s/own%2F1", given["token"]],
+        "free": [None, None],
+        "gone": [None, None],
+    }
 
 
 async def test_deleted_session_ends_the_service_for_agents_inside() -> None:
