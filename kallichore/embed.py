@@ -29,6 +29,7 @@ from kallichore.attach.websocket import serve_websocket
 from kallichore.config import ServerConfig
 from kallichore.errors import BadPathError, ConfigurationError, SessionNotFoundError
 from kallichore.jupyter.side import open_jupyter
+from kallichore.mcp.way_in import WayIn, open_mcp
 from kallichore.models.bodies import NewSession
 from kallichore.server import Server, open_server
 from kallichore.server.border import open_border
@@ -159,9 +160,10 @@ async def _run_server(
         if address.socket_path is not None and config.unix_socket is None:
             # A name that is this server's alone. A path that was chosen may be another server's when this one is gone.
             server.facilities.watchdog.guard_file(Path(address.socket_path))
+        mcp = await stack.enter_async_context(open_mcp(server))
         running = RunningServer(address, config.token, server)
         deaf = trio.Event()
-        door = _open_front_door(server, config, connections, deaf)
+        door = _open_front_door(server, config, connections, deaf, mcp)
         if on_listening is not None:
             on_listening(running)
         async with trio.open_nursery() as accepting:
@@ -209,7 +211,9 @@ def _socket_path(config: ServerConfig, runtime_directory: Path) -> Path:
     return (config.socket_directory or runtime_directory.parent) / name
 
 
-def _open_front_door(server: Server, config: ServerConfig, connections: trio.Nursery, deaf: trio.Event) -> FrontDoor:
+def _open_front_door(
+    server: Server, config: ServerConfig, connections: trio.Nursery, deaf: trio.Event, mcp: WayIn
+) -> FrontDoor:
     """Return the door to a server.
 
     Args:
@@ -217,6 +221,7 @@ def _open_front_door(server: Server, config: ServerConfig, connections: trio.Nur
         config: Its settings.
         connections: Where connections to channel sockets, and those sockets, live.
         deaf: Is set when no new connection is accepted any more.
+        mcp: The workspaces that agents reach, whose channels are here on every transport.
     """
     over_tcp = config.transport == "tcp"
     sockets: ChannelSockets | None = None
@@ -236,15 +241,20 @@ def _open_front_door(server: Server, config: ServerConfig, connections: trio.Nur
             await sockets.wait_closed()
 
     admission = Admission(token=config.token, over_tcp=over_tcp)
-    app = create_app(make_handlers(server, channel_path, wait_deaf), admission, server.facilities.intake)
+    app = create_app(make_handlers(server, channel_path, wait_deaf, mcp), admission, server.facilities.intake)
+
+    def takes(path: str) -> bool:
+        return mcp.takes(path) or (over_tcp and is_channels_path(path))
+
+    attach = mcp.attach_beside(attach)
     if not config.jupyter:
-        return FrontDoor(app, attach, admission)
+        return FrontDoor(app, attach, admission, takes=takes)
     jupyter = open_jupyter(server, config)
     return FrontDoor(
         jupyter.beside(app),
         jupyter.attach_beside(attach),
         jupyter.screen_beside(admission),
-        takes=lambda path: jupyter.takes(path) or (attach is not None and is_channels_path(path)),
+        takes=lambda path: jupyter.takes(path) or takes(path),
     )
 
 

@@ -22,6 +22,8 @@ The tree answers "whose doing was it?", since that decides who has to act::
     │   ├── ChannelSocketError        "socket_path_too_long", "domain_socket_error"
     │   ├── SessionNotReadyError      "session_not_ready": it was never started
     │   ├── NoSuchPathError           "no_such_path", 404: the API has nothing there
+    │   ├── WorkspaceNotFoundError    "no_such_workspace", 404
+    │   ├── McpListenerError          "mcp_listener_failed", "mcp_not_installed"
     │   └── ExecuteError              "session_not_ready", "channel_closed", "timeout" (408)
     ├── StartupError                  the kernel's: KS-5 to KS-8, KS-13 to KS-17, and KS-2; HTTP 500
     │   └── AdoptionError             the same for a kernel that somebody else started
@@ -54,6 +56,7 @@ __all__ = [
     "KallichoreError",
     "KernelDiedError",
     "KernelNotFoundError",
+    "McpListenerError",
     "NoProcessError",
     "NoSuchPathError",
     "ProcessNotFoundError",
@@ -68,6 +71,7 @@ __all__ = [
     "StartupReason",
     "UnauthorizedError",
     "ValueRangeError",
+    "WorkspaceNotFoundError",
     "innermost",
     "lone_error",
 ]
@@ -127,6 +131,21 @@ class NoSuchPathError(RequestError):
 
     code = "no_such_path"
     http_status = 404
+
+
+class WorkspaceNotFoundError(RequestError):
+    """No workspace with this id is registered for agents."""
+
+    code = "no_such_workspace"
+    http_status = 404
+
+
+class McpListenerError(RequestError):
+    """Agents cannot be served: nothing can be listened on, or what serves them is not installed."""
+
+    def __init__(self, message: str, code: str = "mcp_listener_failed") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class SessionNotFoundError(RequestError):

@@ -15,7 +15,7 @@ from kallichore import errors
 
 ROOT = Path(__file__).parents[1]
 OF_HTTP_ALONE = {"BadBodyError", "BadPathError", "BadQueryError", "ChannelSocketError", "ExecuteError"}
-OF_HTTP_ALONE |= {"NoSuchPathError", "UnauthorizedError"}
+OF_HTTP_ALONE |= {"McpListenerError", "NoSuchPathError", "UnauthorizedError", "WorkspaceNotFoundError"}
 """Errors that only HTTP requests have."""
 
 

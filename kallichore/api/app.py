@@ -49,6 +49,8 @@ Handler = Callable[..., Awaitable[Any]]
 LONGEST_WARNING = 2000
 """Characters of a warning at most: clients refuse responses with long heads."""
 
+_SUBJECT = re.compile(r"\{\w+\}")
+
 _UNFIT_FOR_A_HEADER = re.compile(r"[^ -~]")
 
 
@@ -188,16 +190,16 @@ def create_app(handlers: dict[str, Handler], admission: Admission, intake: Intak
         return response
 
     def add(operation: Operation) -> None:
-        if operation.has_session:
+        if operation.has_subject:
 
-            async def view(session_id: str) -> Response:
-                return await run(operation, session_id)
+            async def view(subject: str) -> Response:
+                return await run(operation, subject)
         else:
 
             async def view() -> Response:  # type: ignore[misc]  # with and without the id
                 return await run(operation, None)
 
-        rule = operation.path.replace("{session_id}", "<segment:session_id>")
+        rule = _SUBJECT.sub("<segment:subject>", operation.path)
         app.add_url_rule(
             rule, operation.operation_id, view, methods=[operation.method], provide_automatic_options=False
         )

@@ -23,6 +23,8 @@ from kallichore.session.line_log import LineLog
 STILL_HERE = 15.0
 """Seconds of silence after which a comment is sent: what finds out that the client is gone, and keeps proxies calm."""
 
+STILL_HERE_COMMENT = b": still here\n\n"
+
 EVENT_STREAM = "text/event-stream"
 
 
@@ -87,13 +89,14 @@ async def _log_events(log: LineLog, query: LogQuery) -> AsyncIterator[bytes]:
         elif log.is_closed:
             return
         else:
-            yield b": still here\n\n"
+            yield STILL_HERE_COMMENT
         with trio.move_on_after(STILL_HERE):
             await log.wait_beyond(after)
 
 
-async def answer_execution(messages: AsyncGenerator[dict[str, Any] | ExecuteReply, None]) -> Response:
-    """Return the answer that streams an execution: each message as an event, at last one named ``reply`` or ``error``.
+async def answer_execution(messages: AsyncGenerator[dict[str, Any] | ExecuteReply | None, None]) -> Response:
+    """Return the answer that streams an execution: each message as an event, at last one named ``reply`` or ``error``,
+    and a comment for each None.
 
     Raises:
         ExecuteError: It could not begin.
@@ -103,14 +106,17 @@ async def answer_execution(messages: AsyncGenerator[dict[str, Any] | ExecuteRepl
 
 
 async def _execution_events(
-    message: dict[str, Any] | ExecuteReply | None, messages: AsyncGenerator[dict[str, Any] | ExecuteReply, None]
+    message: dict[str, Any] | ExecuteReply | None, messages: AsyncGenerator[dict[str, Any] | ExecuteReply | None, None]
 ) -> AsyncIterator[bytes]:
     async with aclosing(messages):
         try:
-            while message is not None:
-                name = b"event: reply\n" if isinstance(message, ExecuteReply) else b""
-                yield b"%sdata: %s\n\n" % (name, to_json(message))  # noqa: ASYNC119  # Quart closes what it iterates
-                message = await anext(messages, None)
+            while not isinstance(message, ExecuteReply):
+                if message is None:
+                    yield STILL_HERE_COMMENT  # noqa: ASYNC119  # Quart closes what it iterates
+                else:
+                    yield b"data: %s\n\n" % to_json(message)  # noqa: ASYNC119  # the same
+                message = await anext(messages)
+            yield b"event: reply\ndata: %s\n\n" % to_json(message)  # noqa: ASYNC119  # the same
         except ExecuteError as error:
             body = ErrorBody(code=error.code, message=error.message, details=error.details)
             yield b"event: error\ndata: %s\n\n" % to_json(body)  # noqa: ASYNC119  # the same

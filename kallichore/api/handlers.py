@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
+import attrs
 import trio
 
 from kallichore.api.app import Handler
@@ -18,6 +19,9 @@ from kallichore.models.bodies import (
     ConnectionInfo,
     ExecuteRequest,
     KernelList,
+    McpStatus,
+    McpWorkspace,
+    McpWorkspaceRegistration,
     NewSession,
     RestartSession,
     ServerConfiguration,
@@ -39,8 +43,27 @@ class UpgradeRequiredError(RequestError):
     code = "upgrade_required"
 
 
+class Workspaces(Protocol):
+    """The workspaces that agents reach: what the API needs of `kallichore.mcp`, which is this room's neighbour."""
+
+    async def register(self, wanted: McpWorkspaceRegistration) -> McpWorkspace:
+        """Register a workspace, or register it again; see `kallichore.mcp.way_in.WayIn.register`."""
+
+    async def deregister(self, workspace_id: str) -> None:
+        """Forget a workspace."""
+
+    def require(self, workspace_id: str) -> object:
+        """Return a workspace, or raise `WorkspaceNotFoundError`."""
+
+    def status(self) -> McpStatus | None:
+        """Return how things are; None if agents cannot be served here."""
+
+
 def make_handlers(
-    server: Server, channel_path: ChannelPath | None, wait_deaf: Callable[[], Awaitable[None]]
+    server: Server,
+    channel_path: ChannelPath | None,
+    wait_deaf: Callable[[], Awaitable[None]],
+    workspaces: Workspaces,
 ) -> dict[str, Handler]:
     """Return what each operation of `kallichore.api.operations` does.
 
@@ -49,6 +72,7 @@ def make_handlers(
         channel_path: Makes a session's channel socket and returns its path; None on TCP, where the channels are a
             WebSocket on the same port and never reach these handlers.
         wait_deaf: Waits until no new connection is accepted, once a shutdown is asked for.
+        workspaces: Those that agents reach.
     """
 
     async def list_sessions() -> SessionList:
@@ -114,7 +138,7 @@ def make_handlers(
         await wait_deaf()
 
     async def server_status() -> ServerStatus:
-        return server.status()
+        return attrs.evolve(server.status(), mcp=workspaces.status())
 
     @cache
     def exporter() -> Callable[[], bytes]:
@@ -133,6 +157,18 @@ def make_handlers(
 
     async def set_server_configuration(body: ServerConfiguration) -> None:
         server.configure(body)
+
+    async def register_mcp_workspace(body: McpWorkspaceRegistration) -> McpWorkspace:
+        return await workspaces.register(body)
+
+    async def deregister_mcp_workspace(workspace_id: str) -> None:
+        await workspaces.deregister(workspace_id)
+
+    async def mcp_workspace_channel(workspace_id: str) -> None:
+        workspaces.require(workspace_id)
+        raise UpgradeRequiredError(
+            f"The channel of workspace {workspace_id} is a WebSocket: send an upgrade with a Sec-WebSocket-Key"
+        )
 
     return {
         "list-sessions": list_sessions,
@@ -158,4 +194,7 @@ def make_handlers(
         "client-heartbeat": client_heartbeat,
         "get-server-configuration": get_server_configuration,
         "set-server-configuration": set_server_configuration,
+        "register-mcp-workspace": register_mcp_workspace,
+        "deregister-mcp-workspace": deregister_mcp_workspace,
+        "mcp-workspace-channel": mcp_workspace_channel,
     }

@@ -12,6 +12,7 @@ from kallichore.models.bodies import (
     ClientHeartbeat,
     ConnectionInfo,
     ExecuteRequest,
+    McpWorkspaceRegistration,
     NewSession,
     RestartSession,
     ServerConfiguration,
@@ -58,9 +59,9 @@ class Operation:
     text_type: str | None = None
 
     @property
-    def has_session(self) -> bool:
-        """Whether the path names a session."""
-        return "{session_id}" in self.path
+    def has_subject(self) -> bool:
+        """Whether the path names a session, or a workspace."""
+        return "{" in self.path
 
     def parse(self, raw: bytes) -> tuple[Any, tuple[str, ...]]:
         """Read the body; see `kallichore.models.converter.parse_body`.
@@ -77,6 +78,8 @@ class Operation:
 
 
 _SESSION = "/sessions/{session_id}"
+_WORKSPACES = "/mcp/workspaces"
+_WORKSPACE = "/mcp/workspaces/{workspace_id}"
 
 OPERATIONS = (
     Operation("list-sessions", "GET", "/sessions", "list_sessions"),
@@ -129,6 +132,9 @@ OPERATIONS = (
         "set_server_configuration",
         body=ServerConfiguration,
     ),
+    Operation("register-mcp-workspace", "POST", _WORKSPACES, "register_mcp_workspace", body=McpWorkspaceRegistration),
+    Operation("deregister-mcp-workspace", "DELETE", _WORKSPACE, "deregister_mcp_workspace"),
+    Operation("mcp-workspace-channel", "GET", f"{_WORKSPACE}/channel", "mcp_workspace_channel"),
 )
 
 _BY_PATH: dict[str, dict[str, Operation]] = {}
@@ -141,6 +147,8 @@ def find_operation(method: str, path: str) -> Operation | HTTPStatus:
     parts = path.split("/")
     if len(parts) > 2 and parts[:2] == ["", "sessions"]:
         parts[2] = "{session_id}"
+    elif len(parts) > 3 and parts[:3] == ["", "mcp", "workspaces"]:
+        parts[3] = "{workspace_id}"
     methods = _BY_PATH.get("/".join(parts))
     if methods is None:
         return HTTPStatus.NOT_FOUND

@@ -46,6 +46,10 @@ def _fail(error: ConfigurationError) -> int:
 def main() -> int:
     """Run kcserver and return its exit code: 0 after any ordinary end, 1 if it cannot run, 2 for bad arguments."""
     keep_standard_streams()
+    if sys.argv[1:2] == ["mcp-stdio"]:
+        from kallichore.cli.bridge.command import main as bridge
+
+        return bridge(sys.argv[2:])
     console = Console()
     try:
         return _run(read_command_line(sys.argv[1:], os.environ, say=console.put), console)

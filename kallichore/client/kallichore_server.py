@@ -103,9 +103,9 @@ class KallichoreServer:
             yield session_id
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(DELETE_PATIENCE):
-                await self._remove(session_id)
+                await self.remove(session_id)
 
-    async def _remove(self, session_id: str) -> None:
+    async def remove(self, session_id: str) -> None:
         """Kill and delete a session. Its kernel ends a moment after the kill; deleting works from then on."""
         try:
             with suppress(ApiError):

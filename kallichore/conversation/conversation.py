@@ -6,7 +6,7 @@ the journal of what clients are to be told, and leaves sockets, processes and wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -101,6 +101,14 @@ class OpenInput:
     """Its number in the journal."""
 
 
+@attrs.frozen
+class Announcement:
+    """An execution as clients are told of it: its code, and who has it run (the API's ``attribution``)."""
+
+    code: str
+    attribution: Mapping[str, Any]
+
+
 @attrs.define(eq=False)
 class Conversation:
     """The state of what was said, owned by one session. Times are seconds of the caller's clock.
@@ -140,6 +148,8 @@ class Conversation:
     """What clients sent during a restart, for the kernel to come."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     """Who in this process wants to hear about an execution, by its ``msg_id``."""
+    announcements: dict[str, Announcement] = attrs.field(factory=dict)
+    """What clients are told of an execution before the kernel gets it, by its ``msg_id``: who has it run."""
     given: GivenToCallers = attrs.field(factory=GivenToCallers)
     """What they are given, of what is in the journal as well."""
     created_at: float = attrs.field(init=False)
@@ -575,6 +585,27 @@ class Conversation:
             self.open_input = None
             self._interrupted = self.queue.active_id
             self.drop_pending(why)
+
+    def was_interrupted(self, msg_id: str) -> bool:
+        """Tell whether an execution was interrupted, if it is the latest that was."""
+        return self._interrupted == msg_id
+
+    def announce(self, message: ClientMessage, date: str) -> None:
+        """Tell clients of an execution that is about to go to the kernel, where somebody is to be named for it."""
+        announcement = self.announcements.pop(message.msg_id, None)
+        if announcement is None:
+            return
+        self.say(
+            "executionRequested",
+            {
+                "msg_id": message.msg_id,
+                "code": announcement.code,
+                "requested_at": date,
+                "attribution": announcement.attribution,
+            },
+        )
+        if message.msg_id in self.listeners:
+            self.given.note(message.msg_id, self.voice.next_number - 1)
 
     def sent(self, message: ClientMessage, timestamp: int) -> None:
         """Note that a message went to the kernel, at so many milliseconds since the epoch."""

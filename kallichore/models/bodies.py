@@ -240,6 +240,59 @@ class ServerConfiguration:
 
 
 @attrs.frozen(kw_only=True)
+class McpWorkspaceRegistration:
+    """The body of ``POST /mcp/workspaces``: an IDE's workspace that agents are to reach."""
+
+    display_name: str
+    workspace_id: str | None = None
+    preferred_port: int | None = None
+    token: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class McpWorkspace:
+    """The answer to a registration: where agents reach the workspace, and their token."""
+
+    workspace_id: str
+    token: str = attrs.field(repr=False)
+    port: int
+    url: str
+
+
+@attrs.frozen(kw_only=True)
+class McpClient:
+    """An agent that holds its presence open."""
+
+    id: int
+    connected_at: datetime
+    name: str | None = None
+    version: str | None = None
+    working_directory: str | None = None
+    session_id: str | None = None
+    pid: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class McpWorkspaceStatus:
+    """One registered workspace."""
+
+    id: str
+    display_name: str
+    connected: bool
+    clients: tuple[McpClient, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class McpStatus:
+    """What there is for agents: in ``GET /status``."""
+
+    active: bool
+    port: int
+    request_count: int
+    workspaces: tuple[McpWorkspaceStatus, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
 class ServerStatus:
     """The answer of ``GET /status``."""
 
@@ -259,6 +312,7 @@ class ServerStatus:
     unread_bytes: int | None = None
     dropped_messages: int | None = None
     open_descriptors: int | None = None
+    mcp: McpStatus | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -53,6 +53,7 @@ _SCHEMA_NAMES: dict[type, str] = {
     bodies.ServerConfiguration: "ServerConfiguration",
     bodies.RestartSession: "RestartSession",
     bodies.ExecuteRequest: "ExecuteRequest",
+    bodies.McpWorkspaceRegistration: "McpWorkspaceRegistration",
 }
 
 MOST_PROBLEMS = 100

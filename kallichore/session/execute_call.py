@@ -29,6 +29,10 @@ from kallichore.session.session import Session
 START_PATIENCE = 30.0
 """Seconds that a kernel which is starting may take until it is ready."""
 
+SILENCE = 2.0
+"""Seconds without a message after which those who are streamed to hear that it still goes on: a client that is gone is
+noticed when it is written to, and then a request that waits for its turn is taken out of the queue."""
+
 NOT_READY = (Status.UNINITIALIZED, Status.OFFLINE, Status.EXITED)
 
 
@@ -128,20 +132,30 @@ async def execute_code(session: Session, request: ExecuteRequest) -> ExecuteRepl
 
 async def stream_execution(
     session: Session, request: ExecuteRequest
-) -> AsyncGenerator[dict[str, Any] | ExecuteReply, None]:
-    """Execute code; yield the kernel's messages as they come, and at last the answer. See `execute_code`."""
+) -> AsyncGenerator[dict[str, Any] | ExecuteReply | None, None]:
+    """Execute code; yield the kernel's messages as they come, and at last the answer; None where there is `SILENCE`.
+
+    See `execute_code`.
+    """
     seconds = request.timeout_seconds
     limited = seconds is not None and seconds > 0
     deadline = trio.current_time() + seconds if limited and seconds is not None else float("inf")
-    await _wait_ready(session, deadline)
+    await wait_until_ready(session, deadline)
     content = {name: getattr(request, name) for name in ("silent", "store_history", "stop_on_error")}
     members = {name: value for name, value in content.items() if value is not None}
     collector = ReplyCollector()
     try:
         async with open_execution(session, request.code, **members) as execution:
-            while (message := await next_message(execution, deadline)) is not None:
+            while True:
+                with trio.move_on_after(SILENCE) as silence:
+                    message = await next_message(execution, deadline)
+                if silence.cancelled_caught:
+                    yield None  # noqa: ASYNC119  # callers close it, see aclosing
+                    continue
+                if message is None:
+                    break
                 collector.take(message)
-                yield message  # noqa: ASYNC119  # callers close it, see aclosing
+                yield message  # noqa: ASYNC119  # the same
             yield collector.finish(execution.reply or {})  # noqa: ASYNC119  # the same
     except ExecutionTimeoutError as error:
         raise ExecuteError(error.message, "timeout") from error
@@ -149,7 +163,12 @@ async def stream_execution(
         raise ExecuteError(error.message, "channel_closed") from error
 
 
-async def _wait_ready(session: Session, deadline: float) -> None:
+async def wait_until_ready(session: Session, deadline: float) -> None:
+    """Wait until a session can be given code. Cancelling changes nothing.
+
+    Raises:
+        ExecuteError: It has no kernel and none on its way, its start failed, or takes too long.
+    """
     if session.status in NOT_READY and not session.is_changing:
         text = f"Session {session.session_id} is {session.status.value}; start or restart it first"
         raise ExecuteError(text, "session_not_ready")

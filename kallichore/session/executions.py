@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from kallichore.conversation.conversation import ExecutionOver, Heard, ProcessOutput
+from kallichore.conversation.conversation import Announcement, ExecutionOver, Heard, ProcessOutput
 from kallichore.errors import KallichoreError, KernelDiedError, SessionNotReadyError
 from kallichore.models.bodies import Status
 from kallichore.session.facilities import new_msg_id
@@ -147,6 +147,7 @@ async def open_execution(
     user_expressions: Mapping[str, str] | None = None,
     allow_stdin: bool = False,
     stop_on_error: bool = True,
+    attribution: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Execution]:
     """Execute code and hear what the kernel says about it.
 
@@ -162,6 +163,7 @@ async def open_execution(
         user_expressions: Expressions to be evaluated when it is done, by names that you choose.
         allow_stdin: Whether it may ask for input, which `Execution.answer_input` answers.
         stop_on_error: Whether what waits behind it is dropped if it fails.
+        attribution: Who has it run, for clients and for the history; None for nobody in particular.
 
     Raises:
         SessionNotReadyError: The session was never started.
@@ -179,8 +181,11 @@ async def open_execution(
             "allow_stdin": allow_stdin,
             "stop_on_error": stop_on_error,
         },
+        metadata=None if attribution is None else {"attribution": attribution},
     )
     conversation = session.conversation
+    if attribution is not None:
+        conversation.announcements[message.msg_id] = Announcement(code, attribution)
     execution = Execution(session, message.msg_id)
     conversation.listeners[message.msg_id] = execution.hear
     has_all = False
@@ -190,6 +195,7 @@ async def open_execution(
         has_all = execution.is_told
     finally:
         del conversation.listeners[message.msg_id]
+        conversation.announcements.pop(message.msg_id, None)
         conversation.withdraw(message.msg_id)
         session.end_call(message.msg_id, has_all=has_all)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,8 +13,25 @@ from kallichore.config import ServerConfig
 from kallichore.kernel.inheritance import OpenInheritance
 from kallichore.kernel.launch_plan import Surroundings
 from kallichore.kernel.watchdog import Watchdog
+from kallichore.models.bodies import NewSession
 from kallichore.session.intake import Intake
 from kallichore.zeromq.registration import RegistrationDesk
+
+
+def _nothing(request: NewSession) -> Mapping[str, str]:
+    return {}
+
+
+@attrs.define(eq=False)
+class Additions:
+    """What a server adds to the environment of its kernels.
+
+    Attributes:
+        of: Returns what a session's next kernel gets, for what the session was created with. The session's own list of
+            variables comes after it.
+    """
+
+    of: Callable[[NewSession], Mapping[str, str]] = _nothing
 
 
 @attrs.frozen(kw_only=True)
@@ -33,6 +51,7 @@ class Facilities:
     """Makes what a session's kernels inherit; None off Windows."""
     intake: Intake = attrs.field(factory=Intake)
     """Counts what clients are sending."""
+    additions: Additions = attrs.field(factory=Additions)
     taken_ports: set[int]
     """Ports that were promised to kernels; see `kallichore.kernel.ports`."""
 

@@ -154,6 +154,8 @@ class KernelLife:
         assert self.channels is not None
         if message.msg_type == SHUTDOWN:
             self.requested_by = self.requested_by or SHUTDOWN
+        if self.conversation.announcements:
+            self.conversation.announce(message, utc_date())
         self.channels.send(message.channel, to_kernel(message, self.sender, utc_date()))
         # The kernel works already meanwhile.
         self.conversation.sent(message, time.time_ns() // 1_000_000)

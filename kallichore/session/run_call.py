@@ -56,19 +56,24 @@ async def next_message(execution: Execution, deadline: float) -> dict[str, Any] 
             return await execution.__anext__()
         except StopAsyncIteration:
             return None
-    raise ExecutionTimeoutError(_give_up(execution.session, execution.msg_id))
+    up = "The time that was given for the execution is up"
+    raise ExecutionTimeoutError(give_up(execution.session, execution.msg_id, up))
 
 
-def _give_up(session: Session, msg_id: str) -> str:
+def give_up(session: Session, msg_id: str, why: str) -> str:
     """Take a request that waits out of the queue, interrupt one that runs, and leave everybody else's alone; return
     what was done.
+
+    Args:
+        session: Whose.
+        msg_id: The request.
+        why: Why nobody wants it any more, in words.
     """
     queue = session.conversation.queue
-    up = "The time that was given for the execution is up"
     if session.conversation.withdraw(msg_id):
-        return f"{up}; it was still waiting for its turn, and will not run"
+        return f"{why}; it was still waiting for its turn, and will not run"
     if queue.active_id == msg_id:
         with suppress(InterruptError):
             session.interrupt()
-            return f"{up}; it was interrupted"
-    return up
+            return f"{why}; it was interrupted"
+    return why

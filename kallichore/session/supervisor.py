@@ -257,7 +257,10 @@ class Supervisor:
             connection_file=str(path),
             working_directory=self.conversation.working_directory,
             surroundings=self.facilities.surroundings,
-            inherited={} if self._inheritance is None else self._inheritance.environment,
+            inherited={
+                **({} if self._inheritance is None else self._inheritance.environment),
+                **self.facilities.additions.of(self.request),
+            },
             handles=() if self._inheritance is None else self._inheritance.handles,
         )
         self.conversation.move_to(plan.moved_to)

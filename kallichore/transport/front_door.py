@@ -126,13 +126,16 @@ class _Http1(h11.Connection):
 class _HttpStream(trio.abc.Stream):
     """A connection as hypercorn sees it: requests that are ours never reach it."""
 
-    def __init__(self, stream: Any, scope: trio.CancelScope, judge: _Judge, begun: bytes) -> None:
+    def __init__(
+        self, stream: Any, scope: trio.CancelScope, judge: _Judge, begun: bytes, *, serves_half_closed: bool = True
+    ) -> None:
         self.socket = stream.socket
         self.taken: _Upgrade | _Refusal | None = None
         self._stream = stream
         self._scope = scope
         self._judge = judge
         self._begun = begun
+        self._serves_half_closed = serves_half_closed
         self._answered = trio.Event()
         """Set when the answer to the latest request has been sent."""
         self._is_complete = False
@@ -171,7 +174,7 @@ class _HttpStream(trio.abc.Stream):
             self._scope.cancel()
             raise
         if not data:
-            if self._reader.their_state in (h11.DONE, h11.MUST_CLOSE):
+            if self._serves_half_closed and self._reader.their_state in (h11.DONE, h11.MUST_CLOSE):
                 # The client closed its side and still wants the answer; hypercorn would take this for a hang-up.
                 if self._reader.our_state is h11.SEND_RESPONSE:
                     self._owe_answer()
@@ -294,6 +297,8 @@ class FrontDoor:
         attach: Serves a channel upgrade; it gets the stream, the request's head and the bytes behind it, and answers.
             None where channels have sockets of their own: then an upgrade is an ordinary request.
         takes: Tells by its path whether an upgrade is of channels.
+        serves_half_closed: Whether a client that ends its side of a connection gets the answer to what it asked. If
+            not, it is gone, and what serves it is cancelled.
         screen: Refuses requests by their head; then their connection ends. It is asked for every request but those that
             come together with the one before.
         most: How many connections are served at a time; None for `most_connections`.
@@ -306,10 +311,13 @@ class FrontDoor:
         screen: Screen | None = None,
         most: int | None = None,
         takes: Callable[[str], bool] = is_channels_path,
+        *,
+        serves_half_closed: bool = True,
     ) -> None:
         self._app = ASGIWrapper(app)
         self._attach = attach
         self._takes = takes
+        self._serves_half_closed = serves_half_closed
         self._screen = screen
         self._most = most_connections() if most is None else most
         self._open = 0
@@ -367,7 +375,7 @@ class FrontDoor:
             served = trio.Event()
             nursery.start_soon(_close_when_cancelled, stream, served)
             with trio.CancelScope() as scope:
-                http = _HttpStream(stream, scope, self._judge, begun)
+                http = _HttpStream(stream, scope, self._judge, begun, serves_half_closed=self._serves_half_closed)
                 state: LifespanState = {}
                 server = TCPServer(self._app, self._config, self._context, state, http)  # type: ignore[arg-type]
                 http.read_by(server)

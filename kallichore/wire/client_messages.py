@@ -6,7 +6,7 @@ we do not know; session, username, version and date are the server's, as the API
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -153,9 +153,16 @@ def _decode_buffers(buffers: list[str]) -> tuple[bytes, ...]:
         raise ClientMessageError(f"buffers: not base64: {error}") from error
 
 
-def make(msg_type: str, msg_id: str, content: dict[str, Any], channel: str = "shell") -> ClientMessage:
+def make(
+    msg_type: str,
+    msg_id: str,
+    content: dict[str, Any],
+    channel: str = "shell",
+    metadata: Mapping[str, Any] | None = None,
+) -> ClientMessage:
     """Return a message of the server's own, or of somebody in this process."""
-    return ClientMessage(msg_id, msg_type, channel, {"msg_id": msg_id, "msg_type": msg_type}, None, encode(content))
+    header = {"msg_id": msg_id, "msg_type": msg_type}
+    return ClientMessage(msg_id, msg_type, channel, header, None, encode(content), encode(metadata or {}))
 
 
 class Sender(msgspec.Struct, frozen=True):

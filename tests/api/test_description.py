@@ -24,6 +24,11 @@ SCHEMAS = DESCRIPTION["components"]["schemas"]
 
 MODELS = {
     "error": bodies.ErrorBody,
+    "mcpWorkspaceRegistration": bodies.McpWorkspaceRegistration,
+    "mcpWorkspace": bodies.McpWorkspace,
+    "mcpClient": bodies.McpClient,
+    "mcpWorkspaceStatus": bodies.McpWorkspaceStatus,
+    "mcpStatus": bodies.McpStatus,
     "startupError": bodies.StartupErrorBody,
     "varAction": bodies.VarAction,
     "connectionInfo": bodies.ConnectionInfo,
@@ -140,7 +145,7 @@ def _check_operation(operation: Operation, described: dict[str, Any]) -> None:
     assert {tag["name"] for tag in DESCRIPTION["tags"]} >= set(described["tags"])
     assert "403" in described["responses"]
     assert ("401" in described["responses"]) == operation.needs_token
-    assert ("404" in described["responses"]) == operation.has_session
+    assert ("404" in described["responses"]) == operation.has_subject
     content = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     named = MODELS.get(content.get("$ref", "").rpartition("/")[2])
     assert named is operation.body

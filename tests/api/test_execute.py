@@ -10,7 +10,9 @@ import trio
 
 from kallichore.client.api_client import ApiClient, ApiError, send_request
 from kallichore.client.channel_client import make_execute_request
-from kernels import REAL_TIME, body, is_kernel, is_type, open_client, open_started, receive_until, run_code
+from kallichore.client.event_stream import open_events
+from kallichore.session import execute_call
+from kernels import REAL_TIME, ask_until, body, is_kernel, is_type, open_client, open_started, receive_until, run_code
 
 
 async def run(client: ApiClient, code: str, **members: Any) -> Any:
@@ -172,3 +174,20 @@ async def test_misspelt_member_is_refused_before_anything_runs(name: str) -> Non
     assert 400 == refused.value.status
     assert f"$.{name}" in str(refused.value)
     assert [] == history
+
+
+async def test_streamed_execution_that_nobody_hears_any_more_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who hears an execution as events and is gone while it waits for its turn has it taken out of the queue: the
+    silence is broken now and then, and what cannot be written has no reader.
+    """
+    monkeypatch.setattr(execute_call, "SILENCE", 0.05)
+    async with open_client() as client, open_started(client, body()) as channel:
+        await channel.send(make_execute_request("sleep 1000"))
+        await ask_until(client, lambda session: session["status"] == "busy")
+        with trio.fail_after(REAL_TIME):
+            async with open_events(client.address, "/sessions/s/execute", {"code": "print never"}):
+                waiting = await ask_until(client, lambda session: session["execution_queue"]["length"] == 1)
+            left = await ask_until(client, lambda session: session["execution_queue"]["length"] == 0)
+        await client.call("POST", "/sessions/s/kill")
+
+    assert (waiting["status"], left["status"]) == ("busy", "busy")

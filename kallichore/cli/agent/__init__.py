@@ -1,0 +1,1 @@
+"""``kcclient mcp``: an MCP server for agents without an IDE."""
