@@ -13,6 +13,7 @@ from kallichore.kernel.inheritance import OpenInheritance
 from kallichore.kernel.launch_plan import Surroundings
 from kallichore.kernel.watchdog import Watchdog
 from kallichore.session.intake import Intake
+from kallichore.session.news import News
 from kallichore.zeromq.registration import RegistrationDesk
 
 
@@ -33,6 +34,8 @@ class Facilities:
     """Makes what a session's kernels inherit; None off Windows."""
     intake: Intake = attrs.field(factory=Intake)
     """Counts what clients are sending."""
+    news: News = attrs.field(factory=News)
+    """Tells who follows all sessions which of them changed."""
     taken_ports: set[int]
     """Ports that were promised to kernels; see `kallichore.kernel.ports`."""
 

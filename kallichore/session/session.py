@@ -21,7 +21,15 @@ from kallichore.conversation.run_result import Output, RunResult
 from kallichore.conversation.status import SessionStatus
 from kallichore.conversation.supervision import Phase
 from kallichore.conversation.voice import Voice
-from kallichore.models.bodies import ActiveSession, ConnectionInfo, NewSession, ResourceUsage, RestartSession, Status
+from kallichore.models.bodies import (
+    ActiveSession,
+    ConnectionInfo,
+    NewSession,
+    ResourceUsage,
+    RestartSession,
+    SessionSummary,
+    Status,
+)
 from kallichore.session.clients import Audience, ClientSlot, Wish
 from kallichore.session.description import describe
 from kallichore.session.executions import Execution, open_execution
@@ -30,6 +38,7 @@ from kallichore.session.for_users import ForUsers
 from kallichore.session.line_log import LineLog
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.run_call import collect_result
+from kallichore.session.summary import summarize
 from kallichore.session.supervisor import Supervisor
 from kallichore.wire.client_messages import ClientMessage, Sender, kernel_message
 
@@ -88,7 +97,7 @@ class Session(metaclass=ForUsers):
         self.audience = Audience(journal, keeps_told=_given(request.journal_keep, 0) > 0)
         self.conversation = Conversation(
             request,
-            Voice(journal, self.audience.wake),
+            Voice(journal, self._note_growth),
             SessionStatus(created=trio.current_time()),
             lambda msg_type: sender.stamp({"msg_id": new_msg_id(), "msg_type": msg_type}, utc_date()),
             self.on_activity,
@@ -167,15 +176,30 @@ class Session(metaclass=ForUsers):
     @property
     def wants_samples(self) -> bool:
         """Whether anybody would look at the kernel's resource usage."""
+        if self.process_id is None:
+            return False
         asked_lately = trio.current_time() - self._asked_for_usage < SAMPLING_INTEREST
-        return self.process_id is not None and (len(self.audience) > 0 or asked_lately)
+        return len(self.audience) > 0 or asked_lately or self.facilities.news.is_heard
 
     def describe(self) -> ActiveSession:
         """Return the session as the API shows it; this counts as asking for its resource usage."""
         now = self._asked_for_usage = trio.current_time()
         return describe(self, now)
 
+    def summarize(self, epoch: float) -> SessionSummary:
+        """Return the session in short.
+
+        Args:
+            epoch: When Trio's clock was at zero, in seconds since 1970.
+        """
+        return summarize(self, epoch)
+
     # Its clients
+
+    def _note_growth(self, has_time: bool) -> None:
+        """Let clients, and who follows all sessions, know that there is something new."""
+        self.audience.wake(has_time)
+        self.facilities.news.note(self.session_id)
 
     def attach(self, wish: Wish | None = None) -> ClientSlot:
         """Make room for a new client, which `detach` ends; see `Audience.attach`.
@@ -190,12 +214,14 @@ class Session(metaclass=ForUsers):
         elif question is not None and slot.may_speak and not slot.visits:
             slot.show(question.payload, question.position)
         self.on_activity()
+        self.facilities.news.note(self.session_id)
         return slot
 
     def detach(self, slot: ClientSlot) -> None:
         """Note that a client is gone: what nobody was sent is the next one's."""
         if self.audience.detach(slot):
             self.on_activity()
+        self.facilities.news.note(self.session_id)
 
     def send(self, message: ClientMessage) -> None:
         """Send a message to the kernel as a client would: now, or when its turn comes.
@@ -208,6 +234,7 @@ class Session(metaclass=ForUsers):
         """Keep a sample of what the kernel uses, and tell the client."""
         self.conversation.resource_usage = usage
         self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
+        self.facilities.news.note(self.session_id)
 
     def note_memory(self, warning: str | None) -> None:
         """Keep that the kernel's memory is near a limit, in words, or is not; clients and the log are told once."""
