@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import trio

@@ -176,10 +176,16 @@ class Session(metaclass=ForUsers):
     @property
     def wants_samples(self) -> bool:
         """Whether anybody would look at the kernel's resource usage."""
-        if self.process_id is None:
-            return False
-        asked_lately = trio.current_time() - self._asked_for_usage < SAMPLING_INTEREST
-        return len(self.audience) > 0 or asked_lately or self.facilities.news.is_heard
+        return self.process_id is not None and (self._is_watched_itself or self.facilities.news.is_heard)
+
+    @property
+    def wants_few_samples(self) -> bool:
+        """Whether they may be rare: nobody looks at this session alone, and it has nothing to do."""
+        return not self._is_watched_itself and self.conversation.busy_since is None
+
+    @property
+    def _is_watched_itself(self) -> bool:
+        return len(self.audience) > 0 or trio.current_time() - self._asked_for_usage < SAMPLING_INTEREST
 
     def describe(self) -> ActiveSession:
         """Return the session as the API shows it; this counts as asking for its resource usage."""
@@ -232,9 +238,11 @@ class Session(metaclass=ForUsers):
 
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
-        self.conversation.resource_usage = usage
+        before, self.conversation.resource_usage = self.conversation.resource_usage, usage
         self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
-        self.facilities.news.note(self.session_id)
+        # A hundred quiet kernels use what they used a second ago: that this was looked at again is no news.
+        if before is None or attrs.evolve(before, timestamp=usage.timestamp) != usage:
+            self.facilities.news.note(self.session_id)
 
     def note_memory(self, warning: str | None) -> None:
         """Keep that the kernel's memory is near a limit, in words, or is not; clients and the log are told once."""

@@ -26,7 +26,9 @@ class App extends Component {
   }
 
   tick() {
-    if (!document.hidden) this.setState({ now: Date.now() + this.live.state.skew });
+    const now = Date.now() + this.live.state.skew;
+    this.live.advance(now);
+    if (!document.hidden) this.setState({ now });
   }
 
   go() {

@@ -2,6 +2,7 @@
 import { events, pause, Refusal } from "./api.js";
 
 const MOST_SAMPLES = 300; // five minutes of one a second
+const LEAST_STEP = 800; // milliseconds between two samples of a plot
 const SLEEPS_AFTER = 30; // seconds that a page may be hidden before it lets go of the stream
 
 /** Return the state with an event of the server in it. Pure. */
@@ -20,9 +21,20 @@ export function apply(state, event, now) {
   return { ...state, sessions, samples, server: event.server ?? state.server, skew: event.time - now };
 }
 
+/** Return the state with the plots at a moment: what was not told to be others is what it was. Pure. */
+export function advance(state, moment) {
+  const samples = new Map(state.samples);
+  for (const [id, session] of state.sessions) {
+    const usage = session.resource_usage;
+    if (usage && session.process_id) samples.set(id, addSample(samples.get(id) ?? [], { ...usage, timestamp: moment }));
+  }
+  return { ...state, samples };
+}
+
 function addSample(before, usage) {
   const sample = { time: usage.timestamp, memory: usage.memory_bytes, cpu: usage.cpu_percent };
-  return before.at(-1)?.time === sample.time ? before : [...before.slice(1 - MOST_SAMPLES), sample];
+  const last = before.at(-1)?.time ?? 0;
+  return sample.time - last < LEAST_STEP ? before : [...before.slice(1 - MOST_SAMPLES), sample];
 }
 
 const nothing = () => ({ sessions: new Map(), samples: new Map(), server: null, skew: 0, link: "opening" });
@@ -57,6 +69,11 @@ export class Live {
     document.addEventListener("visibilitychange", look, { signal: stop.signal });
     addEventListener("online", () => this.#wake?.(), { signal: stop.signal });
     this.#follow(stop.signal, onRefused);
+  }
+
+  /** Draw the plots on to a moment, in milliseconds of the server's clock. */
+  advance(moment) {
+    if (this.state.link === "live") this.#set(advance(this.state, moment));
   }
 
   stop() {
