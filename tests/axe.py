@@ -1,10 +1,9 @@
-"""axe-core, which knows what stands in the way of people who see, hear or type otherwise; from npm, kept in the cache."""
+"""axe-core, which knows what hinders people who see, hear or type in other ways; from npm, kept in the cache."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -56,6 +55,4 @@ async def violations(page: Page) -> list[str]:
     """Return what axe finds wrong with what a page shows, one line each."""
     await page.evaluate(f"{find_axe()}; true")
     found: list[dict[str, Any]] = await page.evaluate(RUN)
-    return [
-        f"{each['id']}: {each['help']}: {json.dumps([node['html'][:200] for node in each['nodes'][:3]])}" for each in found
-    ]
+    return [f"{each['help']} ({each['id']}): {[node['html'][:200] for node in each['nodes'][:3]]}" for each in found]

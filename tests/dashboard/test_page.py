@@ -48,7 +48,7 @@ async def test_address_logs_in_and_the_token_is_in_it_no_more() -> None:
 
 
 async def test_wrong_token_leads_to_a_form_that_takes_the_right_one() -> None:
-    """Who has none is asked for it and told where it is; a wrong one is refused in words; the right one opens the page."""
+    """Who has none is told where to find it; a wrong one is refused in words; the right one opens the page."""
     async with browse() as browsing:
         page = browsing.page
         await page.go(browsing.url)
@@ -228,7 +228,8 @@ async def test_what_was_missed_comes_when_the_connection_is_back() -> None:
         await session.run("print meanwhile")
         await page.call("Network.emulateNetworkConditions", offline=False, **offline)
         await browsing.wait_text("meanwhile")
-        texts = await page.evaluate("[...document.querySelectorAll('.outputs pre')].map((each) => each.innerText.trim())")
+        shown = "[...document.querySelectorAll('.outputs pre')]"
+        texts = await page.evaluate(f"{shown}.map((each) => each.innerText.trim())")
 
     assert ["before", "meanwhile"] == texts
 
@@ -341,6 +342,16 @@ async def test_nothing_stands_in_anybodys_way(theme: str, width: int) -> None:
 
     assert {} == {name: lines for name, lines in found.items() if lines}
     assert 0 == sideways
+
+
+async def test_what_stands_in_the_way_would_be_found() -> None:
+    """A picture without words for it, put into the page, is found."""
+    async with browse() as browsing:
+        await browsing.open_list()
+        await browsing.page.evaluate("document.querySelector('main').append(new Image(9, 9))")
+        found = await violations(browsing.page)
+
+    assert ["image-alt"] == [line.split("(")[1].split(")")[0] for line in found]
 
 
 async def _look(page: Page, found: dict[str, list[str]], name: str) -> None:
