@@ -46,7 +46,7 @@ WORK = {
 
 NAME = "Python 3 (ipykernel)"
 
-SAMPLES_FOR = 25.0
+SAMPLES_FOR = 45.0
 """Seconds for which the plots grow."""
 
 PLOT = """

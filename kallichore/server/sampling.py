@@ -1,8 +1,8 @@
 """Samples of what the kernels use, for those that somebody watches.
 
 The sampler itself is `kallichore.kernel.resources`; here is when it is asked, and for whom. Nothing is sampled for
-nobody: a session counts as watched while a client is connected, for a minute after it was asked for over HTTP, and while
-somebody follows all sessions.
+nobody: a session counts as watched while a client is connected, for a minute after it was asked for over HTTP, and
+while somebody follows all sessions.
 """
 
 from __future__ import annotations

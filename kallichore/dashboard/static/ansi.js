@@ -74,13 +74,21 @@ function lookOf(state) {
 
 /** Return text as a terminal would leave it: what a carriage return or a backspace writes over is gone. */
 export function overwritten(text) {
-  if (!/[\r\b]/.test(text)) return text;
+  if (!/[\r\x08]/.test(text)) return text;
   return text.replaceAll("\r\n", "\n").split("\n").map((line) => {
-    while (/[^\b]\b/.test(line)) line = line.replace(/[^\b]\b/g, "");
+    while (/[^\x08]\x08/.test(line)) line = line.replace(/[^\x08]\x08/g, "");
     let shown = "";
     for (const part of line.split("\r")) shown = part + shown.slice(part.length);
     return shown;
   }).join("\n");
+}
+
+/** Return text with more behind it; of its last line, which may be written over yet, it is kept where that stands. */
+export function appended(text, more) {
+  const all = text + more;
+  const last = all.lastIndexOf("\n") + 1;
+  const line = all.slice(last);
+  return overwritten(all.slice(0, last)) + overwritten(line) + (line.endsWith("\r") ? "\r" : "");
 }
 
 /** Return text without any escapes, for searching. */

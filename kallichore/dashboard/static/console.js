@@ -1,5 +1,5 @@
 // What was said on a session's channels, as a list of executions with their outputs. Pure: messages in, a new list out.
-import { overwritten } from "./ansi.js";
+import { appended } from "./ansi.js";
 
 export const MOST_CELLS = 200;
 const MOST_TEXT = 200_000; // characters of one stream that are shown: the newest
@@ -46,7 +46,7 @@ function note(next, stream, text) {
   else next.cells.push({ key: `process ${next.seq}`, process: text });
 }
 
-const joined = (before, text) => overwritten(before + text).slice(-MOST_TEXT);
+const joined = (before, text) => appended(before, text).slice(-MOST_TEXT);
 
 function hearKernel(next, message) {
   const parent = message.parent_header?.msg_id;

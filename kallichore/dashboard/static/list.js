@@ -1,5 +1,5 @@
 // All sessions: a table that sorts, filters, sums up, and acts on several.
-import { html, useMemo, useState } from "./preact-htm.js";
+import { html, useState } from "./preact-htm.js";
 import { ACTS, menuItems } from "./acts.js";
 import { Menu, Status } from "./parts.js";
 import { Sparkline } from "./plot.js";
@@ -25,7 +25,7 @@ const KINDS = {
   all: ["All", () => true],
   busy: ["Busy", (session) => ["busy", "starting", "offline"].includes(session.status)],
   idle: ["Idle", (session) => ["idle", "ready"].includes(session.status)],
-  ended: ["Ended", (session) => !isRunning(session)],
+  ended: ["Not running", (session) => !isRunning(session)],
 };
 
 /** Return the sessions to be shown, in order. Pure. */
@@ -38,27 +38,12 @@ export function arrange(sessions, { text, kind, key, down }) {
   return shown.sort((a, b) => (down ? compare(b, a) : compare(a, b)));
 }
 
-/** The sum of all samples of the last minutes, moment by moment. */
-function totals(samples) {
-  const sums = new Map();
-  for (const each of samples.values()) {
-    for (const { time, memory, cpu } of each) {
-      const sum = sums.get(time) ?? { time, memory: 0, cpu: 0 };
-      sum.memory += memory;
-      sum.cpu += cpu;
-      sums.set(time, sum);
-    }
-  }
-  return [...sums.values()].sort((a, b) => a.time - b.time);
-}
-
 export function ListPage({ live, now, begin, onStart }) {
   const [view, setView] = useState({ text: "", kind: "all", key: "name", down: false });
   const [chosen, setChosen] = useState(new Set());
   const sessions = [...live.sessions.values()];
   const shown = arrange(sessions, view);
   const picked = shown.filter((session) => chosen.has(session.session_id));
-  const sums = useMemo(() => totals(live.samples), [live.samples]);
   const sort = (key) => setView({ ...view, key, down: view.key === key && !view.down });
   const pick = (ids, isOn) => {
     const next = new Set(chosen);
@@ -67,7 +52,7 @@ export function ListPage({ live, now, begin, onStart }) {
   };
   const all = shown.map((session) => session.session_id);
   return html`
-    <${Summary} live=${live} sessions=${sessions} sums=${sums} now=${now} />
+    <${Summary} live=${live} sessions=${sessions} now=${now} />
     <div class="toolbar">
       <div class="search"><label class="unseen" for="filter">Filter sessions</label>
         <input id="filter" type="search" placeholder="Filter sessions" value=${view.text} onInput=${(event) => setView({ ...view, text: event.target.value })} /></div>
@@ -148,16 +133,16 @@ export function Doing({ session, now, bad }) {
   return more || null;
 }
 
-function Summary({ live, sessions, sums, now }) {
+function Summary({ live, sessions, now }) {
   const server = live.server;
   const busy = sessions.filter((session) => session.status === "busy").length;
   const ended = sessions.filter(endedBadly).length;
-  const latest = sums.at(-1);
+  const sums = live.totals;
   const running = sessions.filter(isRunning).length;
   return html`<section class="cards" aria-label="In short">
     <div class="card"><h2>Sessions</h2><p class="big">${sessions.length}</p><p class="faint">${running} running, ${busy} busy${ended ? html`, <span class="bad">${ended} died</span>` : ""}</p></div>
-    <div class="card"><h2>Memory</h2><p class="big">${bytes(running ? latest?.memory ?? null : 0)}</p><${Sparkline} samples=${sums} member="memory" least=${50e6} kind="memory" /></div>
-    <div class="card"><h2>CPU</h2><p class="big">${latest && running ? `${latest.cpu} %` : "–"}</p><${Sparkline} samples=${sums} member="cpu" least=${100} kind="cpu" /></div>
+    <div class="card"><h2>Memory</h2><p class="big">${bytes(sessions.reduce((sum, session) => sum + memoryOf(session), 0))}</p><${Sparkline} samples=${sums} member="memory" least=${50e6} kind="memory" /></div>
+    <div class="card"><h2>CPU</h2><p class="big">${sessions.reduce((sum, session) => sum + cpuOf(session), 0)} %</p><${Sparkline} samples=${sums} member="cpu" least=${100} kind="cpu" /></div>
     <div class="card"><h2>Server</h2><p class="big">${server ? duration((now - Date.parse(server.started)) / 1000) : "–"}</p>
       <p class="faint">${server && [`version ${server.kallichore_version}`, server.memory_bytes && bytes(server.memory_bytes), server.open_descriptors && `${server.open_descriptors} descriptors`].filter(Boolean).join(", ")}</p>
       <p class="faint">${server && (server.dropped_messages ? html`<span class="bad">${count(server.dropped_messages, "message")} dropped</span>` : "no message dropped")}</p></div>

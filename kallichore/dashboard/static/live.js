@@ -24,11 +24,15 @@ export function apply(state, event, now) {
 /** Return the state with the plots at a moment: what was not told to be others is what it was. Pure. */
 export function advance(state, moment) {
   const samples = new Map(state.samples);
+  const sum = { memory_bytes: 0, cpu_percent: 0, timestamp: moment };
   for (const [id, session] of state.sessions) {
     const usage = session.resource_usage;
-    if (usage && session.process_id) samples.set(id, addSample(samples.get(id) ?? [], { ...usage, timestamp: moment }));
+    if (!usage || !session.process_id) continue;
+    samples.set(id, addSample(samples.get(id) ?? [], { ...usage, timestamp: moment }));
+    sum.memory_bytes += usage.memory_bytes;
+    sum.cpu_percent += usage.cpu_percent;
   }
-  return { ...state, samples };
+  return { ...state, samples, totals: addSample(state.totals, sum) };
 }
 
 function addSample(before, usage) {
@@ -37,7 +41,7 @@ function addSample(before, usage) {
   return sample.time - last < LEAST_STEP ? before : [...before.slice(1 - MOST_SAMPLES), sample];
 }
 
-const nothing = () => ({ sessions: new Map(), samples: new Map(), server: null, skew: 0, link: "opening" });
+const nothing = () => ({ sessions: new Map(), samples: new Map(), totals: [], server: null, skew: 0, link: "opening" });
 
 export class Live {
   state = nothing();

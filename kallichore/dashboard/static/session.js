@@ -69,7 +69,7 @@ function Facts({ session, now }) {
     ["Kernel", [session.display_name, session.language && `(${session.language})`].filter(Boolean).join(" ")],
     ["Directory", session.working_directory],
     ["Document", session.notebook_uri],
-    ["Created", `${new Date(session.started).toLocaleString("en")}, ${ago(Date.parse(session.started), now)}`],
+    ["Created", `${new Date(session.started).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" })}, ${ago(Date.parse(session.started), now)}`],
     ["Process", session.process_id && `${session.process_id}${used ? `, ${count(used.thread_count, "thread")} with those of its children` : ""}`],
     ["Clients", session.clients ? `${session.clients}, this page among them` : "none"],
     ["Waiting executions", String(session.queue_length)],
