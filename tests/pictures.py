@@ -64,12 +64,12 @@ SVG(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 120" width="480">
 """
 
 
-async def picture(page: Page, name: str, *, dark: bool, width: int = 1280, height: int = 800, scale: float = 1) -> None:
+async def picture(page: Page, name: str, *, dark: bool, width: int = 1280, height: int = 800) -> None:
     """Write one picture of what the page shows."""
     theme = "dark" if dark else "light"
     features = [{"name": "prefers-color-scheme", "value": theme}, {"name": "prefers-reduced-motion", "value": "reduce"}]
     await page.call("Emulation.setEmulatedMedia", features=features)
-    size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     await page.call("Emulation.setDeviceMetricsOverride", **size)
     # Two frames: one for the new size, one for what the page makes of it.
     await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
@@ -123,9 +123,9 @@ async def main() -> None:
 
 async def take_list(page: Page) -> None:
     """Take the list, wide and narrow."""
-    await take_both(page, "list", height=640)
-    await picture(page, "phone", dark=False, width=390, height=844, scale=2)
-    await picture(page, "phone", dark=True, width=390, height=844, scale=2)
+    await take_both(page, "list", height=660)
+    for dark in (False, True):
+        await picture(page, "phone", dark=dark, width=390, height=844)
 
 
 async def take_both(page: Page, name: str, height: int) -> None:

@@ -21,7 +21,7 @@ export function Sparkline({ samples = [], member, least, span = 180_000, kind = 
   const end = samples.at(-1)?.time ?? 0;
   // A short past fills the plot as a long one does, from half a minute on.
   span = Math.min(span, Math.max(LEAST_SPAN, end - (samples[0]?.time ?? 0)));
-  const most = Math.max(least, ...samples.map((sample) => sample[member])) * 1.05;
+  const most = Math.max(least, ...samples.map((sample) => sample[member])) * 1.2;
   const line = points(samples, member, span, most, end);
   const area = line.length > 1 ? [`${line[0].split(",")[0]},${HEIGHT}`, ...line, `${WIDTH},${HEIGHT}`] : [];
   return html`<svg class="spark ${kind}" viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" aria-hidden="true" focusable="false">
