@@ -9,7 +9,11 @@ export function takeToken() {
   const found = FRAGMENT.exec(location.hash);
   if (!found) return;
   history.replaceState(null, "", location.pathname + location.search);
-  saveToken(decodeURIComponent(found[1]));
+  try {
+    saveToken(decodeURIComponent(found[1]));
+  } catch {
+    // It is no token; the form asks for one.
+  }
 }
 
 export function saveToken(token) {

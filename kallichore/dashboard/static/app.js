@@ -14,6 +14,15 @@ takeToken();
 const SHOWN_FOR = 6000; // milliseconds that a good message stays
 const SESSION = /^#\/session\/([^/]+)$/;
 
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    // Somebody's own address; it names no session.
+    return text;
+  }
+}
+
 class App extends Component {
   live = new Live();
   state = { isIn: null, wasRefused: false, live: this.live.state, now: Date.now(), place: location.hash, toasts: [], open: null };
@@ -111,7 +120,7 @@ class App extends Component {
     if (isIn === null) return html`<p class="centre faint">Looking for the server…</p>`;
     if (!isIn) return html`<${LogIn} wasRefused=${wasRefused} onToken=${(token) => ((this.tried = true), saveToken(token), this.logIn())} />`;
     const session = SESSION.exec(place);
-    const id = session && decodeURIComponent(session[1]);
+    const id = session && decoded(session[1]);
     document.title = id ? `${id} – Kallichore` : "Sessions – Kallichore";
     return html`<a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), document.getElementById("main").focus())}>To the content</a>
       <header class="top"><a class="brand" href="#/"><${Mark} />Kallichore</a>

@@ -24,15 +24,21 @@ export function apply(state, event, now) {
 /** Return the state with the plots at a moment: what was not told to be others is what it was. Pure. */
 export function advance(state, moment) {
   const samples = new Map(state.samples);
+  // A sum in which somebody is missing would be drawn as a dip.
+  let isWhole = true;
   const sum = { memory_bytes: 0, cpu_percent: 0, timestamp: moment };
   for (const [id, session] of state.sessions) {
     const usage = session.resource_usage;
-    if (!usage || !session.process_id) continue;
+    if (!session.process_id) continue;
+    if (!usage) {
+      isWhole = false;
+      continue;
+    }
     samples.set(id, addSample(samples.get(id) ?? [], { ...usage, timestamp: moment }));
     sum.memory_bytes += usage.memory_bytes;
     sum.cpu_percent += usage.cpu_percent;
   }
-  return { ...state, samples, totals: addSample(state.totals, sum) };
+  return { ...state, samples, totals: isWhole ? addSample(state.totals, sum) : state.totals };
 }
 
 function addSample(before, usage) {
