@@ -39,6 +39,7 @@ class Browsing:
         """Show one session, and wait until its channels are open."""
         await self.page.evaluate(f"location.hash = '#/session/' + encodeURIComponent({json.dumps(session_id)})")
         await self.page.wait_for("document.querySelector('#code:enabled')")
+        await self.page.wait_for("document.querySelector('.cells[aria-busy=false]')")
 
     async def run(self, code: str) -> None:
         """Type code and run it, as one does."""

@@ -161,13 +161,20 @@ async def test_end_of_a_kernel_ends_what_ran_and_what_it_asked(call: Modules) ->
 
 
 async def test_history_is_shown_up_to_where_the_channels_begin(call: Modules) -> None:
-    """Of the history, what the channels tell as well is left out, and the rest is kept."""
-    entries = [{"timestamp": at, "input": f"code {at}"} for at in (100, 200, 300)]
-    cell = {"code": "code 200", "began": 205}
+    """Of the history, what the channels tell as well is left out, by what ran in which order, and the rest is kept."""
 
-    assert entries == await call("console", "olderEntries", entries, [])
-    assert entries[:1] == await call("console", "olderEntries", entries, [cell])
-    assert entries[:2] == await call("console", "olderEntries", entries, [{"code": "other", "began": 205}])
+    async def older(history: str, told: str) -> str:
+        entries = [{"input": code} for code in history]
+        cells = [{"code": None}, *({"code": code} for code in told)]
+        return "".join(entry["input"] for entry in await call("console", "olderEntries", entries, cells))
+
+    assert "abc" == await older("abc", "")
+    assert "ab" == await older("abc", "c")
+    assert "a" == await older("abc", "bcd")
+    assert "" == await older("abc", "abcdef")
+    assert "aa" == await older("aab", "b")
+    assert "a" == await older("aaa", "aa")
+    assert "abc" == await older("abc", "de")
 
 
 async def test_sessions_are_arranged(call: Modules) -> None:

@@ -107,13 +107,21 @@ function update(cell, content) {
   return { ...cell, outputs: cell.outputs.map((output) => (output.id === id ? { ...output, data: content.data } : output)) };
 }
 
-/** Return the entries of a session's history that are older than what the channels still told. */
+/** Return the entries of a session's history that are older than what the channels still told.
+ *
+ * By what ran and in which order, not by time: a kernel's clock may be another than the server's.
+ */
 export function olderEntries(history, cells) {
-  const first = cells.find((cell) => cell.code != null && cell.began);
-  const before = first ? history.filter((entry) => entry.timestamp <= first.began) : history;
-  const isSame = first && before.at(-1)?.input.trimEnd() === first.code.trimEnd();
-  return isSame ? before.slice(0, -1) : before;
+  const codes = cells.map((cell) => cell.code).filter((code) => code != null);
+  const isSame = (entry, code) => code !== undefined && start(entry.input) === start(code);
+  for (let from = Math.max(0, history.length - codes.length); from < history.length; from++) {
+    if (history.slice(from).every((entry, at) => isSame(entry, codes[at]))) return history.slice(0, from);
+  }
+  return history;
 }
+
+/** The beginning of code, which the history keeps also where it shortens. */
+const start = (code) => code.trimEnd().slice(0, 500);
 
 /** Whether a cell has a text in it, for searching. */
 export function mentions(cell, text) {

@@ -85,7 +85,7 @@ function Facts({ session, now }) {
 function Console({ session, now }) {
   const id = session.session_id;
   const [console, setConsole] = useState(empty());
-  const [isLinked, setLinked] = useState(true);
+  const [isLinked, setLinked] = useState(null);
   const [history, setHistory] = useState([]);
   const [search, setSearch] = useState("");
   const [frozen, setFrozen] = useState(null);
@@ -110,11 +110,11 @@ function Console({ session, now }) {
       <button type="button" aria-pressed=${frozen !== null} onClick=${() => setFrozen(frozen ? null : console)}>${frozen ? `Go on${late ? ` (${count(late, "message")})` : ""}` : "Pause"}</button>
       <button type="button" aria-pressed=${isFollowing} onClick=${() => setFollowing(!isFollowing)}>Follow</button>
     </div>
-    <div class="cells" ref=${box} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label="Code and output">
+    <div class="cells" ref=${box} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-busy=${!isLinked} aria-label="Code and output">
       ${cells.length === 0 && html`<p class="faint">${search ? "Nothing has this in it." : "Nothing ran here yet. Type some code below."}</p>`}
       ${cells.map((cell) => html`<${Cell} key=${cell.key} cell=${cell} now=${now} />`)}
     </div>
-    ${!isLinked && html`<p class="faint" role="status">The connection to the session is lost; it comes back by itself, with all that is missed.</p>`}
+    ${isLinked === false && html`<p class="faint" role="status">The connection to the session is lost; it comes back by itself, with all that is missed.</p>`}
     ${console.question ? html`<${Question} question=${console.question} onAnswer=${(value) => channels.current.answer(console.question, value)} />`
       : html`<${CodeLine} session=${session} history=${cells} onRun=${(code) => (setFollowing(true), channels.current.run(code))} />`}
   </div>`;
