@@ -112,17 +112,15 @@ class Page:
 
     async def wait_for(self, expression: str) -> Any:
         """Wait until an expression is true, and return it. A page that is loaded meanwhile is asked anew."""
-        try:
-            with trio.fail_after(PATIENCE):
-                while True:
-                    try:
-                        return await self.evaluate(WAIT % expression)
-                    except PageError as error:
-                        if "context was destroyed" not in str(error) and "navigated or closed" not in str(error):
-                            raise
-        except trio.TooSlowError:
-            shown = await self.evaluate("document.body.innerText")
-            raise AssertionError(f"{expression} does not become true; the page shows:\n{shown}") from None
+        with trio.move_on_after(PATIENCE):
+            while True:
+                try:
+                    return await self.evaluate(WAIT % expression)
+                except PageError as error:
+                    if "context was destroyed" not in str(error) and "navigated or closed" not in str(error):
+                        raise
+        shown = await self.evaluate("document.body.innerText")
+        raise AssertionError(f"{expression} does not become true; the page shows:\n{shown}")
 
     async def go(self, url: str) -> None:
         """Open an address."""
