@@ -322,7 +322,7 @@ async def test_token_comes_in_any_of_the_ways_that_clients_have() -> None:
 
 
 async def test_pages_of_other_origins_are_let_in_by_name() -> None:
-    """Their browsers ask beforehand, without a token. Our own API takes their requests, and shows no page its answers."""
+    """Their browsers ask beforehand, without a token. Our own API takes their requests, and shows no page an answer."""
     page = "https://notebooks.example"
     async with open_jupyter(allow_origin=[page]) as client:
         asked = await client("OPTIONS", "/api/kernels", authorization="", origin=page)
