@@ -136,6 +136,17 @@ async def test_two_pages_show_the_same() -> None:
             await each.wait_text("seen by both")
 
 
+async def test_page_works_below_a_path() -> None:
+    """Where a proxy has put the server below a path, the list, a session's channels and what it says are there."""
+    async with browse(base_url="/user/me") as browsing:
+        session = browsing.server.create_session(scripted())
+        await session.start()
+        await browsing.open_list()
+        await browsing.open_session("s")
+        await browsing.run("print below")
+        await browsing.page.wait_for("document.querySelector('.outputs pre')?.innerText.trim() === 'below'")
+
+
 # One session
 
 
@@ -278,6 +289,14 @@ async def test_all_can_be_done_with_the_keyboard() -> None:
         await page.press(ENTER)
         await page.wait_for(f"document.querySelector('dialog[open]')?.contains({active})")
         on_cancel = await page.evaluate(f"{active}.innerText")
+        await page.press(ESCAPE)
+        await page.wait_for(f"{active}.getAttribute('aria-haspopup') === 'menu'")
+        await page.press(DOWN)
+        await page.wait_for(f"{active}.getAttribute('role') === 'menuitem'")
+        await page.press(UP)
+        await page.wait_for(f"{active}.innerText.startsWith('Delete')")
+        await page.press(ENTER)
+        await page.wait_for(f"{active}.innerText === 'Cancel'")
         await page.press(TAB)
         await page.press(ENTER)
         await page.wait_for(f"{ROWS}.length === 0")

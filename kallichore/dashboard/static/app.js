@@ -46,7 +46,8 @@ class App extends Component {
       takeToken();
       this.logIn();
     }
-    this.setState({ place: location.hash });
+    // Who came by a link is at the beginning of the new page, with eyes and ears.
+    this.setState({ place: location.hash }, () => document.getElementById("main")?.focus({ preventScroll: true }));
     scrollTo(0, 0);
   }
 

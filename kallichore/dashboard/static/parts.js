@@ -5,7 +5,11 @@ import { endedBadly, STATUSES } from "./words.js";
 /** A dialog over the page. The browser keeps the keyboard in it, and Escape closes it. */
 export function Dialog({ title, onClose, children }) {
   const dialog = useRef(null);
-  useEffect(() => dialog.current.showModal(), []);
+  useEffect(() => {
+    const before = document.activeElement;
+    dialog.current.showModal();
+    return () => before?.isConnected && before.focus();
+  }, []);
   return html`<dialog ref=${dialog} aria-labelledby="dialog-title" onClose=${onClose}
       onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
     <div class="dialog-body"><h2 id="dialog-title">${title}</h2>${children}</div>
@@ -31,7 +35,7 @@ export function Menu({ label, items }) {
   const keys = (event) => {
     const all = entries();
     const at = all.indexOf(document.activeElement);
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];
+    const to = { ArrowDown: at + 1, ArrowUp: Math.max(at, 0) - 1, Home: 0, End: all.length - 1 }[event.key];
     if (event.key === "Escape" && isOpen) close();
     else if (event.key === "Tab") return setOpen(false);
     else if (to !== undefined && isOpen) all[(to + all.length) % all.length]?.focus();
