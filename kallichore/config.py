@@ -155,9 +155,10 @@ class ServerConfig:
     jupyter: bool = True
     """Whether Jupyter's own API is served beside ours."""
     base_url: str = attrs.field(default="/", validator=_base_url)
-    """The path below which Jupyter's API is, as behind a proxy; ours stays where it is."""
+    """The path below which Jupyter's API is, as behind a proxy; ours and the dashboard are there too, and at ``/``."""
     allow_origin: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-    """Origins of web pages that may use Jupyter's API, such as ``https://notebooks.example``; ``*`` for all."""
+    """Origins of web pages that may use Jupyter's API, such as ``https://notebooks.example``; ``*`` for all. Those that
+    are named may send requests to ours too, as the dashboard behind a proxy does."""
     root_directory: Path | None = attrs.field(default=None, converter=_to_path)
     """The directory below which Jupyter's paths are; None for the one that the server runs in."""
 

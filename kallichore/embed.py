@@ -27,6 +27,7 @@ from kallichore.api.handlers import make_handlers
 from kallichore.attach.channel_sockets import ChannelSockets, check_upgrade, open_pipe, open_unix_socket
 from kallichore.attach.websocket import serve_websocket
 from kallichore.config import ServerConfig
+from kallichore.dashboard import side as dashboard
 from kallichore.errors import BadPathError, ConfigurationError, SessionNotFoundError
 from kallichore.jupyter.side import open_jupyter
 from kallichore.mcp.way_in import WayIn, open_mcp
@@ -34,13 +35,14 @@ from kallichore.models.bodies import NewSession
 from kallichore.server import Server, open_server
 from kallichore.server.border import open_border
 from kallichore.session.session import Session
+from kallichore.transport.base_path import BelowBase, app_below, below
 from kallichore.transport.connection_file import (
     ServerAddress,
     connection_document,
     open_connection_file,
     send_handshake,
 )
-from kallichore.transport.front_door import Attach, FrontDoor, close_in_order
+from kallichore.transport.front_door import Attach, FrontDoor, Screen, close_in_order
 from kallichore.transport.request_head import (
     RequestHead,
     channels_session,
@@ -240,20 +242,26 @@ def _open_front_door(
         if sockets is not None:
             await sockets.wait_closed()
 
-    admission = Admission(token=config.token, over_tcp=over_tcp)
+    admission = Admission(token=config.token, over_tcp=over_tcp, allow_origin=config.allow_origin)
     app = create_app(make_handlers(server, channel_path, wait_deaf, mcp), admission, server.facilities.intake)
+    screen: Screen = admission
+    base = config.base_url.rstrip("/")
+    if over_tcp:
+        # Browsers come over TCP only. What is a page's is also there where a proxy may have put it.
+        app = app_below(base, dashboard.beside(app))
+        screen = BelowBase(base, dashboard.DashboardScreen(admission))
 
     def takes(path: str) -> bool:
-        return mcp.takes(path) or (over_tcp and is_channels_path(path))
+        return mcp.takes(path) or (over_tcp and is_channels_path(below(path, base)))
 
     attach = mcp.attach_beside(attach)
     if not config.jupyter:
-        return FrontDoor(app, attach, admission, takes=takes)
+        return FrontDoor(app, attach, screen, takes=takes)
     jupyter = open_jupyter(server, config)
     return FrontDoor(
         jupyter.beside(app),
         jupyter.attach_beside(attach),
-        jupyter.screen_beside(admission),
+        jupyter.screen_beside(screen),
         takes=lambda path: jupyter.takes(path) or takes(path),
     )
 
@@ -262,6 +270,7 @@ async def _attach(
     server: Server, config: ServerConfig, stream: trio.abc.Stream, head: RequestHead, surplus: bytes
 ) -> None:
     """Answer a channel upgrade over TCP: refuse it, or serve the session's client."""
+    head = attrs.evolve(head, target=below(head.target, config.base_url.rstrip("/")))
     wish = check_upgrade(head, config)
     if not isinstance(wish, bytes):
         try:

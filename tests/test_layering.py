@@ -14,11 +14,11 @@ PACKAGE = Path(__file__).parents[1] / "kallichore"
 
 CHAIN = (
     *("wire", "models", "zeromq", "kernel", "conversation", "session"),
-    *("attach", "server", "api", "jupyter", "mcp", "embed", "cli"),
+    *("attach", "server", "api", "jupyter", "mcp", "dashboard", "embed", "cli"),
 )
 """The rooms that lead from Jupyter's protocol to the command lines; each may import those before it."""
 
-TRANSPORT_USERS = {"client", "attach", "server", "api", "jupyter", "mcp", "embed", "cli"}
+TRANSPORT_USERS = {"client", "attach", "server", "api", "jupyter", "mcp", "dashboard", "embed", "cli"}
 """Who may import transport. It knows nothing of kernels, so that it can be used from attach on, and by clients."""
 
 FOR_ALL = {"errors", "config", "_version"}
@@ -39,9 +39,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 for _room in TRANSPORT_USERS:
     MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "transport"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT["cli"], "client", "agents"}
-# Neighbours: all three stand on the server.
+# Neighbours: all stand on the server, or on nothing of ours.
 MAY_IMPORT["jupyter"] -= {"api"}
 MAY_IMPORT["mcp"] = {*MAY_IMPORT["mcp"], "agents"} - {"api", "jupyter"}
+MAY_IMPORT["dashboard"] -= {"api", "jupyter", "mcp"}
 
 PURE_ROOMS = {"wire", "models", "conversation", "errors", "config"}
 """Rooms of which every module is pure; in the others a module says so by [pure] at the start of its docstring."""

@@ -24,6 +24,14 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 PAGE = ("api/page/index.html", "api/page/rapidoc-min.js", "api/page/RAPIDOC-LICENSE.txt")
 """The files of the page at ``/docs``."""
 
+DASHBOARD = (
+    "dashboard/static/index.html",
+    "dashboard/static/app.js",
+    "dashboard/static/style.css",
+    "dashboard/static/HTM-LICENSE.txt",
+)
+"""Some of the dashboard's files."""
+
 REQUIRED = [Requirement(line) for line in PROJECT["dependencies"]]
 WANTED = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
 
@@ -86,11 +94,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_has_what_is_not_code(wheel: Path) -> None:
-    """The wheel says that it has types, and has the API's description and the page that shows it."""
+    """The wheel says that it has types, and has the API's description, the page that shows it, and the dashboard."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
 
-    assert set() == {f"kallichore/{name}" for name in ("py.typed", "kallichore.json", *PAGE)} - names
+    assert set() == {f"kallichore/{name}" for name in ("py.typed", "kallichore.json", *PAGE, *DASHBOARD)} - names
 
 
 def test_examples_are_typed_against_the_wheel(wheel: Path, tmp_path: Path) -> None:

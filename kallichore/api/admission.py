@@ -15,7 +15,7 @@ import attrs
 from kallichore.api.operations import find_operation
 from kallichore.api.pages import PAGES
 from kallichore.api.refusals import explain
-from kallichore.transport.auth import is_authorized, refuse_source
+from kallichore.transport.auth import authorization_of_page, is_authorized, refuse_source
 from kallichore.transport.request_head import RequestHead, refusal
 
 logger = logging.getLogger(__name__)
@@ -34,10 +34,13 @@ class Admission:
     Args:
         token: The bearer token; None lets everybody in.
         over_tcp: Whether connections come over TCP, where Host and Origin are looked at.
+        allow_origin: Origins of web pages that may send requests, besides this machine's own: where a proxy shows the
+            dashboard. ``*`` is not for this API, and names none.
     """
 
     token: str | None = attrs.field(repr=False)
     over_tcp: bool
+    allow_origin: tuple[str, ...] = ()
 
     def knows(self, authorization: str | None) -> bool:
         """Tell whether a request with this ``Authorization`` has the token."""
@@ -45,13 +48,17 @@ class Admission:
 
     def refuse_source(self, hosts: list[str], origins: list[str]) -> HTTPStatus | None:
         """Tell whether a request comes from another machine's page; see `kallichore.transport.auth.refuse_source`."""
-        return refuse_source(hosts, origins) if self.over_tcp else None
+        if not self.over_tcp:
+            return None
+        return refuse_source(
+            hosts, origins if len(origins) > 1 else [each for each in origins if each not in self.allow_origin]
+        )
 
     def judge(self, head: RequestHead) -> HTTPStatus | None:
         """Return the status with which a request is refused, or None if it may be looked at further."""
         if status := self.refuse_source(head.all("host"), head.all("origin")):
             return status
-        if self.knows(head.headers.get("authorization")):
+        if self.knows(head.headers.get("authorization") or authorization_of_page(head.subprotocols)):
             return None
         if head.path in PAGES:
             return None if head.method == "GET" else HTTPStatus.METHOD_NOT_ALLOWED

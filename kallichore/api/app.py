@@ -21,7 +21,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter, MapAdapter
 
 from kallichore.api.admission import LARGEST_STRANGERS_BODY, SPAN_ID, Admission, log_refusal
-from kallichore.api.event_streams import accepts_events, answer_execution, answer_log
+from kallichore.api.event_streams import accepts_events, answer_changes, answer_execution, answer_log
 from kallichore.api.operations import OPERATIONS, Operation
 from kallichore.api.pages import PAGES, Page
 from kallichore.api.refusals import explain
@@ -175,6 +175,8 @@ def create_app(handlers: dict[str, Handler], admission: Admission, intake: Intak
                     response = _json(to_json(await handler(*subject, body)), 200)
             elif operation.reads_log:
                 response = answer_log(await handlers[operation.operation_id](*subject), request)
+            elif operation.streams_changes:
+                response = answer_changes(await handlers[operation.operation_id](), request)
             elif operation.text_type is not None:
                 response = Response(await handlers[operation.operation_id](*subject), content_type=operation.text_type)
             else:

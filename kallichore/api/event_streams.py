@@ -1,14 +1,15 @@
-"""Server-sent events (the HTML standard's section 9.2): logs that are followed, executions that are watched.
+"""Server-sent events (the HTML standard's section 9.2): logs that are followed, executions that are watched, and
+what changes on a server.
 
-Clients that do not accept events get one JSON document: the log so far, or the execution's result. A log's events have
-an ``id`` that a client sends back as ``Last-Event-ID`` when it reconnects, so that it misses nothing and gets nothing
-twice.
+Clients that do not accept events get one JSON document: the log so far, the execution's result, or all there is. A
+log's events have an ``id`` that a client sends back as ``Last-Event-ID`` when it reconnects, so that it misses nothing
+and gets nothing twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
 import attrs
@@ -18,6 +19,7 @@ from quart import Request, Response
 from kallichore.errors import BadQueryError, ExecuteError
 from kallichore.models.bodies import ErrorBody, ExecuteReply, LogLine
 from kallichore.models.converter import to_json
+from kallichore.server import Follower
 from kallichore.session.line_log import LineLog
 
 STILL_HERE = 15.0
@@ -120,6 +122,26 @@ async def _execution_events(
         except ExecuteError as error:
             body = ErrorBody(code=error.code, message=error.message, details=error.details)
             yield b"event: error\ndata: %s\n\n" % to_json(body)  # noqa: ASYNC119  # the same
+
+
+def answer_changes(following: AbstractContextManager[Follower], request: Request) -> Response:
+    """Return the answer that tells what changes: events named ``changes`` if it accepts those, else all there is."""
+    if accepts_events(request):
+        return _stream(_change_events(following))
+    with following as follower:
+        return Response(to_json(follower.look()), content_type="application/json")
+
+
+async def _change_events(following: AbstractContextManager[Follower]) -> AsyncIterator[bytes]:
+    with following as follower:
+        while True:
+            event = b": still here\n\n"
+            with trio.move_on_after(STILL_HERE):
+                news = await follower.wait_news()
+                if news is None:
+                    return
+                event = b"event: changes\ndata: %s\n\n" % to_json(news)
+            yield event  # noqa: ASYNC119  # Quart closes what it iterates
 
 
 def _event(line: LogLine) -> bytes:

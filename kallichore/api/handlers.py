@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ from kallichore.models.bodies import (
     SessionList,
     StartKernel,
 )
-from kallichore.server import Server
+from kallichore.server import Follower, Server, follow
 from kallichore.session.execute_call import execute_code, stream_execution
 from kallichore.session.line_log import LineLog
 from kallichore.session.session import Session
@@ -140,6 +141,9 @@ def make_handlers(
     async def server_status() -> ServerStatus:
         return attrs.evolve(server.status(), mcp=workspaces.status())
 
+    async def server_events() -> AbstractContextManager[Follower]:
+        return follow(server)
+
     @cache
     def exporter() -> Callable[[], bytes]:
         from kallichore.server.metrics import make_exporter  # 25 ms that no start has to wait for
@@ -190,6 +194,7 @@ def make_handlers(
         "server-logs": server_logs,
         "shutdown-server": shutdown_server,
         "server-status": server_status,
+        "server-events": server_events,
         "server-metrics": server_metrics,
         "client-heartbeat": client_heartbeat,
         "get-server-configuration": get_server_configuration,

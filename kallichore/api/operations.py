@@ -43,6 +43,7 @@ class Operation:
         reads_log: Whether the answer is a log, whole or followed; see `kallichore.api.event_streams`.
         streams_execution: Whether clients that accept events get messages as they come; see the same.
         text_type: The content type of an answer that is text, which its handler returns as bytes; None for JSON.
+        streams_changes: Whether the answer tells what changes, for as long as somebody listens; see the same.
     """
 
     operation_id: str
@@ -57,6 +58,7 @@ class Operation:
     reads_log: bool = False
     streams_execution: bool = False
     text_type: str | None = None
+    streams_changes: bool = False
 
     @property
     def has_subject(self) -> bool:
@@ -114,6 +116,7 @@ OPERATIONS = (
     Operation("server-logs", "GET", "/logs", "server_logs", log_level=TRACE, reads_log=True),
     Operation("shutdown-server", "POST", "/shutdown", "shutdown_server"),
     Operation("server-status", "GET", "/status", "server_status", needs_token=False, log_level=None),
+    Operation("server-events", "GET", "/events", "server_events", log_level=TRACE, streams_changes=True),
     Operation("server-metrics", "GET", "/metrics", "server_metrics", log_level=TRACE, text_type=PROMETHEUS_TEXT),
     Operation(
         "client-heartbeat",

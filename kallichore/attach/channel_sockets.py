@@ -27,7 +27,7 @@ from kallichore.errors import ChannelSocketError, ConfigurationError, Unauthoriz
 from kallichore.kernel.launch_plan import safe_name
 from kallichore.session.clients import Attendance, Wish
 from kallichore.session.session import Session
-from kallichore.transport.auth import is_authorized
+from kallichore.transport.auth import authorization_of_page, is_authorized
 from kallichore.transport.named_pipe import PipeSystem, open_pipe_listener
 from kallichore.transport.places import LONGEST_SOCKET_PATH
 from kallichore.transport.request_head import (
@@ -52,7 +52,8 @@ def check_upgrade(head: RequestHead, config: ServerConfig, socket_path: str | No
     """Return how the client attends, or the answer that refuses it. Nobody is displaced by a refused one."""
     if is_other_http(head.version):
         return refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-    if not is_authorized(head.headers.get("authorization"), config.token):
+    authorization = head.headers.get("authorization") or authorization_of_page(head.subprotocols)
+    if not is_authorized(authorization, config.token):
         text = "The bearer token is missing or wrong; the upgrade needs it as every request does"
         return refusal(HTTPStatus.UNAUTHORIZED, text, code=UnauthorizedError.code)
     if "sec-websocket-key" not in head.headers:

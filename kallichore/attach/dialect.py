@@ -53,10 +53,11 @@ class KallichoreDialect:
 
     Args:
         goes_by_numbers: Whether it is told the messages' numbers.
+        subprotocol: The subprotocol that is chosen.
     """
 
     goes_by_numbers: bool
-    subprotocol: None = attrs.field(default=None, init=False)
+    subprotocol: str | None = None
 
     def frames(self, batch: Batch) -> list[bytes]:
         return text_frames(_numbered(batch) if self.goes_by_numbers else batch.payloads)

@@ -36,6 +36,7 @@ from kallichore.conversation.ticks import tick_after
 from kallichore.session.clients import ClientSlot, Wish
 from kallichore.session.intake import TooMuchError
 from kallichore.session.session import Session
+from kallichore.transport.auth import SUBPROTOCOL, offers_ours
 from kallichore.transport.request_head import RequestHead, accept_token
 from kallichore.wire.client_messages import ClientMessageError
 
@@ -415,7 +416,9 @@ async def serve_websocket(
         dialect: How it is spoken to; the API's own way by default.
         attend: Is entered when the client has its place at the session, and left before that is given up.
     """
-    dialect = dialect or KallichoreDialect(wish.since is not None)
+    if dialect is None:
+        chosen = SUBPROTOCOL if offers_ours(request.subprotocols) else None
+        dialect = KallichoreDialect(wish.since is not None, chosen)
     async with stream:
         try:
             await stream.send_all(upgrade_response(request, dialect.subprotocol))

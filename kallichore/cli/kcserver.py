@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from kallichore._version import __version__
 from kallichore.cli import escapes
@@ -126,11 +127,14 @@ def _announcer(launch: Launch, console: Console, running: list[RunningServer]) -
         elif launch.token_is_generated and config.connection_file is None and config.handshake_socket is None:
             logger.info("Use this auth token: %s", server.token)
         console.put(BANNER)
-        if config.jupyter and address.port is not None and sys.stdout.isatty():
-            # For a person to paste. It is not logged, as the token stands in it.
-            token = f" --GatewayClient.auth_token={server.token}" if server.token else ""
+        if address.port is not None and sys.stdout.isatty():
+            # For a person to open or to paste. It is not logged, as the token stands in it.
             url = f"http://127.0.0.1:{address.port}{config.base_url.rstrip('/')}"
-            console.put(f"For JupyterLab: jupyter lab --gateway-url={url}{token}")
+            fragment = f"#token={quote(server.token, safe='')}" if server.token else ""
+            console.put(f"Dashboard: {url}/{fragment}")
+            if config.jupyter:
+                token = f" --GatewayClient.auth_token={server.token}" if server.token else ""
+                console.put(f"For JupyterLab: jupyter lab --gateway-url={url}{token}")
         if config.connection_file is not None:
             logger.info("Connection file: %s", config.connection_file)
         logger.debug("Starting")

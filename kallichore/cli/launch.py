@@ -132,7 +132,7 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     add("--transport-encryption", metavar="POLICY", help="to kernels: disabled (the default), auto or required")
     add("--kernel-transport", metavar="KIND", help="to kernels: tcp (the default) or ipc, which is Unix sockets")
     flag("--no-jupyter", help="do not serve Jupyter's own API beside ours")
-    add("--base-url", metavar="PATH", help="serve Jupyter's API below this path, as behind a proxy")
+    add("--base-url", metavar="PATH", help="serve Jupyter's API, and all else too, below this path, as behind a proxy")
     parser.add_argument(
         "--allow-origin",
         action="append",

@@ -91,7 +91,12 @@ class SessionStatus:
     """Since when the kernel is idle or gone; None while it starts, runs or is offline."""
     current: Status = attrs.field(default=Status.UNINITIALIZED, init=False)
     reason: str | None = attrs.field(default=None, init=False)
+    since: float = attrs.field(init=False)
+    """Since when the status is what it is."""
     _covered: Status = attrs.field(default=Status.IDLE, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.since = self.idle_since or 0.0
 
     def apply(self, event: StatusEvent, reason: str | None, now: float) -> StatusChange | None:
         """Take in an event; return what it changed, or None if it changed nothing.
@@ -109,7 +114,7 @@ class SessionStatus:
             return None
         if after is Status.OFFLINE:
             self._covered = before
-        self.current, self.reason = after, reason
+        self.current, self.reason, self.since = after, reason, now
         self.idle_since = now if after in (Status.IDLE, Status.READY, Status.EXITED) else None
         return StatusChange(before, after, reason)
 

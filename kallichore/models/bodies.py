@@ -313,6 +313,7 @@ class ServerStatus:
     dropped_messages: int | None = None
     open_descriptors: int | None = None
     mcp: McpStatus | None = None
+    memory_bytes: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -470,6 +471,42 @@ class SessionList:
 
     total: int
     sessions: tuple[ActiveSession, ...]
+
+
+@attrs.frozen(kw_only=True)
+class SessionSummary:
+    """A session in short, in the events of ``GET /events``; times are milliseconds since 1970."""
+
+    session_id: str
+    display_name: str
+    language: str
+    session_mode: SessionMode
+    notebook_uri: str | None
+    working_directory: str
+    started: datetime
+    status: Status
+    status_since: int
+    idle_since: int | None
+    busy_since: int | None
+    running: str | None
+    waits_for_input: bool
+    queue_length: int
+    clients: int
+    process_id: int | None
+    resource_usage: ResourceUsage | None
+    journal_bytes: int
+    memory_warning: str | None
+    last_exit: KernelExit | None
+
+
+@attrs.frozen(kw_only=True)
+class Changes:
+    """An event of ``GET /events``: of each session what changed, by its id."""
+
+    time: int
+    sessions: dict[str, Any]
+    removed: tuple[str, ...]
+    server: ServerStatus | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -4,6 +4,7 @@
 do without either.
 """
 
+from kallichore.server.following import Follower, follow
 from kallichore.server.server import Server, open_server
 
-__all__ = ["Server", "open_server"]
+__all__ = ["Follower", "Server", "follow", "open_server"]

@@ -13,6 +13,7 @@ from contextlib import suppress
 import attrs
 import trio
 
+from kallichore.kernel.resources import read_process
 from kallichore.models.bodies import Status
 from kallichore.session.intake import Intake
 from kallichore.session.session import Session
@@ -42,6 +43,8 @@ class Counters:
     """Clients' messages that were refused for their size, or because too much was coming already."""
     open_descriptors: int | None
     """Descriptors that the server's process has open; None where the system does not list them."""
+    process_memory_bytes: int | None
+    """Memory of the server's process."""
     tasks: int
     """Trio tasks that live in the server's process; where it is embedded, the program's own are among them."""
     uptime_seconds: float
@@ -59,6 +62,7 @@ def take_counters(
         uptime_seconds: For how long it has been running.
     """
     journals = [session.conversation.journal for session in sessions]
+    own = read_process(os.getpid())
     found = Counter(session.status for session in sessions)
     return Counters(
         sessions={status: found[status] for status in Status},
@@ -71,6 +75,7 @@ def take_counters(
         incoming_bytes=intake.held,
         refused_messages=intake.refused,
         open_descriptors=count_open_descriptors(),
+        process_memory_bytes=None if own is None else own.memory_bytes,
         tasks=trio.lowlevel.current_statistics().tasks_living,
         uptime_seconds=uptime_seconds,
     )

@@ -1,19 +1,25 @@
 """Samples of what the kernels use, for those that somebody watches.
 
 The sampler itself is `kallichore.kernel.resources`; here is when it is asked, and for whom. Nothing is sampled for
-nobody: a session counts as watched while a client is connected, and for a minute after it was asked for over HTTP.
+nobody: a session counts as watched while a client is connected, for a minute after it was asked for over HTTP, and
+while somebody follows all sessions.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from itertools import count
 
 import trio_util
 
 from kallichore.kernel.resources import ResourceSampler
 from kallichore.models.bodies import ResourceUsage
 from kallichore.session.session import Session
+
+QUIET_EVERY = 5
+"""Intervals between two samples of a kernel that has nothing to do, where somebody only looks at all sessions together:
+of a hundred of them, most are such, and a look at each would be half of what that costs."""
 
 
 async def sample_resources(
@@ -39,13 +45,17 @@ async def _sample_regularly(
     period: int, include_children: Callable[[], bool], sessions: Callable[[], Iterable[Session]]
 ) -> None:
     sampler = ResourceSampler()
+    ticks = count()
     async for _ in trio_util.periodic(period / 1000):
         # One tick for all: they share the look at the clock, and what the sampler reads once.
-        timestamp = int(time.time() * 1000)
+        tick, timestamp = next(ticks), int(time.time() * 1000)
         watched = [session for session in sessions() if session.wants_samples]
         sampler.forget_others(session.process_id or 0 for session in watched)
-        for session in watched:
+        for at, session in enumerate(watched):
             assert session.process_id is not None
+            is_rare = session.wants_few_samples and session.conversation.resource_usage is not None
+            if is_rare and (tick + at) % QUIET_EVERY:
+                continue
             usage = sampler.sample(session.process_id, include_children=include_children())
             if usage is not None:
                 session.note_usage(
@@ -53,7 +63,7 @@ async def _sample_regularly(
                         cpu_percent=usage.cpu_percent,
                         memory_bytes=usage.memory_bytes,
                         thread_count=usage.thread_count,
-                        sampling_period_ms=period,
+                        sampling_period_ms=period * (QUIET_EVERY if is_rare else 1),
                         timestamp=timestamp,
                     )
                 )

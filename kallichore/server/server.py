@@ -124,6 +124,7 @@ class Server(metaclass=ForUsers):
         except OSError as error:
             raise SessionNotCreatedError(f"Session {request.session_id!r} could not be created: {error}") from error
         self._sessions[request.session_id] = session
+        self.facilities.news.note(request.session_id)
         self._nursery.start_soon(supervise_session, session, name=f"session {request.session_id}")
         logger.info(
             "[session %s] Created: %s, in %s",
@@ -167,6 +168,16 @@ class Server(metaclass=ForUsers):
         del self._sessions[session_id]
         self._dropped_before += session.conversation.journal.dropped
         session.deleted.set()
+        self.facilities.news.note(session_id)
+
+    def find_sessions(self, session_ids: Iterable[str]) -> dict[str, Session | None]:
+        """Return sessions by their ids, None for those that are not there."""
+        return {session_id: self._sessions.get(session_id) for session_id in session_ids}
+
+    @property
+    def epoch(self) -> float:
+        """When Trio's clock was at zero, in seconds since 1970, by what both clocks said at the start."""
+        return self.started.timestamp() - self._began
 
     def list_sessions(self) -> SessionList:
         """Return all sessions as the API shows them."""
@@ -208,6 +219,7 @@ class Server(metaclass=ForUsers):
             unread_bytes=counters.unread_bytes,
             dropped_messages=counters.dropped_messages,
             open_descriptors=counters.open_descriptors,
+            memory_bytes=counters.process_memory_bytes,
         )
 
     def configuration(self) -> ServerConfiguration:
@@ -367,6 +379,7 @@ async def _open_server(config: ServerConfig) -> AsyncIterator[Server]:
                     yield server
                 finally:
                     server.log.close()
+                    facilities.news.close()
                     nursery.cancel_scope.cancel()
     finally:
         desk.close()

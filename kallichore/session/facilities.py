@@ -15,6 +15,7 @@ from kallichore.kernel.launch_plan import Surroundings
 from kallichore.kernel.watchdog import Watchdog
 from kallichore.models.bodies import NewSession
 from kallichore.session.intake import Intake
+from kallichore.session.news import News
 from kallichore.zeromq.registration import RegistrationDesk
 
 
@@ -52,6 +53,8 @@ class Facilities:
     intake: Intake = attrs.field(factory=Intake)
     """Counts what clients are sending."""
     additions: Additions = attrs.field(factory=Additions)
+    news: News = attrs.field(factory=News)
+    """Tells who follows all sessions which of them changed."""
     taken_ports: set[int]
     """Ports that were promised to kernels; see `kallichore.kernel.ports`."""
 

@@ -22,7 +22,15 @@ from kallichore.conversation.run_result import Output, RunResult
 from kallichore.conversation.status import SessionStatus
 from kallichore.conversation.supervision import Phase
 from kallichore.conversation.voice import Voice
-from kallichore.models.bodies import ActiveSession, ConnectionInfo, NewSession, ResourceUsage, RestartSession, Status
+from kallichore.models.bodies import (
+    ActiveSession,
+    ConnectionInfo,
+    NewSession,
+    ResourceUsage,
+    RestartSession,
+    SessionSummary,
+    Status,
+)
 from kallichore.session.clients import Audience, ClientSlot, Wish
 from kallichore.session.description import describe
 from kallichore.session.executions import Execution, open_execution
@@ -32,6 +40,7 @@ from kallichore.session.idle_watch import IdleWatch
 from kallichore.session.line_log import LineLog
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.run_call import collect_result
+from kallichore.session.summary import summarize
 from kallichore.session.supervisor import Supervisor
 from kallichore.wire.client_messages import ClientMessage, Sender, kernel_message
 
@@ -92,7 +101,7 @@ class Session(metaclass=ForUsers):
         self.audience = Audience(journal, keeps_told=_given(request.journal_keep, 0) > 0)
         self.conversation = Conversation(
             request,
-            Voice(journal, self.audience.wake),
+            Voice(journal, self._note_growth),
             SessionStatus(created=trio.current_time()),
             lambda msg_type: sender.stamp({"msg_id": new_msg_id(), "msg_type": msg_type}, utc_date()),
             self._note_rest,
@@ -177,15 +186,36 @@ class Session(metaclass=ForUsers):
     @property
     def wants_samples(self) -> bool:
         """Whether anybody would look at the kernel's resource usage."""
-        asked_lately = trio.current_time() - self._asked_for_usage < SAMPLING_INTEREST
-        return self.process_id is not None and (len(self.audience) > 0 or asked_lately)
+        return self.process_id is not None and (self._is_watched_itself or self.facilities.news.is_heard)
+
+    @property
+    def wants_few_samples(self) -> bool:
+        """Whether they may be rare: nobody looks at this session alone, and it has nothing to do."""
+        return not self._is_watched_itself and self.conversation.busy_since is None
+
+    @property
+    def _is_watched_itself(self) -> bool:
+        return len(self.audience) > 0 or trio.current_time() - self._asked_for_usage < SAMPLING_INTEREST
 
     def describe(self) -> ActiveSession:
         """Return the session as the API shows it; this counts as asking for its resource usage."""
         now = self._asked_for_usage = trio.current_time()
         return describe(self, now)
 
+    def summarize(self, epoch: float) -> SessionSummary:
+        """Return the session in short.
+
+        Args:
+            epoch: When Trio's clock was at zero, in seconds since 1970.
+        """
+        return summarize(self, epoch)
+
     # Its clients
+
+    def _note_growth(self, has_time: bool) -> None:
+        """Let clients, and who follows all sessions, know that there is something new."""
+        self.audience.wake(has_time)
+        self.facilities.news.note(self.session_id)
 
     def attach(self, wish: Wish | None = None) -> ClientSlot:
         """Make room for a new client, which `detach` ends; see `Audience.attach`.
@@ -200,12 +230,14 @@ class Session(metaclass=ForUsers):
         elif question is not None and slot.may_speak and not slot.visits:
             slot.show(question.payload, question.position)
         self._note_client()
+        self.facilities.news.note(self.session_id)
         return slot
 
     def detach(self, slot: ClientSlot) -> None:
         """Note that a client is gone: what nobody was sent is the next one's."""
         if self.audience.detach(slot):
             self._note_client()
+        self.facilities.news.note(self.session_id)
 
     def _note_client(self) -> None:
         self.on_activity()
@@ -230,9 +262,12 @@ class Session(metaclass=ForUsers):
 
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
-        self.conversation.resource_usage = usage
+        before, self.conversation.resource_usage = self.conversation.resource_usage, usage
         if self.audience:
             self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
+        # A hundred quiet kernels use what they used a second ago: that this was looked at again is no news.
+        if before is None or attrs.evolve(before, timestamp=usage.timestamp) != usage:
+            self.facilities.news.note(self.session_id)
 
     def note_memory(self, warning: str | None) -> None:
         """Keep that the kernel's memory is near a limit, in words, or is not; clients and the log are told once."""

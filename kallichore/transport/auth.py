@@ -8,6 +8,7 @@ somebody's attempt.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 import re
@@ -21,6 +22,38 @@ TRUSTED_SCHEMES = frozenset({"vscode-file", "vscode-webview", "file"})
 # the grammar allows there, is none of this machine's addresses yet.
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|((?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*))(?::[0-9]*)?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+
+
+SUBPROTOCOL = "kallichore"
+"""The WebSocket subprotocol that pages ask for: a browser gives up a connection on which none of its own is chosen."""
+
+_TOKEN_SUBPROTOCOL = "kallichore.token."  # noqa: S105  # not a password
+
+
+def authorization_of_page(subprotocols: str) -> str | None:
+    """Return the ``Authorization`` that a page meant to send with a WebSocket, for which browsers have no way.
+
+    It is one of the subprotocols that the page offers: a prefix, and the token as base64url without padding, as a
+    token may have characters that subprotocols may not. Unlike an address, no log of a proxy has this header.
+
+    Args:
+        subprotocols: The ``Sec-WebSocket-Protocol``; may be empty.
+    """
+    offered = (each.strip() for each in subprotocols.split(","))
+    given = next((each for each in offered if each.startswith(_TOKEN_SUBPROTOCOL)), None)
+    if given is None:
+        return None
+    encoded = given.removeprefix(_TOKEN_SUBPROTOCOL)
+    try:
+        token = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode("ascii")
+    except ValueError:
+        return None
+    return f"Bearer {token}"
+
+
+def offers_ours(subprotocols: str) -> bool:
+    """Tell whether our own is among the subprotocols that are offered."""
+    return SUBPROTOCOL in (each.strip() for each in subprotocols.split(","))
 
 
 def is_authorized(authorization: str | None, token: str | None) -> bool:

@@ -75,6 +75,11 @@ class RequestHead:
         return dict(parse_qsl(self.target.partition("#")[0].partition("?")[2], keep_blank_values=True))
 
     @property
+    def subprotocols(self) -> str:
+        """The WebSocket subprotocols that are offered, in one line; empty where this asks for no WebSocket."""
+        return ",".join(self.all("sec-websocket-protocol")) if self.asks_for_websocket else ""
+
+    @property
     def asks_for_websocket(self) -> bool:
         """Whether this is the opening of a WebSocket (RFC 6455, 4.1). HTTP/1.0 cannot upgrade (RFC 9110, 7.8)."""
         if self.version == "HTTP/1.0" or not speaks_http_1(self.version):

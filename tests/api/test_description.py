@@ -50,6 +50,8 @@ MODELS = {
     "executeReply": bodies.ExecuteReply,
     "executionError": bodies.ExecutionError,
     "executionHistoryEntry": bodies.ExecutionHistoryEntry,
+    "sessionSummary": bodies.SessionSummary,
+    "changes": bodies.Changes,
     "logLine": bodies.LogLine,
     "logLines": bodies.LogLines,
     "serverStatus": bodies.ServerStatus,
@@ -166,6 +168,7 @@ async def test_what_the_server_sends_fits_its_schemas() -> None:
             ("/sessions", "sessionList"),
             ("/server_configuration", "serverConfiguration"),
             ("/kernels", "kernelList"),
+            ("/events", "changes"),
             ("/sessions/s/connection_info", "connectionInfo"),
         ):
             schema = {**SCHEMAS[name], "components": DESCRIPTION["components"]}

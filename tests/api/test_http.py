@@ -39,7 +39,6 @@ async def ask(client: Any, method: str, path: str, raw: bytes | None = None, **h
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
         ("GET", "/status/", 404),
         ("GET", "/Status", 404),
         ("GET", "/%73tatus", 404),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shlex
 import signal
 import sys
@@ -109,3 +110,17 @@ async def test_terminal_reaches_the_server_and_not_its_kernels(script: str, way:
     # The shell has its own end with its terminal.
     assert (-signal.SIGHUP if (script, way) == (BEHIND_A_SHELL, "closed") else 0) == code
     assert (True, []) == (ended, left)
+
+
+async def test_address_of_the_dashboard_is_printed_at_a_terminal(private_place: Path) -> None:
+    """One line at the terminal is the address that opens the page logged in: the server's, with the token behind #."""
+    async with open_terminal(LEADER, private_place) as terminal:
+        said = ""
+        while not (found := re.search(r"Dashboard: (\S+)\r\n", said)):
+            said += (await trio.to_thread.run_sync(os.read, terminal.descriptor, 4096)).decode()
+        url, _, token = found[1].partition("#token=")
+        address = terminal.client.address
+        terminal.close()
+        await wait_ended(terminal.server)
+
+    assert (f"http://127.0.0.1:{address.port}/", address.token) == (url, token)

@@ -258,7 +258,7 @@ async def test_token_comes_in_any_of_the_ways_that_clients_have() -> None:
 
 
 async def test_pages_of_other_origins_are_let_in_by_name() -> None:
-    """Their browsers ask beforehand, without a token."""
+    """Their browsers ask beforehand, without a token. Our own API takes their requests, and shows no page an answer."""
     page = "https://notebooks.example"
     async with open_jupyter(allow_origin=[page]) as client:
         asked = await client("OPTIONS", "/api/kernels", authorization="", origin=page)
@@ -270,7 +270,17 @@ async def test_pages_of_other_origins_are_let_in_by_name() -> None:
     assert "PATCH" in asked.headers["access-control-allow-methods"]
     assert "authorization" in asked.headers["access-control-allow-headers"]
     assert allowed.headers["access-control-allow-origin"] == page
-    assert (foreign.status, ours.status) == (403, 403)
+    assert (foreign.status, ours.status) == (403, 200)
+    assert "access-control-allow-origin" not in ours.headers
+
+
+async def test_leave_for_every_page_is_for_jupyters_api_alone() -> None:
+    """With `*`, a page of whatever origin is let in to Jupyter's API, and not to ours."""
+    async with open_jupyter(allow_origin=["*"]) as client:
+        theirs = await client("GET", "/api/kernels", origin="https://any.example")
+        ours = await client("GET", "/status", origin="https://any.example", authorization=f"Bearer {TOKEN}")
+
+    assert (theirs.status, ours.status) == (200, 403)
 
 
 async def test_server_without_jupyters_api_has_none() -> None:

@@ -125,6 +125,35 @@ async def test_kernel_is_sampled_once_an_interval_while_a_client_is_connected(
     assert {1000} == {usage.sampling_period_ms for _, usage in kernel.samples}
 
 
+async def test_quiet_kernel_that_is_only_looked_at_with_others_is_sampled_rarely(
+    autojump_clock: Any, machine: Any
+) -> None:
+    """While somebody follows all sessions, a kernel without work is sampled at once and then every fifth interval."""
+    kernel = machine.add()
+    began = trio.current_time()
+    with machine.facilities.news.listen():
+        await trio.sleep(11.5)
+    while_followed = len(kernel.samples)
+    await trio.sleep(10)
+
+    assert kernel.times_since(began) in ([0, 5, 10], [1, 5, 10])
+    assert {5000} == {usage.sampling_period_ms for _, usage in kernel.samples[1:]}
+    assert while_followed == len(kernel.samples)
+
+
+async def test_kernel_at_work_is_sampled_each_time_for_who_looks_at_all(
+    autojump_clock: Any, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that runs something is sampled at every interval while somebody follows all sessions."""
+    kernel = machine.add()
+    monkeypatch.setattr(type(kernel.conversation), "busy_since", 1.0)
+    began = trio.current_time()
+    with machine.facilities.news.listen():
+        await trio.sleep(4.5)
+
+    assert kernel.times_since(began) in ([0, 1, 2, 3, 4], [1, 2, 3, 4])
+
+
 async def test_interval_of_zero_is_off(autojump_clock: Any, machine: Any) -> None:
     """With 0 nothing is sampled, however long somebody looks."""
     machine.configure(0)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from hypothesis import given, strategies as st
 
-from kallichore.transport.auth import host_of, is_authorized, is_loopback, refuse_source
+from kallichore.transport.auth import (
+    authorization_of_page,
+    host_of,
+    is_authorized,
+    is_loopback,
+    offers_ours,
+    refuse_source,
+)
 
 TOKEN = "0123456789abcdef"
 
@@ -45,6 +54,44 @@ def test_server_without_a_token_lets_everybody_in(authorization: str | None) -> 
 def test_empty_token_lets_nobody_in(authorization: str | None) -> None:
     """The token of an empty file is not "no token": no client can send it."""
     assert not is_authorized(authorization, "")
+
+
+@pytest.mark.parametrize(
+    ("subprotocols", "expected"),
+    [
+        ("kallichore, kallichore.token.dDBrZW4", "Bearer t0ken"),
+        ("kallichore.token.dDBrZW4,kallichore", "Bearer t0ken"),
+        ("kallichore.token.dDBrZW4, kallichore.token.eA", "Bearer t0ken"),
+        ("kallichore.token.Pz8_fn4-", "Bearer ???~~>"),
+        ("kallichore.token.", "Bearer "),
+        ("kallichore.token.a", None),
+        ("kallichore.token._w", None),
+        ("kallichore.token.é", None),
+        ("kallichore", None),
+        ("token.dDBrZW4", None),
+        ("", None),
+    ],
+)
+def test_token_of_a_page_is_in_a_subprotocol(subprotocols: str, expected: str | None) -> None:
+    """It is read from the first subprotocol with the prefix, as base64url; what is none is no token."""
+    assert expected == authorization_of_page(subprotocols)
+
+
+@given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1))
+def test_any_token_can_be_a_subprotocol(token: str) -> None:
+    """Whatever visible characters a token has, what a page makes of it is read as that token."""
+    encoded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+    assert is_authorized(authorization_of_page(f"kallichore, kallichore.token.{encoded}"), token)
+
+
+@pytest.mark.parametrize(
+    ("subprotocols", "expected"),
+    [("kallichore", True), ("x , kallichore", True), ("kallichore.token.x", False), ("", False)],
+)
+def test_our_subprotocol_is_chosen_where_it_is_offered(subprotocols: str, expected: bool) -> None:
+    """It is one of the list, whole."""
+    assert offers_ours(subprotocols) is expected
 
 
 LOOPBACK = [
