@@ -497,6 +497,7 @@ class SessionSummary:
     journal_bytes: int
     memory_warning: str | None
     last_exit: KernelExit | None
+    cull: Culling | None = None
 
 
 @attrs.frozen(kw_only=True)

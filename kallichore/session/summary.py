@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from kallichore.models.bodies import SessionSummary, Status
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def summarize(session: Session, epoch: float) -> SessionSummary:
         journal_bytes=journal.memory_bytes + journal.overflow.size,
         memory_warning=conversation.memory_warning,
         last_exit=conversation.last_exit,
+        cull=None if session.idle_watch is None else session.idle_watch.describe(trio.current_time()),
     )
 
 
