@@ -91,7 +91,7 @@ async def open_cuttable(client: ApiClient) -> AsyncIterator[WebSocketConnection]
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("transport", ["tcp", "socket"])
+@pytest.mark.parametrize("transport", ["tcp", pytest.param("socket", marks=pytest.mark.posix_only("a Unix socket"))])
 async def test_client_that_is_cut_again_and_again_loses_nothing(transport: str) -> None:
     """Reset every thirty messages in a flood, a client without a number gets every message, in order; of those that it
     did not confirm any more a few come twice.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from kallichore.errors import KernelDiedError, StartupError
 from kallichore.models.bodies import NewSession, Status, VarAction, VarActionType
 from kallichore.server import open_server
 from kallichore.wire.envelope import KernelReader
-from kernels import REAL_TIME, has_ended, scripted, scripted_argv
+from kernels import REAL_TIME, freeze, has_ended, scripted, scripted_argv
 
 FAST = ServerConfig(token=None, shutdown_grace=0.5, terminate_grace=0.5)
 
@@ -296,7 +294,7 @@ async def test_kernel_that_falls_silent_before_it_told_who_it_is_is_ended(privat
             async def freeze_when_alive() -> None:
                 await wait_asked_for_info(session)
                 assert session.process_id is not None
-                os.kill(session.process_id, signal.SIGSTOP)
+                freeze(session.process_id)
 
             nursery.start_soon(freeze_when_alive)
             with pytest.raises(StartupError) as info:
