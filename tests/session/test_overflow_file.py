@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import open_descriptors
 from kallichore.session import overflow_file
 from kallichore.session.overflow_file import OverflowFile
 
