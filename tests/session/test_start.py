@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -257,9 +258,29 @@ async def test_requests_during_a_restart_are_for_the_new_kernel() -> None:
     assert ["one\n", "two\n"] == [text for text in texts if text]
 
 
+TELLING = """
+import os, runpy, sys
+print("process", os.getpid(), flush=True)
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a program of Python's, whose command line follows, in its own process, and says which that is."""
+
+HANGING_ONCE = """
+import os, runpy, sys
+mark, behaviour, _, *sys.argv = sys.argv[1:]
+if not os.path.exists(mark):
+    open(mark, "w").close()
+    print("hanging", flush=True)
+    sys.argv += ["--behaviour", behaviour]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs such a program, with a behaviour the first time."""
+
+
 async def test_deaf_kernel_is_ended_and_what_it_printed_is_told() -> None:
     """A kernel whose sockets are open but that never answers is KS-7; its process is gone, its output in the error."""
-    argv = ("/bin/sh", "-c", 'echo "process $$"; exec "$0" "$@"', *scripted_argv("deaf"))
+    argv = (sys.executable, "-c", TELLING, *scripted_argv("deaf"))
     error, _ = await fail_to_start(NewSession(session_id="s", argv=argv, connection_timeout=1))
     word, pid = (error.output or "").split()
 
@@ -270,8 +291,7 @@ async def test_deaf_kernel_is_ended_and_what_it_printed_is_told() -> None:
 
 def hanging_once(place: Path, behaviour: str) -> tuple[str, ...]:
     """Return the command line of a kernel that says so and hangs at its first start, and works at its second."""
-    script = f'test -e "$0" && exec "$@"; touch "$0"; echo hanging; exec "$@" --behaviour {behaviour}'
-    return ("/bin/sh", "-c", script, str(place / "hung"), *scripted_argv())
+    return (sys.executable, "-c", HANGING_ONCE, str(place / "hung"), behaviour, *scripted_argv())
 
 
 async def wait_asked_for_info(session: Any) -> None:
