@@ -32,6 +32,8 @@ from kernels import (
     thaw,
 )
 
+unseen_in_wine = pytest.mark.not_in_wine("nobody can see that a process is suspended")
+
 QUICK_HEART = {"heartbeat_limit": 0.5, "heartbeat_pause": 0.1}
 
 
@@ -103,6 +105,7 @@ async def test_kernel_with_one_thread_is_not_offline_while_it_works(private_plac
     assert "offline" not in statuses_of(told)
 
 
+@unseen_in_wine
 async def test_stopped_process_is_offline_whatever_it_runs_and_its_server_is_busy(private_place: Path) -> None:
     """It does nothing while it is stopped, but its code is not done."""
     async with (
@@ -137,6 +140,7 @@ async def test_silent_kernel_that_is_at_rest_is_offline() -> None:
     assert statuses_of(told) == ["idle"]
 
 
+@unseen_in_wine
 async def test_kernel_without_a_heartbeat_works_and_is_never_offline_unless_it_is_stopped() -> None:
     """Jupyter can use it as well."""
     async with (
@@ -171,6 +175,7 @@ async def test_kernel_that_was_offline_is_told_to_live_before_it_is_told_to_be_g
     assert statuses_of(told)[:2] == ["idle", "exited"]
 
 
+@unseen_in_wine
 @pytest.mark.parametrize("behaviour", [(), ("heart-rests",)])
 async def test_server_is_in_use_as_long_as_code_runs_or_waits(behaviour: tuple[str, ...], private_place: Path) -> None:
     """Nobody has to be connected, and the status does not matter: work would be lost."""
