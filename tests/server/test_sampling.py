@@ -267,6 +267,7 @@ async def test_samples_of_one_tick_have_one_timestamp(autojump_clock: Any, machi
     assert first == sorted(first)
 
 
+@pytest.mark.posix_only("a shell and fork")
 async def test_children_count_if_they_shall(autojump_clock: Any, machine: Any, family: subprocess.Popen[bytes]) -> None:
     """A kernel's children are part of its usage or not, as configured; a change holds from the next tick on."""
     kernel = machine.add(pid=family.pid)
