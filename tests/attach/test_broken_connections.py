@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import struct
 import sys
@@ -165,7 +163,7 @@ async def test_what_a_frozen_client_never_read_is_the_next_clients() -> None:
                     await ask_until(client, lambda session: session["connected"])
                     await client.call("POST", "/sessions/s/execute", {"code": "flood 50 100"})
                 finally:
-                    os.kill(frozen.pid, signal.SIGKILL)
+                    frozen.kill()
                     await frozen.wait()
                     await frozen.stdout.aclose()
                 nursery.cancel_scope.cancel()
