@@ -35,15 +35,27 @@ LAST_MOMENT = 2.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known by which a test says that Windows has nothing like what it is about."""
+    """Make the markers known by which a test says that Windows, or Wine, has nothing like what it is about."""
     config.addinivalue_line("markers", "posix_only(reason): what is tested does not exist on Windows")
+    config.addinivalue_line("markers", "not_in_wine(reason): what is tested exists on Windows, and not in Wine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out on Windows what is for POSIX systems only, with the reason that the test gives."""
+    """Leave out on Windows what is for POSIX systems only, and what Wine lacks, with the reason that the test gives."""
     for item in items if ON_WINDOWS else ():
         if marker := item.get_closest_marker("posix_only"):
             item.add_marker(pytest.mark.skip(reason=f"POSIX only: {marker.args[0]}"))
+        if _in_wine() and (marker := item.get_closest_marker("not_in_wine")):
+            item.add_marker(pytest.mark.skip(reason=f"not in Wine: {marker.args[0]}"))
+
+
+def _in_wine() -> bool:
+    """Whether this Windows is Wine, which says so where its programs may ask."""
+    if sys.platform != "win32":
+        return False
+    import ctypes
+
+    return hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
 
 
 def pytest_sessionstart() -> None:

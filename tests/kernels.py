@@ -21,8 +21,12 @@ from kallichore.models.bodies import NewSession
 
 SCRIPTED = Path(__file__).with_name("scripted_kernel.py")
 
-REAL_TIME = 30.0
-"""Seconds after which a wait for a real kernel has failed; on a noisy machine they take a second or two."""
+LOCAL = "named-pipe" if sys.platform == "win32" else "socket"
+"""The transport of this machine alone, as the system has it."""
+
+REAL_TIME = 90.0 if sys.platform == "win32" else 30.0
+"""Seconds after which a wait for a real kernel has failed; on a noisy machine they take a second or two, and under Wine
+ten times as long."""
 
 
 def scripted_argv(*behaviours: str) -> tuple[str, ...]:
@@ -71,7 +75,14 @@ def address_of(server: RunningServer) -> Address:
     where = server.address
     if where.socket_path is not None:
         return Address(socket_path=where.socket_path, token=server.token)
+    if where.named_pipe is not None:
+        return Address(named_pipe=where.named_pipe, token=server.token)
     return Address(host="127.0.0.1", port=where.port, token=server.token)
+
+
+def local_address(path: str, token: str | None = None) -> Address:
+    """Return an address of this machine alone: of a pipe on Windows, of a Unix socket elsewhere."""
+    return Address(named_pipe=path, token=token) if sys.platform == "win32" else Address(socket_path=path, token=token)
 
 
 @asynccontextmanager
@@ -189,6 +200,16 @@ async def wait_ended(pid: int) -> None:
             await trio.lowlevel.wait_readable(descriptor)
     finally:
         os.close(descriptor)
+
+
+def freeze(pid: int) -> None:
+    """Have a process do nothing any more: SIGSTOP, or what Windows has in its place."""
+    psutil.Process(pid).suspend()
+
+
+def thaw(pid: int) -> None:
+    """Have a frozen process go on."""
+    psutil.Process(pid).resume()
 
 
 def has_ended(pid: int) -> bool:

@@ -53,6 +53,13 @@ import zmq
 
 DELIMITER = b"<IDS|MSG>"
 
+SLEEP = (
+    [sys.executable, "-S", "-c", "import sys, time; time.sleep(float(sys.argv[1]))"]
+    if sys.platform == "win32"
+    else ["sleep"]
+)
+"""A program that does nothing for as many seconds as its argument says."""
+
 
 class Interrupted(Exception):
     """The code was interrupted."""
@@ -402,7 +409,7 @@ class Kernel:
             self.iopub.send_multipart([b"stream", *frames])
 
     def do_spawn(self, seconds: str) -> None:
-        child = subprocess.Popen(["sleep", seconds], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen([*SLEEP, seconds], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.stream(str(child.pid))
 
     def do_orphan(self, seconds: str) -> None:

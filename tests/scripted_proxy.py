@@ -136,7 +136,7 @@ class Connection:
     async def _end(self) -> None:
         if self.ending is Ending.RESET:
             for stream in (self.client, self.server):
-                if stream.socket.family != socket.AF_UNIX:
+                if stream.socket.family == socket.AF_INET:
                     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return
         await trio_util.wait_all(lambda: _finish(self.client), lambda: _finish(self.server))

@@ -63,7 +63,7 @@ async def receive_rest(stream: trio.abc.Stream) -> tuple[bytes, bool]:
     return data, True
 
 
-@pytest.mark.parametrize("transport", ["tcp", "socket"])
+@pytest.mark.parametrize("transport", ["tcp", pytest.param("socket", marks=pytest.mark.posix_only("a Unix socket"))])
 async def test_bytes_and_ends_pass_in_both_directions(transport: str, private_place: Path) -> None:
     """What is sent arrives; a client that has nothing more to say still hears the rest, and then the end."""
     async with open_echo(private_place if transport == "socket" else None) as address, open_proxy(address) as proxy:

@@ -114,10 +114,11 @@ class StartupRecord:
 
     @property
     def text(self) -> str:
-        """The output, without its final newline; a note stands where the middle was left out."""
+        """The output: lines with newlines between them, and a note where the middle was left out."""
         note = [f"[... {self._left_out} characters left out ...]\n"] if self._left_out else []
         # A stream's last line may have no ending, and the other stream's next line must not run into it.
-        lines = [line.removesuffix("\n") for line in (*self._head, *note, *self._tail)]
+        # Windows' programs end theirs with two characters.
+        lines = [line.removesuffix("\n").removesuffix("\r") for line in (*self._head, *note, *self._tail)]
         return "\n".join(lines)
 
     def diagnose(self, plan: LaunchPlan, stage: str) -> str:

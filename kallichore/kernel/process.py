@@ -22,6 +22,7 @@ import attrs
 import trio
 import trio_util
 
+from kallichore.kernel.batch_files import batch_command_line, is_batch_file
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.memory_limits import GROUPS, PROC
 from kallichore.kernel.survivors import describe_survivors
@@ -273,10 +274,11 @@ async def open_kernel_process(
 
     Raises:
         OSError: It could not be started.
+        ValueError: There is something in its arguments that cannot be passed on.
     """
     require_descriptors()
     process = await trio.lowlevel.open_process(
-        list(argv),
+        _command(argv),
         env=environment,
         cwd=working_directory,
         stdin=subprocess.DEVNULL,
@@ -285,6 +287,14 @@ async def open_kernel_process(
         **_own_group(handles),
     )
     return KernelProcess(process, _open_job(process))
+
+
+def _command(argv: Sequence[str]) -> Any:
+    """Return what Popen takes for a command: a line for a batch file, which is read by other rules."""
+    # Trio types what Popen takes by platform.
+    if sys.platform == "win32" and is_batch_file(argv[0]):
+        return batch_command_line(argv, os.path.join(os.environ["SYSTEMROOT"], "System32", "cmd.exe"))
+    return list(argv)
 
 
 def _own_group(handles: Sequence[int]) -> dict[str, Any]:

@@ -9,6 +9,18 @@ from kallichore.errors import StartupError, StartupReason
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.process import KernelProcess, open_kernel_process
 
+_NO_DIRECTORY = 267
+"""Windows' own error for a directory in which no program can be started; it does not name it."""
+
+_WINDOWS_REASONS = {
+    206: StartupReason.BAD_ARGUMENT,  # the command line, or the environment, is too long
+    740: StartupReason.NOT_EXECUTABLE,  # only an administrator may
+    1450: StartupReason.NO_RESOURCES,
+    1455: StartupReason.NO_RESOURCES,  # the paging file is too small
+}
+"""Errors of Windows for which Python has an ``errno`` that means something else. Source: the list of system error
+codes in the Win32 documentation."""
+
 
 async def spawn(plan: LaunchPlan) -> KernelProcess:
     """Start a kernel's process. Cancelling leaves none behind.
@@ -28,7 +40,8 @@ async def spawn(plan: LaunchPlan) -> KernelProcess:
 
 def _startup_error(plan: LaunchPlan, error: OSError) -> StartupError:
     why = error.strerror or str(error)
-    if plan.working_directory is not None and error.filename == plan.working_directory:
+    is_directory = error.filename == plan.working_directory or _windows_code(error) == _NO_DIRECTORY
+    if plan.working_directory is not None and is_directory:
         # It went, or was closed, since the plan was made.
         text = f"Could not start {plan.argv[0]} in the directory {plan.working_directory}: {why}"
         return StartupError("KS-5", text, exit_code=error.errno, reason=StartupReason.NO_DIRECTORY)
@@ -36,7 +49,13 @@ def _startup_error(plan: LaunchPlan, error: OSError) -> StartupError:
     return StartupError("KS-5", text, exit_code=error.errno, reason=_reason(plan.argv[0], error))
 
 
+def _windows_code(error: OSError) -> int | None:
+    return getattr(error, "winerror", None)
+
+
 def _reason(program: str, error: OSError) -> StartupReason:
+    if found := _WINDOWS_REASONS.get(_windows_code(error) or 0):
+        return found
     match error.errno:
         case errno.ENOENT if os.path.exists(program):
             # It is there, so what it names in its first line is not.

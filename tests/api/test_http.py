@@ -6,6 +6,7 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+import attrs
 import pytest
 import trio
 
@@ -16,17 +17,19 @@ from kallichore.client.websocket import ChannelClosedError
 from kallichore.config import ServerConfig
 from kallichore.embed import run, serve
 from kernels import (
+    LOCAL,
     REAL_TIME,
     address_of,
     body,
     is_kernel,
+    local_address,
     open_client,
     open_started,
     receive_until,
     scripted,
 )
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["tcp", "socket"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["tcp", LOCAL])
 
 
 async def ask(client: Any, method: str, path: str, raw: bytes | None = None, **headers: str) -> Answer:
@@ -108,7 +111,7 @@ async def test_token_is_needed_everywhere_but_for_status_and_heartbeat(transport
     ]
     async with serve(ServerConfig(transport=transport)) as server:
         right = address_of(server)
-        anonymous = ApiClient(Address(right.host, right.port, right.socket_path))
+        anonymous = ApiClient(attrs.evolve(right, token=None))
         for method, path in operations:
             for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {right.token}"}):
                 answer = await ask(anonymous, method, path, b"{}", **headers)
@@ -138,9 +141,9 @@ async def test_channel_upgrade_is_checked_before_anybody_is_displaced(transport:
         session = server.create_session(scripted())
         address = address_of(server)
         path = "/sessions/s/channels"
-        if transport == "socket":
+        if transport == LOCAL:
             answer = await send_request(address, "GET", path)
-            address = Address(socket_path=answer.json(), token=server.token)
+            address = local_address(answer.json(), server.token)
             path = "/any/path"
         else:
             token = f"Authorization: Bearer {server.token}"

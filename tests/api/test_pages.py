@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import attrs
 import pytest
 
 from kallichore.api import pages
@@ -14,7 +15,7 @@ from kallichore.client.address import Address
 from kallichore.client.api_client import send_request
 from kallichore.config import ServerConfig
 from kallichore.embed import serve
-from kernels import address_of
+from kernels import LOCAL, address_of
 
 ROOT = Path(__file__).parents[2]
 HOME = pages.PLACE
@@ -42,12 +43,11 @@ def _references() -> _References:
     return parser
 
 
-@pytest.mark.parametrize("transport", ["tcp", "socket"])
+@pytest.mark.parametrize("transport", ["tcp", LOCAL])
 async def test_page_and_what_it_needs_are_there_without_the_token(transport: str) -> None:
     """The page, all that it refers to, and the description, are served without the token, with a strict policy."""
     async with serve(ServerConfig(transport=transport)) as server:
-        where = address_of(server)
-        anonymous = Address(where.host, where.port, where.socket_path)
+        anonymous = attrs.evolve(address_of(server), token=None)
         answers = {path: await send_request(anonymous, "GET", path) for path in pages.PAGES}
 
     assert {200} == {answer.status for answer in answers.values()}

@@ -14,6 +14,7 @@ from kallichore.client.api_client import ApiError, send_request, session_path
 from kallichore.client.channel_client import make_execute_request, make_message, open_channel
 from kallichore.client.websocket import ChannelClosedError
 from kernels import (
+    LOCAL,
     REAL_TIME,
     body,
     execute,
@@ -32,7 +33,7 @@ from kernels import (
     wait_ended,
 )
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["tcp", "socket"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["tcp", LOCAL])
 
 
 async def wait_status(client: Any, session_id: str, status: str) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import pytest
 from kallichore.client.api_client import ApiClient, open_stream
 from kallichore.client.channel_client import (
     ChannelClient,
-    ChannelClosedError,
     make_execute_request,
     make_message,
     open_channel,
     send_and_leave,
 )
+from kallichore.client.websocket import ChannelClosedError
 from kernels import (
     ask_until,
     body,

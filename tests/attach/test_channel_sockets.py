@@ -27,7 +27,7 @@ TOKEN = "secret"
 Connect = Callable[[str], Any]
 
 
-@pytest.fixture(params=["unix", "pipe"])
+@pytest.fixture(params=[pytest.param("unix", marks=pytest.mark.posix_only("a Unix socket")), "pipe"])
 def kind(request: pytest.FixtureRequest, private_place: Path) -> tuple[OpenSocket, Connect]:
     """Return how to open a session's socket, and how to connect to it."""
     if request.param == "unix":
@@ -120,6 +120,7 @@ async def test_socket_goes_with_its_session(kind: tuple[OpenSocket, Connect]) ->
             await connect(path)
 
 
+@pytest.mark.posix_only("a Unix socket")
 async def test_path_that_is_too_long_is_refused_in_words(private_place: Path) -> None:
     """A directory that leaves no room for a name gives the API's code and the way out."""
     async with open_sockets(partial(open_unix_socket, private_place / ("d" * 90))) as (_, session, sockets):

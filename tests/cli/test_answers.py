@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +48,8 @@ def typing() -> Iterator[Typing]:
 @pytest.fixture
 def terminal() -> Iterator[Typing]:
     """Return a terminal for input."""
+    import pty
+
     ours, theirs = pty.openpty()
     terminal = Typing(theirs, ours)
     yield terminal
@@ -59,6 +59,8 @@ def terminal() -> Iterator[Typing]:
 
 def echoes(descriptor: int) -> bool:
     """Return whether a terminal shows what is typed."""
+    import termios
+
     return bool(termios.tcgetattr(descriptor)[3] & termios.ECHO)
 
 
@@ -87,6 +89,7 @@ async def test_what_does_not_fit_the_encoding_is_replaced(
         assert await Answers(typing.reading, encoding).next_line() == answer
 
 
+@pytest.mark.posix_only("a terminal")
 @pytest.mark.parametrize("password", [False, True])
 async def test_password_is_hidden_at_a_terminal_while_it_is_typed(terminal: Typing, password: bool) -> None:
     """The terminal shows no password, all else, and after the answer everything."""
@@ -105,6 +108,7 @@ async def test_password_is_hidden_at_a_terminal_while_it_is_typed(terminal: Typi
     assert echoes(terminal.reading)
 
 
+@pytest.mark.posix_only("a terminal")
 async def test_question_that_is_given_up_leaves_the_terminal_as_it_was(terminal: Typing) -> None:
     """Cancelled at a password, it shows what is typed again, and the next line is the next question's."""
     async with trio.open_nursery() as nursery:
@@ -119,6 +123,7 @@ async def test_question_that_is_given_up_leaves_the_terminal_as_it_was(terminal:
     assert (shown, answer) == (True, "for the next")
 
 
+@pytest.mark.posix_only("a terminal")
 async def test_end_of_a_terminals_input_is_for_one_question(terminal: Typing) -> None:
     """Ctrl-D ends one answer; people go on typing."""
     terminal.type(b"\x04")
@@ -165,6 +170,7 @@ async def test_next_question_takes_the_place_of_the_open_one(typing: Typing) -> 
     assert replies == ["yes"]
 
 
+@pytest.mark.posix_only("a terminal")
 async def test_open_question_ends_with_the_execution(terminal: Typing, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaving does not wait for Enter."""
 

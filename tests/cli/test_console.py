@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import select
 import subprocess
@@ -73,6 +72,8 @@ def open_terminal(
     private_place: Path, *options: str, command: Sequence[str] = COMMAND
 ) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     """Run a console in a terminal of its own."""
+    import pty
+
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "XDG_STATE_HOME": str(private_place / "state"), "COLUMNS": "120"}
     process = subprocess.Popen(
@@ -96,6 +97,7 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
+@pytest.mark.posix_only("a terminal")
 def test_a_session_at_the_terminal(private_place: Path) -> None:
     """Results, several lines, completion, questions, errors, an explanation, an interrupt, a restart, and the end."""
     with open_terminal(private_place) as (terminal, process):
@@ -144,6 +146,7 @@ def test_a_session_at_the_terminal(private_place: Path) -> None:
     assert "+x = 6 * 7; x" in history.read_text()
 
 
+@pytest.mark.posix_only("a terminal")
 def test_images_are_files_and_a_dead_kernel_is_explained(private_place: Path) -> None:
     """A picture is shown as its path; a kernel that dies says why, and exit is the end."""
     draw = "from IPython.display import display; display({'image/svg+xml': '<svg/>'}, raw=True)"
@@ -179,6 +182,7 @@ def test_code_from_a_pipe_is_run(code: str, said: str, exit_code: int) -> None:
 # In sessions of a server
 
 
+@pytest.mark.posix_only("a terminal")
 async def test_console_joins_who_is_there(private_place: Path) -> None:
     """Whoever has the session keeps it, and sees what the console does."""
     options = ["-c", str(private_place / "server.json"), "console", "-s", "s"]
@@ -203,6 +207,7 @@ async def test_console_joins_who_is_there(private_place: Path) -> None:
     ]
 
 
+@pytest.mark.posix_only("a terminal")
 async def test_displaced_console_says_by_whom_and_can_come_back(private_place: Path) -> None:
     """At its prompt, it is told at once; Enter takes the session back, and tells the other."""
     options = ["-c", str(private_place / "server.json"), "console", "-s", "s", "--take-over"]
@@ -244,6 +249,7 @@ async def test_displaced_console_says_by_whom_and_can_come_back(private_place: P
     assert "this session: kcclient console of " in said[-1]["clientDisconnected"]
 
 
+@pytest.mark.posix_only("a terminal")
 async def test_person_chooses_among_sessions(private_place: Path) -> None:
     """At a terminal, by number or by name; anything else is asked again."""
     options = ["-c", str(private_place / "server.json"), "kill"]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import io
 import os
-import pty
 import select
 import struct
 import subprocess
-import termios
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +134,10 @@ class Terminal:
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
+        import fcntl
+        import pty
+        import termios
+
         self._ours, self.theirs = pty.openpty()
         fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 800, 480))
 
@@ -175,6 +176,7 @@ class Terminal:
     ("term", "answer", "is_shown"),
     [("foot", b"\x1b[?62;4c", True), ("foot", b"\x1b[?62c", False), ("xterm", b"\x1b[?62;4c", False)],
 )  # fmt: skip
+@pytest.mark.posix_only("a terminal")
 def test_terminal_that_can_is_shown_the_image(term: str, answer: bytes, is_shown: bool) -> None:
     """Only one that is known to, and says so when it is asked; the path is said to all."""
     image = io.BytesIO()

@@ -26,6 +26,7 @@ from kallichore.client.channel_client import open_channel
 from kallichore.config import ServerConfig
 from kallichore.embed import RunningServer, serve
 from kernels import (
+    LOCAL,
     REAL_TIME,
     address_of,
     body,
@@ -166,7 +167,7 @@ async def server(connection_file: str, installed_kernel: None) -> AsyncIterator[
         yield running_server
 
 
-@pytest.mark.parametrize("transport", ["tcp", "socket"])
+@pytest.mark.parametrize("transport", ["tcp", LOCAL])
 async def test_session_lives_by_commands_alone(transport: str, connection_file: str, installed_kernel: None) -> None:
     """Start, list, run code, run more in a kernel of its own, end the kernel, end the server: over either transport."""
     ask = partial(kcclient, "-c", connection_file)

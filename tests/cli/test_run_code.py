@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import select
 import signal
 import subprocess
@@ -141,6 +140,7 @@ async def test_timeout_is_the_sessions(private_place: Path, installed_kernel: No
     assert [-1, 77, 30] == [session.request.connection_timeout for session in server.sessions]
 
 
+@pytest.mark.posix_only("Windows keeps a directory that somebody is in")
 async def test_deleted_current_directory_is_told(
     private_place: Path, installed_kernel: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +194,8 @@ class Screen:
 @contextmanager
 def open_screen(*arguments: str) -> Iterator[tuple[Screen, subprocess.Popen[bytes]]]:
     """Run kcclient in a terminal of its own."""
+    import pty
+
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
@@ -216,6 +218,7 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
+@pytest.mark.posix_only("a terminal")
 @pytest.mark.parametrize("where", ["here", "there"])
 async def test_password_is_not_shown(where: str, installed_kernel: None, private_place: Path) -> None:
     """What is typed at getpass reaches the code, and nobody's screen; another question's answer is shown."""
@@ -240,6 +243,7 @@ def _type_both(options: list[str], code: str) -> tuple[str, int]:
     return screen.shown, code_
 
 
+@pytest.mark.posix_only("a terminal")
 @pytest.mark.parametrize("ask", ["input('? ')", "__import__('getpass').getpass('? ')"])
 def test_ctrl_c_at_a_question_interrupts_at_once(ask: str) -> None:
     """No Enter is needed: the code is interrupted, and the exit code is that of Ctrl-C."""
@@ -253,6 +257,7 @@ def test_ctrl_c_at_a_question_interrupts_at_once(ask: str) -> None:
     assert "KeyboardInterrupt" in screen.shown
 
 
+@pytest.mark.posix_only("a terminal")
 def test_code_that_goes_on_after_an_interrupt_can_ask_again() -> None:
     """The next line is the next question's answer."""
     code = (
@@ -272,6 +277,7 @@ def test_code_that_goes_on_after_an_interrupt_can_ask_again() -> None:
     assert "got yes" in screen.shown
 
 
+@pytest.mark.posix_only("a terminal")
 def test_second_ctrl_c_ends_the_command() -> None:
     """Code that hears no interrupt keeps nobody."""
     code = (
@@ -288,6 +294,7 @@ def test_second_ctrl_c_ends_the_command() -> None:
     assert 128 + signal.SIGINT == exit_code
 
 
+@pytest.mark.posix_only("a terminal")
 def test_partial_lines_are_shown_in_time(installed_kernel: None, private_place: Path) -> None:
     """The beginning of a line, of the code or of a program that it runs, is seen while the code goes on."""
     go = private_place / "go"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import shlex
 import signal
@@ -56,6 +55,8 @@ async def open_terminal(script: str, place: Path) -> AsyncIterator[Terminal]:
     """Run a script with a kcserver in a terminal of its own, and a kernel in that."""
     file = place / "connection.json"
     command = [sys.executable, "-m", "kallichore.cli.kcserver", "--connection-file", str(file), "--transport", "tcp"]
+    import pty
+
     ours, theirs = pty.openpty()
     with trio.fail_after(REAL_TIME):  # noqa: ASYNC100  # the block of the caller waits
         leader = await trio.lowlevel.open_process(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,7 +20,10 @@ from kallichore.client.api_client import ApiClient, ApiError, complaint, send_re
 from kallichore.client.channel_client import make_execute_request, open_channel, send_and_leave
 from kallichore.client.event_stream import open_events
 from kallichore.client.websocket import ChannelClosedError
-from kernels import REAL_TIME, body, is_done, is_type, open_client, open_started, receive_until
+from kernels import LOCAL, REAL_TIME, body, is_done, is_type, local_address, open_client, open_started, receive_until
+
+NOBODY = r"\\.\pipe\kallichore-nobody" if sys.platform == "win32" else "{}/no.sock"
+"""Where nobody listens, in the test's own directory where that counts."""
 
 Answering = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -44,7 +48,7 @@ def saying(words: bytes) -> Answering:
     return answer
 
 
-@pytest.mark.parametrize("transport", ["tcp", "socket"])
+@pytest.mark.parametrize("transport", ["tcp", LOCAL])
 async def test_answers_are_decoded_and_refusals_raised(transport: str) -> None:
     """What the server says is a value; what it refuses an error with status, body and its own words."""
     async with open_client(transport=transport) as client:
@@ -65,7 +69,7 @@ async def test_answers_are_decoded_and_refusals_raised(transport: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["wrong", None])
-@pytest.mark.parametrize("transport", ["tcp", "socket"])
+@pytest.mark.parametrize("transport", ["tcp", LOCAL])
 async def test_wrong_token_is_told_by_requests_events_and_channels(transport: str, token: str | None) -> None:
     """Whichever way one comes without the right token, the error is the same and says which options have it."""
     async with open_client(transport=transport) as client:
@@ -84,7 +88,7 @@ async def test_wrong_token_is_told_by_requests_events_and_channels(transport: st
     assert [401] * 4 == [error.value.status for error in (requested, followed, connected, left)]
 
 
-@pytest.mark.parametrize("transport", ["tcp", "socket"])
+@pytest.mark.parametrize("transport", ["tcp", LOCAL])
 async def test_channels_and_logs_of_an_unknown_session_are_refused(transport: str) -> None:
     """The error names the session, as for any other request about it."""
     async with open_client(transport=transport) as client:
@@ -104,7 +108,7 @@ async def test_nobody_there_is_told_with_the_address(private_place: Path) -> Non
     """Errors name the port or the path that nobody listens at."""
     async with listening(saying(b"")) as tcp:
         pass
-    for address in (tcp, Address(socket_path=str(private_place / "no.sock"))):
+    for address in (tcp, local_address(NOBODY.format(private_place))):
         with pytest.raises(ConnectionError) as failed:
             await ApiClient(address).call("GET", "/status")
 
@@ -131,6 +135,7 @@ async def test_connection_that_closes_without_an_answer_is_nobody() -> None:
                 await ApiClient(address).call("GET", "/status")
 
 
+@pytest.mark.posix_only("a Unix socket")
 async def test_answer_counts_even_if_the_body_was_not_wanted(private_place: Path) -> None:
     """A server that answers and closes in the middle of a large body is heard all the same."""
     listener = trio.socket.socket(trio.socket.AF_UNIX)

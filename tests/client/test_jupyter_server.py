@@ -86,6 +86,7 @@ async def test_kernel_lives_by_the_contract(settings: dict[str, Any]) -> None:
     assert ("one\n", "two\n", "exited", []) == (before, after, outcome, left)
 
 
+@pytest.mark.posix_only("bash")
 async def test_bash_prints_fails_and_is_interrupted() -> None:
     """A kernel of another language is like others."""
     async with open_server() as server, server.open_new(await wanted(server, "bash")) as kernel_id:
@@ -165,6 +166,7 @@ async def test_end_by_others_is_heard_although_a_server_says_nothing(monkeypatch
                     await channel.receive()
 
 
+@pytest.mark.posix_only("bash")
 async def test_message_is_taken_before_one_leaves() -> None:
     """Who sends and leaves finds what it did."""
     async with open_server() as server, server.open_new(await wanted(server, "bash")) as kernel_id:
@@ -190,6 +192,7 @@ async def test_what_such_a_server_cannot_do_for_a_new_kernel_is_said(given: dict
     assert [] == left
 
 
+@pytest.mark.posix_only("bash")
 async def test_kernel_starts_in_a_folder_below_the_servers_own(tmp_path: Path) -> None:
     """The one that is named."""
     (tmp_path / "sub").mkdir()

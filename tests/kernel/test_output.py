@@ -57,6 +57,11 @@ def test_stream_is_split_at_newlines_only(pieces: list[bytes], lines: list[str])
     assert lines == lines_of(*pieces)
 
 
+def test_output_of_a_start_has_plain_ends_of_lines() -> None:
+    """Lines of Windows' programs, which end in two characters, are lines like others; what rewrites a line stays."""
+    assert "one\n50%\r100%\nlast" == record_of("one\r\n", "50%\r100%\n", "last\r\n").text
+
+
 def test_lines_are_told_as_soon_as_they_end() -> None:
     """A line does not wait for the next one, an unfinished one waits for its end."""
     splitter = LineSplitter()

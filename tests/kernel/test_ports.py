@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 import zmq
 
+from conftest import open_descriptors
 from kallichore.errors import ConnectionInfoError
 from kallichore.kernel.ports import reserve_ports
 
@@ -80,14 +81,14 @@ def test_nobody_can_connect_before_the_kernel_listens() -> None:
 
 def test_closed_reservation_promises_nothing_and_holds_no_descriptor() -> None:
     """Closing gives up the promise and the sockets; closing again does nothing."""
-    descriptors = len(os.listdir("/dev/fd"))
+    descriptors = open_descriptors()
     taken = {1}
     reservation = reserve_ports(taken)
     reservation.close()
     reservation.close()
 
     assert taken == {1}
-    assert len(os.listdir("/dev/fd")) == descriptors
+    assert open_descriptors() == descriptors
 
 
 def test_second_close_does_not_break_another_promise() -> None:
@@ -104,7 +105,7 @@ def test_second_close_does_not_break_another_promise() -> None:
 
 def test_no_free_ports_raise_and_leave_nothing() -> None:
     """Where the system has no port to offer, the error is KS-18, and nothing stays promised or open."""
-    descriptors = len(os.listdir("/dev/fd"))
+    descriptors = open_descriptors()
     taken: set[int] = set()
 
     with pytest.raises(ConnectionInfoError) as caught:
@@ -113,7 +114,7 @@ def test_no_free_ports_raise_and_leave_nothing() -> None:
 
     assert caught.value.code == "KS-18"
     assert taken == set()
-    assert len(os.listdir("/dev/fd")) == descriptors
+    assert open_descriptors() == descriptors
 
 
 @linux_only
@@ -123,7 +124,7 @@ def test_exhausted_descriptors_raise_and_leave_nothing() -> None:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: set[int] = set()
-    descriptors = len(os.listdir("/dev/fd"))
+    descriptors = open_descriptors()
     spare = [os.dup(0)]
     os.close(spare[0])
     try:
@@ -135,4 +136,4 @@ def test_exhausted_descriptors_raise_and_leave_nothing() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert taken == set()
-    assert len(os.listdir("/dev/fd")) == descriptors
+    assert open_descriptors() == descriptors

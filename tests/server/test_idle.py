@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ async def test_living_client_process_keeps_the_server_up(autojump_clock: Any, ma
     with trio.move_on_after(HOUR) as hour:
         await server.shutdown_requested.wait()
     assert hour.cancelled_caught
-    gone = subprocess.Popen(["true"])  # noqa: ASYNC220  # real I/O has no place in virtual time
+    gone = subprocess.Popen([sys.executable, "-S", "-c", ""])  # noqa: ASYNC220  # real I/O has no place in virtual time
     gone.wait()
     server.client_heartbeat(gone.pid)
     assert await seconds_until_shutdown(server) == pytest.approx(30)

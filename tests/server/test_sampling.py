@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -269,7 +270,7 @@ async def test_client_that_is_gone_has_nothing_sampled(autojump_clock: Any, mach
 
 async def test_session_without_a_process_is_not_sampled(autojump_clock: Any, machine: Any) -> None:
     """A session that has not started, or whose process has gone just now, has no samples and disturbs no other."""
-    gone = subprocess.Popen(["true"])  # noqa: ASYNC220  # real I/O has no place in virtual time
+    gone = subprocess.Popen([sys.executable, "-S", "-c", ""])  # noqa: ASYNC220  # real I/O has no place in virtual time
     gone.wait()
     ended, unstarted, running = machine.add("ended", gone.pid), machine.add("unstarted"), machine.add("running")
     unstarted.pid = None
@@ -296,6 +297,7 @@ async def test_samples_of_one_tick_have_one_timestamp(autojump_clock: Any, machi
     assert first == sorted(first)
 
 
+@pytest.mark.posix_only("a shell and fork")
 async def test_children_count_if_they_shall(autojump_clock: Any, machine: Any, family: subprocess.Popen[bytes]) -> None:
     """A kernel's children are part of its usage or not, as configured; a change holds from the next tick on."""
     kernel = machine.add(pid=family.pid)

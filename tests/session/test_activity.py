@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from kernels import (
     ask_until,
     body,
     execute,
+    freeze,
     ipykernel_argv,
     is_done,
     is_idle,
@@ -30,7 +29,10 @@ from kernels import (
     run_code,
     scripted,
     statuses_of,
+    thaw,
 )
+
+unseen_in_wine = pytest.mark.not_in_wine("nobody can see that a process is suspended")
 
 QUICK_HEART = {"heartbeat_limit": 0.5, "heartbeat_pause": 0.1}
 
@@ -103,6 +105,7 @@ async def test_kernel_with_one_thread_is_not_offline_while_it_works(private_plac
     assert "offline" not in statuses_of(told)
 
 
+@unseen_in_wine
 async def test_stopped_process_is_offline_whatever_it_runs_and_its_server_is_busy(private_place: Path) -> None:
     """It does nothing while it is stopped, but its code is not done."""
     async with (
@@ -112,10 +115,10 @@ async def test_stopped_process_is_offline_whatever_it_runs_and_its_server_is_bus
         msg_id = await channel.send(make_execute_request(f"after {private_place / 'go'}"))
         await receive_until(channel, is_type("execute_input", msg_id))
         pid = (await client.call("GET", "/sessions/s"))["process_id"]
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         await receive_until(channel, is_status("offline"))
         server = await client.call("GET", "/status")
-        os.kill(pid, signal.SIGCONT)
+        thaw(pid)
         back = await receive_until(channel, lambda message: "status" in message)
         (private_place / "go").touch()
         await receive_until(channel, is_done(msg_id))
@@ -129,14 +132,15 @@ async def test_silent_kernel_that_is_at_rest_is_offline() -> None:
     async with open_client(**QUICK_HEART) as client, open_started(client, body()) as channel:
         await run_code(channel, "print 1")
         pid = (await client.call("GET", "/sessions/s"))["process_id"]
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         await receive_until(channel, is_status("offline"))
-        os.kill(pid, signal.SIGCONT)
+        thaw(pid)
         told = await receive_until(channel, lambda message: "status" in message)
 
     assert statuses_of(told) == ["idle"]
 
 
+@unseen_in_wine
 async def test_kernel_without_a_heartbeat_works_and_is_never_offline_unless_it_is_stopped() -> None:
     """Jupyter can use it as well."""
     async with (
@@ -145,9 +149,9 @@ async def test_kernel_without_a_heartbeat_works_and_is_never_offline_unless_it_i
     ):
         told = await execute(channel, "sleep 2")
         pid = (await client.call("GET", "/sessions/s"))["process_id"]
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         stopped = await receive_until(channel, is_status("offline"))
-        os.kill(pid, signal.SIGCONT)
+        thaw(pid)
         back = await receive_until(channel, lambda message: "status" in message)
 
     assert "offline" not in statuses_of(told) + statuses_of(stopped)[:-1]
@@ -162,7 +166,7 @@ async def test_kernel_that_was_offline_is_told_to_live_before_it_is_told_to_be_g
         open_started(client, body()) as channel,
     ):
         pid = (await client.call("GET", "/sessions/s"))["process_id"]
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         await receive_until(channel, is_status("offline"))
         with trio.fail_after(REAL_TIME):
             await client.call("POST", f"/sessions/s/{act}", {} if act == "restart" else None)
@@ -171,6 +175,7 @@ async def test_kernel_that_was_offline_is_told_to_live_before_it_is_told_to_be_g
     assert statuses_of(told)[:2] == ["idle", "exited"]
 
 
+@unseen_in_wine
 @pytest.mark.parametrize("behaviour", [(), ("heart-rests",)])
 async def test_server_is_in_use_as_long_as_code_runs_or_waits(behaviour: tuple[str, ...], private_place: Path) -> None:
     """Nobody has to be connected, and the status does not matter: work would be lost."""
@@ -185,11 +190,11 @@ async def test_server_is_in_use_as_long_as_code_runs_or_waits(behaviour: tuple[s
                 async for message in execution:
                     if message["header"]["msg_type"] == "execute_input":
                         assert session.process_id is not None
-                        os.kill(session.process_id, signal.SIGSTOP)
+                        freeze(session.process_id)
                         while session.status.value != "offline":  # noqa: ASYNC110  # a status has no event
                             await trio.sleep(0.01)
                         stopped = server._is_in_use()
-                        os.kill(session.process_id, signal.SIGCONT)
+                        thaw(session.process_id)
                         go.touch()
             after = server._is_in_use()
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 
 import pytest
 import trio
@@ -16,6 +14,7 @@ from kernels import (
     REAL_TIME,
     body,
     execute,
+    freeze,
     is_done,
     is_kernel,
     is_status,
@@ -25,6 +24,7 @@ from kernels import (
     receive_until,
     run_code,
     text_of,
+    thaw,
 )
 
 
@@ -97,10 +97,10 @@ async def test_frozen_kernel_is_offline_and_comes_back_as_it_was() -> None:
         msg_id = await channel.send(make_execute_request("sleep 60"))
         await receive_until(channel, is_type("execute_input", msg_id))
         pid = (await client.call("GET", "/sessions/s"))["process_id"]
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         await receive_until(channel, is_status("offline"))
         assert (await client.call("GET", "/sessions/s"))["busy_seconds"] == 0
-        os.kill(pid, signal.SIGCONT)
+        thaw(pid)
         back = (await receive_until(channel, lambda message: "status" in message))[-1]
         assert back["status"]["status"] == "busy"
         await client.call("POST", "/sessions/s/interrupt")

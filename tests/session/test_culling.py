@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +23,7 @@ from kernels import (
     REAL_TIME,
     ask_until,
     body,
+    freeze,
     ipykernel_argv,
     is_kernel,
     open_client,
@@ -221,7 +220,7 @@ async def test_kernel_that_stands_still_is_ended() -> None:
     async with open_client(cull_idle_after=1, **graces) as client:
         await client.call("PUT", "/sessions", body("s"))
         await client.call("POST", "/sessions/s/start")
-        os.kill((await client.call("GET", "/sessions/s"))["process_id"], signal.SIGSTOP)
+        freeze((await client.call("GET", "/sessions/s"))["process_id"])
         report = (await ask_until(client, lambda session: session["status"] == "exited"))["last_exit"]
 
     assert ("cull_idle_after", "SIGKILL") == (report["requested_by"], report["signal"])

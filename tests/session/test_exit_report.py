@@ -13,6 +13,7 @@ from kallichore.client.channel_client import make_execute_request
 from kernels import REAL_TIME, ask_until, body, is_kernel, is_type, open_client, open_started, receive_until
 
 
+@pytest.mark.posix_only("an end by a signal")
 async def test_death_is_explained_everywhere() -> None:
     """A kernel that is killed from outside in the middle of its work: the output, the status, the call, the session."""
     async with open_client() as client, open_started(client, body()) as channel:

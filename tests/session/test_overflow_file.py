@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import open_descriptors
 from kallichore.session import overflow_file
 from kallichore.session.overflow_file import OverflowFile
 
@@ -58,7 +59,7 @@ def test_space_is_given_back_and_nothing_is_lost(overflow: OverflowFile, monkeyp
     """A queue that is much longer than what it holds at a time keeps few files, and loses nothing."""
     monkeypatch.setattr(overflow_file, "SEGMENT_BYTES", 16)
     numbers = [b"%d" % number for number in range(500)]
-    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    before = open_descriptors()
     held: list[bytes] = []
     read: list[bytes] = []
     for payload in numbers:
@@ -68,8 +69,7 @@ def test_space_is_given_back_and_nothing_is_lost(overflow: OverflowFile, monkeyp
             taken, held = held[:5], held[5:]
             read += overflow.read(0, list(map(len, taken)))
             overflow.drop(sum(map(len, taken)))
-            if before:
-                assert len(os.listdir("/proc/self/fd")) - before <= 4
+            assert open_descriptors() - before <= 4
 
     assert read + overflow.read(0, list(map(len, held))) == numbers
 

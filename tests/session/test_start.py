@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from kallichore.errors import KernelDiedError, StartupError
 from kallichore.models.bodies import NewSession, Status, VarAction, VarActionType
 from kallichore.server import open_server
 from kallichore.wire.envelope import KernelReader
-from kernels import REAL_TIME, has_ended, scripted, scripted_argv
+from kernels import REAL_TIME, freeze, has_ended, scripted, scripted_argv
 
 FAST = ServerConfig(token=None, shutdown_grace=0.5, terminate_grace=0.5)
 
@@ -67,6 +66,7 @@ async def test_kernel_that_cannot_be_reached_is_ended_after_the_timeout(behaviou
     assert "1 seconds" in error.message
 
 
+@pytest.mark.posix_only("permissions to execute")
 async def test_program_that_cannot_be_executed_is_reported_with_the_system_error(private_place: Path) -> None:
     """A file without execute permission is accepted at creation and fails at start with the system's error number."""
     program = private_place / "program"
@@ -77,6 +77,7 @@ async def test_program_that_cannot_be_executed_is_reported_with_the_system_error
     assert (error.code, error.exit_code) == ("KS-5", 13)
 
 
+@pytest.mark.posix_only("shells around kernels")
 async def test_missing_startup_script_is_reported() -> None:
     """A startup script that is not there fails the start before anything is launched."""
     error, _ = await fail_to_start(
@@ -87,6 +88,7 @@ async def test_missing_startup_script_is_reported() -> None:
     assert "/no/such/script" in error.message
 
 
+@pytest.mark.posix_only("shells around kernels")
 async def test_failing_startup_command_is_told_from_a_failing_kernel() -> None:
     """The details say whether the command failed or the kernel did; marker lines show nowhere."""
     failing, session = await fail_to_start(
@@ -162,7 +164,7 @@ async def test_timeout_of_zero_fails_at_once() -> None:
 
 
 async def test_kernel_that_ignores_everything_is_killed_after_the_grace_periods() -> None:
-    """A kernel deaf to shutdown_request and SIGTERM is killed in the end."""
+    """A kernel deaf to shutdown_request and SIGTERM, which Windows has not, is killed in the end."""
     async with open_server(FAST) as server:
         session = server.create_session(scripted("s", "ignore-shutdown", "ignore-sigterm"))
         await session.start()
@@ -170,7 +172,8 @@ async def test_kernel_that_ignores_everything_is_killed_after_the_grace_periods(
         began = trio.current_time()
     assert pid is not None
     assert has_ended(pid)
-    assert 1.0 <= trio.current_time() - began < 10
+    graces = FAST.shutdown_grace + (0 if sys.platform == "win32" else FAST.terminate_grace)
+    assert graces <= trio.current_time() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -259,9 +262,29 @@ async def test_requests_during_a_restart_are_for_the_new_kernel() -> None:
     assert ["one\n", "two\n"] == [text for text in texts if text]
 
 
+TELLING = """
+import os, runpy, sys
+print("process", os.getpid(), flush=True)
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a program of Python's, whose command line follows, in its own process, and says which that is."""
+
+HANGING_ONCE = """
+import os, runpy, sys
+mark, behaviour, _, *sys.argv = sys.argv[1:]
+if not os.path.exists(mark):
+    open(mark, "w").close()
+    print("hanging", flush=True)
+    sys.argv += ["--behaviour", behaviour]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs such a program, with a behaviour the first time."""
+
+
 async def test_deaf_kernel_is_ended_and_what_it_printed_is_told() -> None:
     """A kernel whose sockets are open but that never answers is KS-7; its process is gone, its output in the error."""
-    argv = ("/bin/sh", "-c", 'echo "process $$"; exec "$0" "$@"', *scripted_argv("deaf"))
+    argv = (sys.executable, "-c", TELLING, *scripted_argv("deaf"))
     error, _ = await fail_to_start(NewSession(session_id="s", argv=argv, connection_timeout=1))
     word, pid = (error.output or "").split()
 
@@ -272,8 +295,7 @@ async def test_deaf_kernel_is_ended_and_what_it_printed_is_told() -> None:
 
 def hanging_once(place: Path, behaviour: str) -> tuple[str, ...]:
     """Return the command line of a kernel that says so and hangs at its first start, and works at its second."""
-    script = f'test -e "$0" && exec "$@"; touch "$0"; echo hanging; exec "$@" --behaviour {behaviour}'
-    return ("/bin/sh", "-c", script, str(place / "hung"), *scripted_argv())
+    return (sys.executable, "-c", HANGING_ONCE, str(place / "hung"), behaviour, *scripted_argv())
 
 
 async def wait_asked_for_info(session: Any) -> None:
@@ -296,7 +318,7 @@ async def test_kernel_that_falls_silent_before_it_told_who_it_is_is_ended(privat
             async def freeze_when_alive() -> None:
                 await wait_asked_for_info(session)
                 assert session.process_id is not None
-                os.kill(session.process_id, signal.SIGSTOP)
+                freeze(session.process_id)
 
             nursery.start_soon(freeze_when_alive)
             with pytest.raises(StartupError) as info:
@@ -335,8 +357,9 @@ async def test_kill_ends_a_start_and_the_session_can_be_started_again(
             error, status, running = info.value, session.status, session.is_running
             again = await session.start()
 
-    assert (error.code, error.exit_code, error.output) == (code, -1, "hanging")
-    assert "SIGKILL" in error.message
+    exit_code, told = (1, "code 1") if sys.platform == "win32" else (-1, "SIGKILL")
+    assert (error.code, error.exit_code, error.output) == (code, exit_code, "hanging")
+    assert told in error.message
     assert (status, running, again["status"]) == (Status.EXITED, False, "ok")
     assert all(pid is not None and has_ended(pid) for pid in pids)
 

@@ -28,6 +28,8 @@ from kernels import (
     text_of,
 )
 
+pytestmark = pytest.mark.posix_only("shells around kernels")
+
 ALWAYS = ("bash", "sh", "dash")
 SHELLS = (*ALWAYS, "zsh", "fish", "csh", "tcsh")
 

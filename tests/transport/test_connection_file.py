@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import stat
-from collections.abc import Iterator
+import re
+import secrets
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from kallichore.transport.connection_file import (
     send_handshake,
 )
 from kallichore.transport.held_files import HELD, PATIENCE, PAUSE
+from permissions import is_for_owner_only
 
 DOCUMENT: dict[str, Any] = {"transport": "socket", "socket_path": "/tmp/ü.sock", "bearer_token": "t", "log_path": None}
 json_values = st.recursive(
@@ -31,6 +35,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
     max_leaves=5,
 )
+LOG = Path("/tmp/log")
 ADDRESSES = [
     (ServerAddress(transport="tcp", port=8080, base_path="http://127.0.0.1:8080"), ["port", "base_path"]),
     (ServerAddress(transport="socket", socket_path="/tmp/kc.sock"), ["socket_path"]),
@@ -42,7 +47,7 @@ ADDRESSES = [
 def test_document_names_the_address_first_and_only_what_applies(address: ServerAddress, members: list[str]) -> None:
     """The address members of the other transports are left out; the rest follows in the API's order."""
     document = connection_document(
-        address, server_path="/bin/kcserver", bearer_token="secret", log_path=Path("/tmp/log"), server_id="id"
+        address, server_path="/bin/kcserver", bearer_token="secret", log_path=LOG, server_id="id"
     )
 
     assert {name: getattr(address, name) for name in members} == {name: document[name] for name in members}
@@ -51,7 +56,7 @@ def test_document_names_the_address_first_and_only_what_applies(address: ServerA
         *("transport", "server_path", "server_pid", "bearer_token", "log_path", "server_id"),
     ]
     assert document["server_pid"] == os.getpid()
-    assert (document["bearer_token"], document["log_path"]) == ("secret", "/tmp/log")
+    assert (document["bearer_token"], document["log_path"]) == ("secret", str(LOG))
 
 
 def test_token_and_log_are_null_where_there_is_none() -> None:
@@ -70,17 +75,18 @@ async def test_file_is_for_its_owner_only_and_goes_at_the_end(tmp_path: Path, um
     before = os.umask(umask)
     try:
         async with open_connection_file(path, DOCUMENT):
-            mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text(encoding="utf-8")
+            is_private, text = is_for_owner_only(path), path.read_text(encoding="utf-8")
             files = os.listdir(tmp_path)
     finally:
         os.umask(before)
 
-    assert mode == 0o600
+    assert is_private
     assert text == json.dumps(DOCUMENT, indent=2)
     assert files == ["connection.json"]
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.posix_only("what is open cannot be replaced on Windows; it is waited for")
 async def test_old_file_is_replaced_not_written_over(tmp_path: Path) -> None:
     """Who has the old file open goes on reading it whole, and its open permissions do not pass on."""
     path = tmp_path / "connection.json"
@@ -88,10 +94,10 @@ async def test_old_file_is_replaced_not_written_over(tmp_path: Path) -> None:
     path.chmod(0o644)
     with path.open() as reader:
         async with open_connection_file(path, DOCUMENT):
-            old, mode = reader.read(), stat.S_IMODE(path.stat().st_mode)
+            old, is_private = reader.read(), is_for_owner_only(path)
             document = read_connection_file(path)
 
-    assert (old, mode, document) == ("old", 0o600, DOCUMENT)
+    assert (old, is_private, document) == ("old", True, DOCUMENT)
 
 
 async def test_file_goes_when_the_server_fails(tmp_path: Path) -> None:
@@ -198,7 +204,7 @@ async def test_unwritable_place_is_named(tmp_path: Path) -> None:
     """A missing directory, or one in the file's place, is an error of the settings and leaves nothing behind."""
     (tmp_path / "directory").mkdir()
     for path in (tmp_path / "missing" / "connection.json", tmp_path / "directory"):
-        with pytest.raises(ConfigurationError, match=f"{path}: "):
+        with pytest.raises(ConfigurationError, match=re.escape(f"{path}: ")):
             async with open_connection_file(path, DOCUMENT):
                 pass
 
@@ -242,21 +248,35 @@ async def test_document_is_read_as_it_was_written(lasting_place: Path, others: d
     assert ({**others, **DOCUMENT}, False) == (document, path.exists())
 
 
-async def received_by_a_launcher(path: Path, document: dict[str, Any]) -> bytes:
-    """Send a handshake to a launcher that listens at ``path``; return all that it gets until the end of the stream."""
-    with trio.socket.socket(trio.socket.AF_UNIX) as listening:
-        await listening.bind(str(path))
-        listening.listen(1)
-        await send_handshake(str(path), document)
-        connection, _ = await listening.accept()
-        async with trio.SocketStream(connection) as stream:
+@asynccontextmanager
+async def open_launcher(place: Path) -> AsyncIterator[tuple[str, trio.abc.Listener[Any]]]:
+    """Listen as a launcher does, on a Unix socket or a pipe; yield its address and the listener."""
+    if sys.platform == "win32":
+        from kallichore.transport.named_pipe import open_pipe_listener
+
+        name = rf"\\.\pipe\kallichore-launcher-{secrets.token_hex(6)}"
+        async with open_pipe_listener(name) as listener:
+            yield name, listener
+    else:
+        path = str(place / "launcher")
+        with trio.socket.socket(trio.socket.AF_UNIX) as listening:
+            await listening.bind(path)
+            listening.listen(1)
+            yield path, trio.SocketListener(listening)
+
+
+async def received_by_a_launcher(place: Path, document: dict[str, Any]) -> bytes:
+    """Send a handshake to a launcher; return all that it gets until the end of the stream."""
+    async with open_launcher(place) as (path, listener):
+        await send_handshake(path, document)
+        async with await listener.accept() as stream:
             return b"".join([bytes(chunk) async for chunk in stream])
 
 
 @pytest.mark.parametrize("log_path", [None, "/tmp/log"])
 async def test_handshake_is_one_document_and_the_end(private_place: Path, log_path: str | None) -> None:
     """A launcher reads the document to the end of the stream; a log path of null is left out of it."""
-    data = await received_by_a_launcher(private_place / "launcher", {**DOCUMENT, "log_path": log_path})
+    data = await received_by_a_launcher(private_place, {**DOCUMENT, "log_path": log_path})
     expected = {
         name: value for name, value in {**DOCUMENT, "log_path": log_path}.items() if name != "log_path" or value
     }
@@ -273,12 +293,9 @@ async def test_handshake_with_nobody_is_an_error_of_the_settings(private_place: 
 
 async def test_handshake_that_nobody_takes_ends(private_place: Path, autojump_clock: trio.testing.MockClock) -> None:
     """A launcher that listens and does not read holds the server up for its patience and no longer."""
-    path = private_place / "launcher"
-    with trio.socket.socket(trio.socket.AF_UNIX) as listening:
-        await listening.bind(str(path))
-        listening.listen(1)
+    async with open_launcher(private_place) as (path, _):
         began = trio.current_time()
         with pytest.raises(ConfigurationError, match="nobody took it"):
-            await send_handshake(str(path), {**DOCUMENT, "padding": "x" * 10_000_000})
+            await send_handshake(path, {**DOCUMENT, "padding": "x" * 10_000_000})
 
     assert trio.current_time() - began == pytest.approx(module.HANDSHAKE_PATIENCE)

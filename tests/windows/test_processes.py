@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -96,6 +97,30 @@ async def test_kernel_inherits_its_handles_and_no_other() -> None:
     others.close()
 
     assert b"[1, 0]" == output.strip()
+
+
+async def test_batch_file_is_given_its_arguments_as_they_are(tmp_path: Path) -> None:
+    """What cmd.exe would take for its own among them included; what it starts has the kernel's handles, and ends with
+    it.
+    """
+    show = tmp_path / "show.py"
+    show.write_text(
+        "import ctypes, json, sys; event = ctypes.WinDLL('kernel32').SetEvent; event.argtypes = [ctypes.c_void_p]\n"
+        "print(json.dumps([event(int(sys.argv[1])), sys.argv[2:]]))"
+    )
+    batch = tmp_path / "a & b.bat"
+    batch.write_text(f'@"{sys.executable}" -S "{show}" %*\n')
+    odd = ["two words", "a&b", "c|d", "^<>()!", 'quo"te', "", "C:\\trailing\\", "a,b;c=d"]
+    own = Handles(True)
+    with trio.fail_after(LIMIT):
+        argv = [str(batch), str(own.handles[1]), *odd]
+        process = await open_kernel_process(argv, os.environ, None, own.handles)
+        output = await read_to_end(process.stdout)
+        ending = await process.wait()
+    own.close()
+
+    assert [1, odd] == json.loads(output)
+    assert 0 == ending.code
 
 
 @pytest.mark.parametrize(

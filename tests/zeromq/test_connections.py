@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -116,7 +117,10 @@ async def receive(ours: KernelConnection, count: int) -> list[list[bytes]]:
     return messages
 
 
-@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+UNIX_SOCKET = pytest.param("ipc", marks=pytest.mark.posix_only("a Unix socket"))
+
+
+@pytest.mark.parametrize("transport", ["tcp", UNIX_SOCKET])
 async def test_messages_go_both_ways(mechanism: str, bind: Bind, transport: str, private_place: Path) -> None:
     """A router gets our message under our identity, and its answer reaches us, over TCP and Unix sockets."""
     place = "tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{private_place}/s"
@@ -171,6 +175,9 @@ async def test_kernel_that_binds_late_is_found(mechanism: str, bind: Bind) -> No
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))
         address = held.getsockname()
+        if sys.platform == "win32":
+            # Nobody could listen on a port that is held.
+            held.close()
         async with maker(mechanism) as make, trio.open_nursery() as nursery:
             ours = make(address)
             nursery.start_soon(ours.connect, trio.Event())
