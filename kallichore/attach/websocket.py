@@ -53,8 +53,9 @@ NOT_SENT = 1 << 18
 STANDSTILL = 1.0
 """Seconds for which a client takes nothing before it counts as one that stands still."""
 
-MOMENT = 0.004
-"""Seconds that what has time waits for something to go along with: nobody sees that, and most have it long before."""
+MOMENT = 0.01
+"""Seconds that what has time waits for something to go along with: nobody sees that, and most have it long before. As
+long as a ping waits for quiet, so that one alarm does for both."""
 
 MOST_CONTROL = 64
 """Control frames that wait for a client; more pings are not answered."""
