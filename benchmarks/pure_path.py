@@ -66,7 +66,7 @@ class PurePath:
         self.reader = KernelReader("iopub", signer)
         self.journal = Journal(16 << 20, 0, OverflowFile(), 4 << 20)
         request = NewSession(session_id="s", argv=("kernel",))
-        voice = Voice(self.journal, lambda _: None)
+        voice = Voice(self.journal, lambda: None)
         self.conversation = Conversation(request, voice, SessionStatus(created=0.0), lambda msg_type: {})
         self.conversation.sent(make("execute_request", "request", {"code": "print()"}), 0)
         self.slot = Audience(self.journal).attach(Wish())
@@ -81,7 +81,7 @@ class PurePath:
         self.conversation.begin_hearing(0.0, is_output=True)
         for message in messages:
             hear(message, 0.0, lambda: None)
-        self.conversation.end_hearing()
+        self.conversation.voice.end_batch()
 
     def send(self) -> None:
         """From the journal to bytes for a socket."""

@@ -56,8 +56,6 @@ class Talk:
     """Where the kernel is."""
     logged: list[tuple[str, str]] = attrs.field(factory=list)
     _read: int = attrs.field(default=0, init=False)
-    growths: list[bool] = attrs.field(factory=list)
-    """Of each time that clients were woken, whether that had a moment's time."""
     journal: Journal = attrs.field(factory=lambda: Journal(1 << 20, 0, OverflowFile(), 1 << 20), init=False)
     conversation: Conversation = attrs.field(init=False)
 
@@ -66,7 +64,7 @@ class Talk:
             NewSession(
                 session_id="s", argv=("x",), working_directory="/home", input_prompt=">", continuation_prompt="+"
             ),
-            Voice(self.journal, self.growths.append),
+            Voice(self.journal, lambda: None),
             SessionStatus(created=self.now),
             lambda msg_type: {"msg_id": "ours", "msg_type": msg_type},
             on_rest=self._rest,
@@ -135,7 +133,7 @@ class Talk:
         message = KernelMessage(channel, Header("k", msg_type), parent, body, Excerpt(), payload)
         self.conversation.begin_hearing(self.now, is_output=channel == "iopub")
         result = self.conversation.hear(message, self.now, lambda: self.directory)
-        self.conversation.end_hearing()
+        self.conversation.voice.end_batch()
         self._send(result)
         return result
 

@@ -16,7 +16,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from math import inf
 
 import attrs
 import trio
@@ -53,10 +52,6 @@ NOT_SENT = 1 << 18
 STANDSTILL = 1.0
 """Seconds for which a client takes nothing before it counts as one that stands still."""
 
-MOMENT = 0.01
-"""Seconds that what has time waits for something to go along with: nobody sees that, and most have it long before. As
-long as a ping waits for quiet, so that one alarm does for both."""
-
 MOST_CONTROL = 64
 """Control frames that wait for a client; more pings are not answered."""
 
@@ -91,9 +86,7 @@ class _Attachment:
     _is_over: bool = attrs.field(default=False, init=False)
     """Whether nothing more is to be read."""
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    """Ends when it is time to think of a ping, or of what had time."""
-    _leaves_at: float = attrs.field(default=inf, init=False)
-    """When what has time goes alone; infinite while there is nothing like that."""
+    """Ends when it is time to think of a ping."""
     _may_push: bool = attrs.field(default=False, init=False)
     """Whether the writer waits for news, and so somebody else may send."""
 
@@ -244,7 +237,7 @@ class _Attachment:
         if (at := self._outgoing.pings.quiet_at) < self._alarm.deadline:
             self._alarm.deadline = at
 
-    def _send_at_once(self, has_time: bool) -> bool:
+    def _send_at_once(self) -> bool:
         """Send what is new in the task of whoever brought it; True if nothing is left to the writer.
 
         Most messages come alone and are taken at once. To wake the writer for them would be another task switch and
@@ -252,27 +245,15 @@ class _Attachment:
         """
         if not self._may_push or self._closing is not None:
             return False
-        now = trio.current_time()
-        if has_time:
-            self._leave_it(now)
-            return True
         self._may_push = False
+        now = trio.current_time()
         try:
             if self._outgoing.take_next(now):
                 self._push(now)
-            # What had time went along. The alarm stays: to move it twice for each execution costs more than it rings.
-            self._leaves_at = inf
         except OSError:
             return False
         self._may_push = True
         return not self.slot.is_behind and self.slot.leaving is None and self._closing is None
-
-    def _leave_it(self, now: float) -> None:
-        """Let what is new go along with what follows it, or alone after a moment."""
-        if self._leaves_at == inf:
-            self._leaves_at = now + MOMENT
-            if self._leaves_at < self._alarm.deadline:
-                self._alarm.deadline = self._leaves_at
 
     async def _write(self) -> None:
         """Send control frames and batches until the client has to leave.
@@ -342,19 +323,17 @@ class _Attachment:
             self.slot.note_pace(keeps_up=True)
 
     async def _keep_time(self) -> None:
-        """Let pings, and what had time, go when it is time; let a client go that leaves too many pings unanswered.
+        """Let pings go when it is time; let a client go that leaves too many unanswered.
 
         A client that does not even take what is written to it leaves its pings unanswered as well; the allowance covers
         a batch that is on its way.
         """
         pings = self._outgoing.pings
         while not pings.is_given_up:
-            with trio.CancelScope(deadline=min(pings.next_at, self._leaves_at)) as self._alarm:
+            with trio.CancelScope(deadline=pings.next_at) as self._alarm:
                 await trio.sleep_forever()
-            now = trio.current_time()
-            pings.tick(now)
-            if pings.is_wanted or now >= self._leaves_at:
-                self._leaves_at = inf
+            pings.tick(trio.current_time())
+            if pings.is_wanted:
                 self.slot.wake()
         logger.warning("[client %s] Left %d pings unanswered; letting it go", self.session.session_id, pings.unanswered)
         await trio.aclose_forcefully(self.stream)

@@ -51,11 +51,6 @@ _FOR_CONTROL = frozenset(
 """Requests that kernels take on control only (messaging spec, JEP 91), whoever sent them."""
 
 
-_OPENING = frozenset({"status", "execute_input"})
-"""What a kernel says when it begins with an execution. Where it is at work, nobody waits for that, and what it prints,
-or its answer, follows within a moment: one write for all of it costs the server, and the client, less."""
-
-
 class _ExecutionState(msgspec.Struct):
     execution_state: str
 
@@ -176,8 +171,6 @@ class Conversation:
     _silent_requests: set[str] = attrs.field(factory=set, init=False)
     _batch: list[bytes] = attrs.field(factory=list, init=False)
     """What the batch that is taken in has brought for the journal so far."""
-    _has_time: bool = attrs.field(default=False, init=False)
-    """Whether all of that is how an execution begins."""
 
     def __attrs_post_init__(self) -> None:
         self.created_at = self.status.idle_since or 0.0
@@ -343,14 +336,13 @@ class Conversation:
     def begin_hearing(self, now: float, *, is_output: bool) -> None:
         """Begin to take in a batch of the kernel's messages: output of iopub, or replies and questions."""
         self._batch = self.voice.begin_batch(urgent=not is_output)
-        self._has_time = is_output
         if is_output:
             self._published = now
 
     def hear(
         self, message: KernelMessage, now: float, read_directory: Callable[[], str | None]
     ) -> ClientMessage | KernelMessage | None:
-        """Take in one message, between `begin_hearing` and `end_hearing`; it is for the clients as well.
+        """Take in one message, between `begin_hearing` and the end of `voice`'s batch; it is for the clients as well.
 
         Args:
             message: The message.
@@ -366,7 +358,6 @@ class Conversation:
         parent_id = self.queue.active_id if parent is None else parent.msg_id
         released: ClientMessage | None = None
         is_status = message.header.msg_type == "status"
-        self._has_time = self._has_time and message.header.msg_type in _OPENING
         if (is_status or message.channel != "iopub") and self._is_for_the_server(message, parent_id):
             return message if message.header.msg_type == "kernel_info_reply" else None
         if is_status:
@@ -379,10 +370,6 @@ class Conversation:
         if message.channel != "iopub":
             released = self._hear_answer(message, parent_id, now)
         return released
-
-    def end_hearing(self) -> None:
-        """Tell clients what the batch brought."""
-        self.voice.end_batch(has_time=self._has_time and self.activity.since is not None)
 
     def _is_for_the_server(self, message: KernelMessage, parent_id: str | None) -> bool:
         """Whether a message is about the server's own kernel info request.

@@ -17,11 +17,11 @@ class Voice:
 
     Args:
         journal: Where it is numbered, and waits.
-        on_growth: Called after the journal grew, to wake who reads it; true if that has a moment's time.
+        on_growth: Called after the journal grew, to wake who reads it.
     """
 
     journal: Journal
-    _on_growth: Callable[[bool], None]
+    _on_growth: Callable[[], None]
     _batch: list[bytes] | None = attrs.field(default=None, init=False)
     """What a batch has brought so far, while one is taken in."""
     _is_urgent: bool = attrs.field(default=False, init=False)
@@ -41,7 +41,7 @@ class Voice:
             self._batch.extend(payloads)
         else:
             self.journal.extend(tuple(payloads))
-            self._on_growth(False)
+            self._on_growth()
 
     def begin_batch(self, *, urgent: bool) -> list[bytes]:
         """Collect what is told until `end_batch`; return the list that it is collected in.
@@ -51,9 +51,9 @@ class Voice:
         self._batch, self._is_urgent = [], urgent
         return self._batch
 
-    def end_batch(self, *, has_time: bool = False) -> None:
-        """Put into the journal what a batch brought, and let clients know: now, or along with what follows it."""
+    def end_batch(self) -> None:
+        """Put into the journal what a batch brought, and let clients know."""
         batch, self._batch = self._batch, None
         if batch:
             self.journal.extend(batch, urgent=self._is_urgent)
-            self._on_growth(has_time)
+            self._on_growth()

@@ -76,8 +76,8 @@ class ClientSlot:
     """Called when a newer client came: puts a bound on a send that may never end."""
     on_settled: Callable[[Delivery], None] | None = attrs.field(default=None, init=False)
     """Called when it is known what this client has, once it is gone."""
-    on_news: Callable[[bool], bool] | None = attrs.field(default=None, init=False)
-    """Called when there may be something to send, with whether that has a moment's time; true if it is seen to."""
+    on_news: Callable[[], bool] | None = attrs.field(default=None, init=False)
+    """Called when there may be something to send; true if all of it was sent."""
     _replayed: int = attrs.field(init=False)
     """Up to where it is told what was said before it came, which is in order."""
     _hurried: int = attrs.field(init=False)
@@ -124,9 +124,9 @@ class ClientSlot:
         """Whether the journal has more for this client."""
         return self.delivery.given < self.deliveries.journal.end
 
-    def wake(self, has_time: bool = False) -> None:
-        """Let the client look again, now or in a moment: the journal grew, or it has to leave."""
-        if self.on_news is None or not self.on_news(has_time):
+    def wake(self) -> None:
+        """Let the client look again: the journal grew, or it has to leave."""
+        if self.on_news is None or not self.on_news():
             self._parked.unpark_all()
 
     def leave(self, reason: str, *, displaced: bool = False) -> None:
@@ -272,10 +272,10 @@ class Audience:
 
     # What everybody is told
 
-    def wake(self, has_time: bool) -> None:
-        """Let every client look again, now or in a moment: the journal grew."""
+    def wake(self) -> None:
+        """Let every client look again: the journal grew."""
         for slot in self._slots:
-            slot.wake(has_time)
+            slot.wake()
 
     def tell(self, payload: bytes) -> None:
         """Send every client a message that only matters now."""

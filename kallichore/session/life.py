@@ -199,7 +199,7 @@ class KernelLife:
                 else:
                     self.send(following)
         finally:
-            conversation.end_hearing()
+            conversation.voice.end_batch()
         if is_output and self._introduction is not None:
             self._introduction.hear_iopub()
         if conversation.look_at is not None:

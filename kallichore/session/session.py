@@ -212,9 +212,9 @@ class Session(metaclass=ForUsers):
 
     # Its clients
 
-    def _note_growth(self, has_time: bool) -> None:
+    def _note_growth(self) -> None:
         """Let clients, and who follows all sessions, know that there is something new."""
-        self.audience.wake(has_time)
+        self.audience.wake()
         self.facilities.news.note(self.session_id)
 
     def attach(self, wish: Wish | None = None) -> ClientSlot:

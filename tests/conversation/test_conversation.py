@@ -896,19 +896,3 @@ def test_code_and_answers_are_activity_and_questions_about_the_kernel_are_not(ta
     never, now = float("-inf"), talk.now
     assert moments == [never, never, now - 7, now - 6, now - 6, now - 4, now - 4, now - 2, now - 1, now - 1]
     assert Talk(now=7.0).conversation.created_at == 7.0
-
-
-def test_only_the_beginning_of_an_execution_has_time(talk: Talk) -> None:
-    """Its busy and the echo of its code; what it prints, its answer, and its end are told at once."""
-    cell = request("a")
-    talk.tell(cell)
-    talk.growths.clear()
-    talk.busy(cell)
-    talk.hear("execute_input", cell, {"code": "1", "execution_count": 1})
-    begins, talk.growths[:] = talk.growths[:], []
-    talk.hear("stream", cell, {"name": "stdout", "text": "1"})
-    talk.reply(cell)
-    talk.idle(cell)
-
-    assert [True, True] == begins
-    assert [False, False, False] == talk.growths

@@ -22,7 +22,7 @@ class Listener:
     voice: Voice = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.voice = Voice(self.journal, lambda _: self.sizes.append(self.journal.end))
+        self.voice = Voice(self.journal, lambda: self.sizes.append(self.journal.end))
 
     def messages(self) -> list[bytes]:
         """Return all that is in the journal."""
@@ -98,15 +98,3 @@ def test_only_what_is_urgent_may_go_ahead(listener: Listener) -> None:
     listener.voice.put([b"news"])
 
     assert listener.journal.urgent_after(0) == [1]
-
-
-def test_batch_may_have_time(listener: Listener) -> None:
-    """Who is woken is told so; what the session says by itself has none."""
-    seen: list[bool] = []
-    voice = Voice(listener.journal, seen.append)
-    for options in ({"has_time": True}, {"has_time": False}, {}):
-        voice.begin_batch(urgent=False).append(b"a")
-        voice.end_batch(**options)
-    voice.put([b"b"])
-
-    assert [True, False, False, False] == seen

@@ -41,7 +41,7 @@ def confirm(slot: ClientSlot) -> None:
 def count_wakes(slot: ClientSlot) -> list[bool]:
     """Return a list that grows whenever the client is woken."""
     wakes: list[bool] = []
-    slot.on_news = lambda _: bool(wakes.append(True)) or True
+    slot.on_news = lambda: bool(wakes.append(True)) or True
     return wakes
 
 
@@ -58,7 +58,7 @@ def test_client_that_takes_over_displaces_the_one_that_had() -> None:
     newer = audience.attach(Wish())
     seen = len(audience), older.displaced, older.leaving, newer.older, len(hastened), len(wakes)
     older.tell(b"live")
-    audience.wake(False)
+    audience.wake()
     audience.tell(b"sample")
     audience.leave("over")
 
@@ -319,7 +319,7 @@ def test_everybody_is_told_what_is_live() -> None:
     slots = [audience.attach(SHARE), audience.attach(SHARE)]
     wakes = [count_wakes(slot) for slot in slots]
     audience.tell(b"sample")
-    audience.wake(False)
+    audience.wake()
 
     assert [[b"sample"]] * 2 == [slot.take_live() for slot in slots]
     assert [2, 2] == [len(each) for each in wakes]
@@ -332,7 +332,7 @@ def test_everybody_is_told_what_is_live() -> None:
 async def test_client_is_woken_unless_all_was_sent_already(sends: bool | None, autojump_clock: object) -> None:
     """Its writer sleeps on where whoever brought the news has sent it."""
     slot = make_audience().attach(Wish())
-    slot.on_news = None if sends is None else lambda _: bool(sends)
+    slot.on_news = None if sends is None else lambda: bool(sends)
     with trio.move_on_after(1) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(slot.wait_woken)
