@@ -31,7 +31,14 @@ def lowest(session: nox.Session) -> None:
 def lab(session: nox.Session) -> None:
     """Use JupyterLab and Notebook 7 in a Chromium, and JupyterLab's library in Node; both are Debian's packages."""
     session.install(*CONSTRAINTS, "-e", ".[lab,tests]")
-    session.run("pytest", "tests/jupyter/test_lab.py", "tests/jupyter/test_services.py", *session.posargs)
+    session.run("pytest", "-m", "", "tests/jupyter/test_lab.py", "tests/jupyter/test_services.py", *session.posargs)
+
+
+@nox.session(python="3.11")
+def dashboard(session: nox.Session) -> None:
+    """Use the dashboard in a Chromium, as people and as hostile outputs would; that is Debian's package."""
+    session.install(*CONSTRAINTS, "-e", ".[tests]")
+    session.run("pytest", "-m", "browser", "tests/dashboard", *session.posargs)
 
 
 @nox.session(python="3.11")

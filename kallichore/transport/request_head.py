@@ -109,7 +109,7 @@ def parse_head(data: bytes) -> tuple[RequestHead, bytes] | None:
         return None
     first, *lines = (line.removesuffix("\r") for line in data[: end.start()].decode("latin-1").split("\n"))
     words = first.split(" ")
-    if len(words) != 3:
+    if len(words) != 3 or not all(words):
         return None
     method, target, version = words
     return RequestHead(method, target, version, tuple(map(_parse_field, lines))), data[end.end() :]

@@ -112,7 +112,8 @@ def test_other_methods_are_refused(server: Victim, path: str) -> None:
     others = [method for method in METHODS if method.lower() not in DESCRIPTION["paths"][path]]
     connection = HTTPConnection("127.0.0.1", server.port, timeout=LIMIT)
     for method in others:
-        connection.request(method, path.format(session_id="nobody"), headers=server.authorization)
+        place = path.format(session_id="nobody", workspace_id="none")
+        connection.request(method, place, headers=server.authorization)
         answer = connection.getresponse()
         said = answer.read()
         expected = "" if method == "HEAD" else "no_such_method"

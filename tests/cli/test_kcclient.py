@@ -290,7 +290,8 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
         "is it running? To start one: kcserver --connection-file FILE\n"
     )
 
-    assert {"completion"} == set(main.commands) - {command.split()[0] for command in commands}
+    # These two need no server.
+    assert {"completion", "mcp"} == set(main.commands) - {command.split()[0] for command in commands}
     assert f"Error: Could not reach a server at {other.address}; is it running?" in ended.pop(over_tcp).err
     assert [Ended(1, "", told)] * len(commands) == list(ended.values())
 

@@ -13,7 +13,10 @@ from kallichore.errors import KernelDiedError
 from kallichore.models.bodies import NewSession
 from kernels import ipykernel_argv, scripted, scripted_argv
 
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here"),
+]
 
 SCRIPT = "<img src=x onerror='window.isTaken = true'><script>window.isTaken = true</script>"
 """Taken for HTML, this would run in the page."""

@@ -11,7 +11,10 @@ import pytest
 from browsing import Browsing, browse
 from chromium import find_chromium
 
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here"),
+]
 
 
 class Modules:

@@ -14,7 +14,10 @@ from kallichore.errors import StartupError
 from kallichore.models.bodies import NewSession
 from kernels import ipykernel_argv, scripted
 
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here"),
+]
 
 ESCAPE = {"key": "Escape", "code": "Escape", "windowsVirtualKeyCode": 27}
 TAB = {"key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9}

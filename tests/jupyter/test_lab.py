@@ -25,7 +25,10 @@ from scripted_proxy import Ending, Proxy, open_proxy
 
 for name in ("jupyterlab", "notebook", "ipywidgets", "matplotlib"):
     pytest.importorskip(name, reason=f"{name} is not installed: nox -s lab")
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here"),
+]
 
 TOKEN = "t0ken"
 
