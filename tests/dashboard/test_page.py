@@ -280,7 +280,9 @@ async def test_all_can_be_done_with_the_keyboard() -> None:
         for _ in range(40):
             if await page.evaluate(f"{active}.getAttribute('aria-haspopup') === 'menu'"):
                 break
+            await page.evaluate(f"window.before = {active}; 0")
             await page.press(TAB)
+            await page.wait_for(f"{active} !== window.before")
         await page.press(ENTER)
         await page.wait_for(f"{active}.getAttribute('role') === 'menuitem'")
         await page.press(ESCAPE)
