@@ -106,6 +106,8 @@ class Dialogue:
     _inboxes: dict[str, trio.MemorySendChannel[dict[str, Any]]] = attrs.field(factory=dict, init=False)
     _running: str | None = attrs.field(default=None, init=False)
     """The id of the execution to which what processes print belongs."""
+    _told: str = attrs.field(default="", init=False)
+    """Why the kernel ended, as whoever ran code was told; the server's line about it says the same."""
 
     async def hear(self) -> None:
         """Hand out what the session says, until its channels are closed."""
@@ -137,7 +139,7 @@ class Dialogue:
         if self._running in self._inboxes:
             message = make_message("stream", {"name": stream, "text": text}, "iopub")
             self._inboxes[self._running].send_nowait({**message, "parent_header": {"msg_id": self._running}})
-        else:
+        elif not self._told or text.strip() != SERVERS_OWN + self._told:
             self.on_output(stream, text)
 
     def _end_all(self, reason: str) -> None:
@@ -235,6 +237,7 @@ class Dialogue:
                 raise KernelDiedError(message["ended"])
             content = message["content"]
             if content.get("ename") == KERNEL_DIED:
+                self._told = content["evalue"].strip()
                 raise KernelDiedError(f"The kernel ended before it was done: {content['evalue']}")
             match message["header"]["msg_type"]:
                 case "execute_reply":
