@@ -188,3 +188,14 @@ def answer_error(code: str, message: str, facts: Mapping[str, Any]) -> ToolAnswe
     """Return the answer of a tool that could not do it."""
     budget = Budget()
     return ToolAnswer({"error": {"code": code, "message": budget.fit(message)}, **facts}, is_error=True)
+
+
+def fit_entries(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return entries of a history, the latest ones, as many as fit into one answer."""
+    budget = Budget()
+    kept: list[dict[str, Any]] = []
+    for entry in reversed(entries):
+        if budget.left <= 0:
+            break
+        kept.insert(0, {**entry, **{name: budget.fit(str(entry[name])) for name in ("output", "input")}})
+    return kept

@@ -31,15 +31,19 @@ class DashboardScreen:
         """Return the status with which a request is refused; None if it may pass."""
         if not is_of_page(head.path):
             return self.api.judge(head)
-        if status := refuse_source(head.all("host"), head.all("origin")):
-            return status
-        if head.method != "GET":
-            return HTTPStatus.METHOD_NOT_ALLOWED
-        return None if head.path in load_files() else HTTPStatus.NOT_FOUND
+        return _judge(head.method, head.path, head.all("host"), head.all("origin"))
 
     def answer(self, head: RequestHead, status: HTTPStatus) -> bytes:
         """Return the whole answer to a request that is refused."""
         return self.api.answer(head, status)
+
+
+def _judge(method: str, path: str, hosts: list[str], origins: list[str]) -> HTTPStatus | None:
+    if status := refuse_source(hosts, origins):
+        return status
+    if method != "GET":
+        return HTTPStatus.METHOD_NOT_ALLOWED
+    return None if path in load_files() else HTTPStatus.NOT_FOUND
 
 
 def beside(api: ASGIFramework) -> ASGIFramework:
@@ -63,10 +67,7 @@ def _find(scope: Any, path: str) -> tuple[HTTPStatus, bytes, dict[str, str]]:
     given: dict[str, list[str]] = {"host": [], "origin": []}
     for name, text in scope["headers"]:
         given.setdefault(name.decode("latin-1").lower(), []).append(text.decode("latin-1"))
-    file = load_files().get(path)
-    refused = refuse_source(given["host"], given["origin"])
-    if refused is None and scope["method"] != "GET":
-        refused = HTTPStatus.METHOD_NOT_ALLOWED
-    if refused is None and file is not None:
-        return HTTPStatus.OK, file.content, dict(file.headers)
-    return refused or HTTPStatus.NOT_FOUND, b"", {"content-length": "0"}
+    if refused := _judge(scope["method"], path, given["host"], given["origin"]):
+        return refused, b"", {"content-length": "0"}
+    file = load_files()[path]
+    return HTTPStatus.OK, file.content, dict(file.headers)

@@ -29,6 +29,7 @@ from kallichore.mcp.names import is_token, is_workspace_id, make_workspace_id
 from kallichore.mcp.workspace import Workspace
 from kallichore.models.bodies import McpStatus, McpWorkspace, McpWorkspaceRegistration, NewSession
 from kallichore.server import Server
+from kallichore.session.session import cancel_when
 from kallichore.transport.front_door import FrontDoor, close_in_order
 from kallichore.transport.request_head import RequestHead, decode_segment, refusal
 
@@ -226,7 +227,7 @@ class McpSide:
             query = scope["query_string"].decode("latin-1")
             async with trio.open_nursery() as nursery:
                 if place.session_id is not None:
-                    nursery.start_soon(_cancel_when, self._deleted(place.session_id), nursery.cancel_scope)
+                    nursery.start_soon(cancel_when, self._deleted(place.session_id), nursery.cancel_scope)
                 if place.part == CARD:
                     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
                     await beside.answer_card(self._url(workspace.workspace_id), headers, send)
@@ -277,11 +278,6 @@ class McpSide:
         await serve_channel(workspace, stream, head, surplus, self.server.shutdown_requested)
 
 
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
-
-
 async def _serve_apart(nursery: trio.Nursery, app: ASGIFramework, scope: Any, receive: Any, send: Any) -> None:
     """Have an app serve a request in a task of its own, which is told when the connection is gone, and not cancelled.
 
@@ -300,7 +296,7 @@ async def _serve_apart(nursery: trio.Nursery, app: ASGIFramework, scope: Any, re
     async def receive_or_gone() -> Any:
         message: Any = {"type": "http.disconnect"}
         async with trio.open_nursery() as waiting:
-            waiting.start_soon(_cancel_when, gone, waiting.cancel_scope)
+            waiting.start_soon(cancel_when, gone, waiting.cancel_scope)
             message = await receive()
             waiting.cancel_scope.cancel()
         return message

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from kallichore._version import __version__
-from kallichore.agents.answers import Budget, Image, ToolAnswer, answer_error, answer_run
+from kallichore.agents.answers import Budget, Image, ToolAnswer, answer_error, answer_run, fit_entries
 from kallichore.agents.problems import Problem, ToolError
 from kallichore.agents.protocol import Caller, Resource
 from kallichore.agents.tools import DEFAULT_SECONDS, IN_WINDOW, Tool
@@ -32,7 +32,7 @@ from kallichore.server import Server
 from kallichore.session.execute_call import wait_until_ready
 from kallichore.session.executions import Execution, open_execution
 from kallichore.session.run_call import give_up, next_message
-from kallichore.session.session import Session
+from kallichore.session.session import Session, cancel_when
 
 GONE = "kallichore.gone"
 """In an ASGI scope: an event that is set when the agent is not connected any more."""
@@ -88,7 +88,7 @@ class WindowToolbox:
         answer = answer_error(Problem.CHANNEL_CLOSED, "The agent is gone", {})
         async with trio.open_nursery() as nursery:
             if (gone := caller.request.scope.get(GONE)) is not None:
-                nursery.start_soon(_cancel_when, gone, nursery.cancel_scope)
+                nursery.start_soon(cancel_when, gone, nursery.cancel_scope)
             try:
                 answer = await act(caller, **arguments)
             except ToolError as error:
@@ -169,15 +169,9 @@ class WindowToolbox:
 
     async def _get_session_history(self, caller: Caller, session_id: str | None = None, limit: int = 10) -> ToolAnswer:
         session = self._target(session_id)
-        budget = Budget()
-        kept: list[dict[str, Any]] = []
-        for entry in reversed(session.conversation.history.entries(limit)):
-            if budget.left <= 0:
-                break
-            body = unstructure(entry)
-            kept.insert(0, {**body, "output": budget.fit(entry.output), "input": budget.fit(entry.input)})
+        entries = [unstructure(entry) for entry in session.conversation.history.entries(limit)]
         await trio.lowlevel.checkpoint()
-        return ToolAnswer({"session_id": session.session_id, "entries": kept})
+        return ToolAnswer({"session_id": session.session_id, "entries": fit_entries(entries)})
 
     async def _interrupt_session(self, caller: Caller, session_id: str | None = None) -> ToolAnswer:
         session = self._target(session_id)
@@ -296,8 +290,3 @@ async def _hear(execution: Execution, deadline: float, collector: ResultCollecto
     except trio.Cancelled:
         give_up(execution.session, execution.msg_id, "The agent does not wait any more")
         raise
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()

@@ -26,7 +26,7 @@ import trio
 
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.exit_report import LAST_WORDS, Circumstances, make_exit_report
-from kallichore.conversation.flood import FloodGauge
+from kallichore.conversation.flood import FloodGauge, patience_for
 from kallichore.conversation.patience import StartPatience
 from kallichore.conversation.start_report import NOT_CONNECTED, FailedStart
 from kallichore.conversation.status import StatusEvent
@@ -56,12 +56,6 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN = "shutdown_request"
 """What a client asks a kernel to end with."""
-
-LARGE, MOST_LARGE = 1 << 20, 64
-"""Bytes of a large message, of its last frame and on the average of a batch; and the most messages in one."""
-
-SLOWEST = 50e6
-"""Bytes a second that a client takes at least, if what is large is to wait for it in the kernel, and not in a file."""
 
 TURN = 0.002
 """Seconds between two looks at how far clients are: a fast one takes a megabyte meanwhile."""
@@ -504,18 +498,6 @@ class KernelLife:
             with trio.move_on_after(self.facilities.config.shutdown_grace):
                 await self.hurry.wait()
         scope.cancel()
-
-
-def patience_for(batch: Sequence[Frames]) -> float:
-    """Return how many seconds clients are given to take messages, before the kernel is listened to again.
-
-    While the kernel waits, what it says is in its own queue of a thousand messages. Of large ones that is as much as a
-    journal's file holds; of small ones it is a moment's output, and nobody is waited for.
-    """
-    if len(batch) > MOST_LARGE or len(batch[0][-1]) < LARGE:
-        return 0.0
-    size = sum(len(frames[-1]) for frames in batch)
-    return size / SLOWEST if size >= LARGE * len(batch) else 0.0
 
 
 def _limit(seconds: float) -> float:

@@ -460,7 +460,7 @@ async def supervise_session(session: Session) -> None:
     """
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when, session.deleted, nursery.cancel_scope)
+            nursery.start_soon(cancel_when, session.deleted, nursery.cancel_scope)
             if session.idle_watch is not None:
                 nursery.start_soon(session.idle_watch.run)
             await session.supervisor.run_lives()
@@ -468,6 +468,7 @@ async def supervise_session(session: Session) -> None:
         session.close()
 
 
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+async def cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    """Cancel a scope when an event is set: a task for a nursery, and ended with that."""
     await event.wait()
     scope.cancel()

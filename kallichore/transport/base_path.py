@@ -52,7 +52,9 @@ class BelowBase:
 
 
 def app_below(base: str, app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Return an ASGI app that is the same below ``base``."""
+    """Return an ASGI app that is the same below ``base``, which is as `below` has it."""
+    if not base:
+        return app
     prefix = base.encode("latin-1")
 
     async def stripped(scope: Any, receive: Any, send: Any) -> None:

@@ -226,7 +226,7 @@ class KernelReader:
         rest = _PLAIN_END if is_plain else _end(metadata, frames[end:])
         payload = b"".join((_BEGINNING, raw_header, self._between, content, *rest))
         # Buffers are base64 by now, and may be most of it.
-        text = payload if is_plain else b"".join((raw_header, self._between, content, metadata))
+        text = payload if len(frames) == end else b"".join((raw_header, self._between, content, metadata))
         if not text.isascii() or _has_escape(text):
             return self._read_again(frames[start + 1 :])
         return KernelMessage(self._channel, header, self._parent, content, excerpt, payload)

@@ -178,7 +178,7 @@ class KernelSocket:
             await trio.lowlevel.checkpoint()
         self._came_at_once = True
         # A read that did not fill its piece has most likely left nothing: another would be a system call in vain.
-        batch = None if self._is_empty and not self._unread.pieces else self._advance()
+        batch = None if self.is_drained else self._advance()
         while not batch:
             self._came_at_once = False
             if self._socket is None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from kallichore.conversation.flood import ENOUGH, FLOOD_RATE, LONGEST_PAUSE, WINDOW, FloodGauge
+from kallichore.conversation.flood import (
+    ENOUGH,
+    FLOOD_RATE,
+    LARGE,
+    LONGEST_PAUSE,
+    MOST_LARGE,
+    SLOWEST,
+    WINDOW,
+    FloodGauge,
+    patience_for,
+)
 
 BUSY = 1.0
 """When the kernel became busy."""
@@ -130,3 +140,27 @@ def test_flood_of_a_kernel_that_executes_nothing_is_one() -> None:
             gauge.count(1000, 10.0 + number * WINDOW * 1.001, since)
 
         assert gauge.pause > 0
+
+
+# Large messages
+
+
+@pytest.mark.parametrize(
+    ("sizes", "counted"),
+    [
+        ([LARGE], LARGE),
+        ([10 * LARGE], 10 * LARGE),
+        ([2 * LARGE, 100, LARGE], 3 * LARGE + 100),
+        ([2 * LARGE, 100, 100], 0),
+        ([LARGE - 1], 0),
+        ([100], 0),
+        ([100, 100 * LARGE], 0),
+        ([LARGE] * MOST_LARGE, MOST_LARGE * LARGE),
+        ([LARGE] * (MOST_LARGE + 1), 0),
+    ],
+)
+def test_clients_are_waited_for_by_the_size_of_what_is_large(sizes: list[int], counted: int) -> None:
+    """Small messages wait for nobody: the kernel's queue is short for them. The bytes of the last frames count."""
+    batch = [[b"topic", bytes(size)] for size in sizes]
+
+    assert counted / SLOWEST == patience_for(batch)

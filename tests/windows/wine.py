@@ -50,7 +50,7 @@ FULL = (
     *("tests/windows", "tests/zeromq", "tests/transport"),
     *_in_room("kernel", "batch_files", "environment", "launch_plan", "memory_alarm", "output", "ports"),
     *_in_room("kernel", "program_path", "spawn", "windows_codes"),
-    *_in_room("session", "exit_report", "inheritance", "intake", "life", "line_log", "overflow_file"),
+    *_in_room("session", "exit_report", "inheritance", "intake", "line_log", "overflow_file"),
     *_in_room("session", "start", "start_reasons"),
     *_in_room("attach", "channel_sockets", "frames", "incoming", "outgoing", "pings"),
     *_in_room("client", "address", "finding"),

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import attrs
 import trio
 
-from kallichore.agents.answers import TEXT_BUDGET, Budget, ToolAnswer, answer_run
+from kallichore.agents.answers import ToolAnswer, answer_run, fit_entries
 from kallichore.agents.problems import Problem, ToolError
 from kallichore.agents.protocol import Caller, Resource
 from kallichore.agents.tools import ALONE, DEFAULT_SECONDS, Tool
@@ -284,17 +284,6 @@ class AloneToolbox:
             next=run.log.seal(),
             **({"message": run.problem.message} if run.problem is not None else {}),
         )
-
-
-def fit_entries(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return entries of a history, the latest ones, as many as fit into one answer."""
-    budget = Budget(TEXT_BUDGET)
-    kept: list[dict[str, Any]] = []
-    for entry in reversed(entries):
-        if budget.left <= 0:
-            break
-        kept.insert(0, {**entry, **{name: budget.fit(str(entry[name])) for name in ("output", "input")}})
-    return kept
 
 
 def _in_short(session: Mapping[str, Any]) -> dict[str, Any]:
