@@ -34,9 +34,9 @@ from kallichore.transport.request_head import (
     LONGEST_HEAD,
     MalformedHeadError,
     RequestHead,
-    is_other_http,
     parse_head,
     refusal,
+    speaks_http_1,
 )
 from kallichore.transport.unix_socket import open_unix_listener
 
@@ -50,7 +50,7 @@ LONGEST_NAME = 120
 
 def check_upgrade(head: RequestHead, config: ServerConfig, socket_path: str | None = None) -> Wish | bytes:
     """Return how the client attends, or the answer that refuses it. Nobody is displaced by a refused one."""
-    if is_other_http(head.version):
+    if not speaks_http_1(head.version):
         return refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     authorization = head.headers.get("authorization") or authorization_of_page(head.subprotocols)
     if not is_authorized(authorization, config.token):

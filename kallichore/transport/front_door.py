@@ -39,9 +39,9 @@ from kallichore.transport.request_head import (
     MalformedHeadError,
     RequestHead,
     is_channels_path,
-    is_other_http,
     parse_head,
     refusal,
+    speaks_http_1,
 )
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class _Http1(h11.Connection):
         event = super().next_event()
         if not isinstance(event, h11.Request):
             return event
-        if is_other_http(f"HTTP/{event.http_version.decode()}"):
+        if not speaks_http_1(f"HTTP/{event.http_version.decode()}"):
             raise h11.RemoteProtocolError("this is another HTTP", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
         self.asks_for_head = event.method == b"HEAD"
         headers = [(name, value) for name, value in event.headers if name != b"upgrade"]
@@ -407,7 +407,7 @@ class FrontDoor:
             # hypercorn's parser knows what is wrong with it.
             return data
         head, surplus = parsed
-        if is_other_http(head.version):
+        if not speaks_http_1(head.version):
             return _Refusal(partial(refusal, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED))
         if self._screen is not None and (status := self._screen.judge(head)) is not None:
             return _Refusal(partial(self._screen.answer, head, status))

@@ -27,7 +27,9 @@ _END = re.compile(rb"\n\r?\n")
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-_VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
+_FIRST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e\x80-\xff]+) (HTTP/[0-9]\.[0-9])")
+"""Method, target and version as h11 lets them be: what is decided here is decided about a request."""
+
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNFIT_FOR_A_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -43,7 +45,7 @@ class RequestHead:
     Attributes:
         method: As sent.
         target: The path and query, as sent.
-        version: ``HTTP/`` and two numbers, or what else stood there.
+        version: ``HTTP/`` and two numbers.
         fields: Names, in lower case, and values, in their order.
     """
 
@@ -93,11 +95,6 @@ def speaks_http_1(version: str) -> bool:
     return version.startswith("HTTP/1.")
 
 
-def is_other_http(version: str) -> bool:
-    """Tell whether a request's version is HTTP's and not spoken here, such as that of HTTP/2's first line."""
-    return _VERSION.fullmatch(version) is not None and not speaks_http_1(version)
-
-
 def parse_head(data: bytes) -> tuple[RequestHead, bytes] | None:
     """Split what arrived into a head and the bytes behind it; None while it is not complete, or begins as no request.
 
@@ -108,10 +105,10 @@ def parse_head(data: bytes) -> tuple[RequestHead, bytes] | None:
     if end is None:
         return None
     first, *lines = (line.removesuffix("\r") for line in data[: end.start()].decode("latin-1").split("\n"))
-    words = first.split(" ")
-    if len(words) != 3 or not all(words):
+    request = _FIRST_LINE.fullmatch(first)
+    if request is None:
         return None
-    method, target, version = words
+    method, target, version = request.groups()
     return RequestHead(method, target, version, tuple(map(_parse_field, lines))), data[end.end() :]
 
 

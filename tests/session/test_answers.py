@@ -39,9 +39,11 @@ def outcomes(messages: list[dict[str, Any]], msg_ids: list[str]) -> list[str]:
 
 
 async def send_waiting(channel: ChannelClient, first: str, **content: Any) -> list[str]:
-    """Send an execution and two that wait behind it; return their ids."""
-    codes = [first, "print second", "print third"]
-    ids = [await channel.send(make_execute_request(code, **content)) for code in codes]
+    """Send an execution, and two that wait behind it while it runs; return their ids."""
+    ids = [await channel.send(make_execute_request(first, **content))]
+    # Before that, the kernel would let an interrupt pass, as it runs nothing.
+    await receive_until(channel, is_type("execute_input", ids[0]))
+    ids += [await channel.send(make_execute_request(code, **content)) for code in ("print second", "print third")]
     await receive_until(channel, is_kernel("executionQueued", ids[-1]))
     return ids
 

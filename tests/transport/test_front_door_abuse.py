@@ -130,6 +130,7 @@ def edit(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
 
 @given(st.lists(st.binary(max_size=200), max_size=4))
 @example([b"d  \r\n\r\n"])  # A request for nothing, of no version.
+@example([b"\x00 \x00 \x00\n\n"])  # Three words that are nothing.
 @settings(max_examples=40)
 def test_random_bytes_are_refused(server: Victim, pieces: list[bytes]) -> None:
     """What is no HTTP gets an error or nothing, and the connection ends."""

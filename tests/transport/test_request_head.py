@@ -14,9 +14,9 @@ from kallichore.transport.request_head import (
     accept_token,
     channels_session,
     decode_segment,
-    is_other_http,
     parse_head,
     refusal,
+    speaks_http_1,
 )
 
 
@@ -82,17 +82,38 @@ def test_headers_that_readers_could_differ_about_are_refused(lines: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    ("version", "expected"),
+    "line",
     [
-        *((f"HTTP/{version}", False) for version in ("1.0", "1.1", "1.2")),
-        *((f"HTTP/{version}", True) for version in ("2.0", "9.9", "0.9", "3.0")),
-        # These are no versions at all.
-        *((version, False) for version in ("HTTP/2", "HTTP/10.0", "http/2.0", "", "HTTPS/2.0")),
+        *(f"GET / {version}" for version in ("HTTP/2", "HTTP/10.0", "http/2.0", "", "HTTPS/2.0")),
+        *(
+            "GET /",
+            "GET  / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            "G(T / HTTP/1.1",
+            " / HTTP/1.1",
+            "GET /\x00 HTTP/1.1",
+            "\x00 \x00 \x00",
+        ),
     ],
 )
-def test_other_versions_of_http_are_known(version: str, expected: bool) -> None:
-    """HTTP/1 is spoken, with any number behind the point; others are a different protocol."""
-    assert is_other_http(version) is expected
+def test_line_that_is_no_request_is_left_to_hypercorn(line: str) -> None:
+    """Nothing is decided here about what h11 refuses: method, target or version are none."""
+    assert parse_head(line.encode() + b"\r\nHost: x\r\n\r\n") is None
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])
+def test_versions_of_http_1_are_spoken(version: str) -> None:
+    """HTTP/1 is spoken, with any number behind the point."""
+    assert speaks_http_1(f"HTTP/{version}")
+
+
+@pytest.mark.parametrize("version", ["2.0", "9.9", "0.9", "3.0"])
+def test_other_versions_of_http_are_read_and_not_spoken(version: str) -> None:
+    """They are a different protocol, and told so."""
+    parsed = parse_head(f"PRI * HTTP/{version}\r\n\r\n".encode())
+
+    assert parsed is not None
+    assert not speaks_http_1(parsed[0].version)
 
 
 def test_refusal_is_a_whole_response() -> None:
