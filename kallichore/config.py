@@ -19,6 +19,7 @@ from kallichore.errors import ConfigurationError
 TRANSPORTS = ("tcp", "socket", "named-pipe")
 ENCRYPTION_POLICIES = ("disabled", "auto", "required")
 KERNEL_TRANSPORTS = ("tcp", "ipc")
+ON_EXIT = ("keep", "stop")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 
 
@@ -159,8 +160,20 @@ class ServerConfig:
     allow_origin: tuple[str, ...] = attrs.field(default=(), converter=tuple)
     """Origins of web pages that may use Jupyter's API, such as ``https://notebooks.example``; ``*`` for all. Those that
     are named may send requests to ours too, as the dashboard behind a proxy does."""
+    state_directory: Path | None = attrs.field(default=None, converter=_to_path)
+    """Where sessions are kept that outlive the server; None for sessions that end with it. Not on Windows."""
+    on_exit: str = attrs.field(default="keep", validator=_one_of(ON_EXIT))
+    """What becomes of kernels when a server with a state directory ends and nobody asked for their end: ``keep`` leaves
+    them to the next server, ``stop`` ends them. Without a state directory they always end."""
+    abandon_after: float = attrs.field(default=86400.0, validator=_seconds)
+    """Seconds without a server after which a kernel that outlived its own is ended; 0 for never."""
     root_directory: Path | None = attrs.field(default=None, converter=_to_path)
     """The directory below which Jupyter's paths are; None for the one that the server runs in."""
+
+    @property
+    def keeps_kernels(self) -> bool:
+        """Whether kernels go on when the server ends and nobody asked for their end."""
+        return self.state_directory is not None and self.on_exit == "keep"
 
     def __attrs_post_init__(self) -> None:
         if self.port and self.transport != "tcp":
@@ -178,3 +191,5 @@ class ServerConfig:
             raise ConfigurationError("named pipes exist on Windows only; use the socket or tcp transport")
         if sys.platform == "win32" and self.kernel_transport == "ipc":
             raise ConfigurationError("kernel_transport ipc does not work on Windows; use tcp")
+        if sys.platform == "win32" and self.state_directory is not None:
+            raise ConfigurationError("state_directory does not work on Windows: kernels end with their server there")

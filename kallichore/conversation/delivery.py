@@ -11,7 +11,7 @@ So nothing is lost. What comes twice is what no answered ping followed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum, auto
 
 import attrs
@@ -163,6 +163,10 @@ class Delivery:
                 pass
 
 
+def _ignore() -> None:
+    pass
+
+
 @attrs.define(eq=False)
 class Deliveries:
     """What was delivered to the clients of one session, and what has to be kept for whom.
@@ -170,10 +174,12 @@ class Deliveries:
     Args:
         journal: What the session has to say; told to let go of what nobody will ask for.
         keeps_told: Whether what a caller in this process got is kept for clients all the same.
+        on_change: Called when somebody has more than before.
     """
 
     journal: Journal
     keeps_told: bool = False
+    on_change: Callable[[], None] = _ignore
     owed: int = attrs.field(default=0, init=False)
     """What is from this number on is the next client's: somebody who may speak has all before it."""
     _here: list[Delivery] = attrs.field(factory=list, init=False)
@@ -272,6 +278,7 @@ class Deliveries:
             self.owed = max(self.owed, delivery.confirmed)
             self._had |= delivery.had_ahead
         self._release()
+        self.on_change()
 
     def _note_visit(self, delivery: Delivery, own: set[int]) -> None:
         """Take what a visitor has had for itself out of what is owed. Where nobody else is here it is not kept."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -18,10 +18,16 @@ class Voice:
     Args:
         journal: Where it is numbered, and waits.
         on_growth: Called after the journal grew, to wake who reads it.
+        is_held: Whether what is said is held back until `publish`, as nobody may hear what was not written down; then
+            ``on_growth`` is called when there is something to be written.
     """
 
     journal: Journal
     _on_growth: Callable[[], None]
+    is_held: bool = False
+    _held: list[tuple[Sequence[bytes], bool]] = attrs.field(factory=list, init=False)
+    """What is held back, and whether it is urgent."""
+    _held_count: int = attrs.field(default=0, init=False)
     _batch: list[bytes] | None = attrs.field(default=None, init=False)
     """What a batch has brought so far, while one is taken in."""
     _is_urgent: bool = attrs.field(default=False, init=False)
@@ -29,7 +35,7 @@ class Voice:
     @property
     def next_number(self) -> int:
         """The number that the next message will have in the journal."""
-        return self.journal.end + len(self._batch or ())
+        return self.journal.end + self._held_count + len(self._batch or ())
 
     def say(self, member: str, value: Any) -> None:
         """Tell news of the session: a ``kind: kernel`` message with this member."""
@@ -40,8 +46,15 @@ class Voice:
         if self._batch is not None:
             self._batch.extend(payloads)
         else:
-            self.journal.extend(tuple(payloads))
-            self._on_growth()
+            self._add(tuple(payloads), urgent=False)
+
+    def _add(self, payloads: Sequence[bytes], *, urgent: bool) -> None:
+        if self.is_held:
+            self._held.append((payloads, urgent))
+            self._held_count += len(payloads)
+        else:
+            self.journal.extend(payloads, urgent=urgent)
+        self._on_growth()
 
     def begin_batch(self, *, urgent: bool) -> list[bytes]:
         """Collect what is told until `end_batch`; return the list that it is collected in.
@@ -55,5 +68,16 @@ class Voice:
         """Put into the journal what a batch brought, and let clients know."""
         batch, self._batch = self._batch, None
         if batch:
-            self.journal.extend(batch, urgent=self._is_urgent)
-            self._on_growth()
+            self._add(batch, urgent=self._is_urgent)
+
+    @property
+    def held(self) -> Sequence[tuple[Sequence[bytes], bool]]:
+        """What is held back: messages that came together, and whether they are urgent."""
+        return self._held
+
+    def publish(self) -> None:
+        """Put into the journal what was held back: it was written down."""
+        for payloads, urgent in self._held:
+            self.journal.extend(payloads, urgent=urgent)
+        self._held.clear()
+        self._held_count = 0

@@ -22,6 +22,7 @@ class Ending:
         killed_by_us: Whether `KernelProcess.kill` was called.
         peak_memory_bytes: The most memory that the process had; None where the system does not tell.
         given_up: Whether it goes on, as this server may not end it.
+        lost: Why nobody knows how it ended, as the end of a sentence.
         survivors: What is left of it because this server may not signal it, in words; None if nothing is.
     """
 
@@ -33,11 +34,14 @@ class Ending:
     peak_memory_bytes: int | None = attrs.field(default=None, eq=False)
     survivors: str | None = None
     given_up: bool = False
+    lost: str | None = None
 
     def describe(self) -> str:
         """Return how it ended, as the end of a sentence."""
         if self.given_up:
             return "was given up, as this server may not end it"
+        if self.lost is not None:
+            return self.lost
         if self.signal is None:
             return describe_code(self.code)
         reason = ": the machine, or its control group, ran out of memory" if self.out_of_memory else ""

@@ -35,7 +35,7 @@ LARGEST_RECORD = 1 << 20
 """Bytes that are read of a list of kernels: tens of thousands of them."""
 
 
-def _start_time(pid: int) -> str | None:
+def start_time(pid: int) -> str | None:
     """Return when a process was started, in the machine's ticks; None if that is not told, or it is gone."""
     with suppress(OSError, IndexError):
         # The name, in parentheses, may have anything in it; the start time is the 22nd field.
@@ -86,7 +86,7 @@ def hold_lock(directory: Path) -> Iterator[None]:
 
 def record_kernel(directory: Path, pid: int) -> None:
     """List a kernel's process, which leads its group, in the server's directory."""
-    started = _start_time(pid)
+    started = start_time(pid)
     if started is None:
         return
     with suppress(OSError):
@@ -147,13 +147,13 @@ def _end_kernels(directory: Path) -> None:
         if record is None:
             continue
         pid, started = int(record[1]), record[2].decode()
-        if _is_own_kernel(pid, started):
+        if is_own_kernel(pid, started):
             with suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
                 logger.warning("Ended kernel process %d, whose server was killed", pid)
 
 
-def _is_own_kernel(pid: int, started: str) -> bool:
+def is_own_kernel(pid: int, started: str) -> bool:
     """Whether a process is a kernel as servers start them, and the one that was noted.
 
     It leads its group, which is not ours and not that of process 1: the group 1 is, to the system, every process there
@@ -165,7 +165,7 @@ def _is_own_kernel(pid: int, started: str) -> bool:
         leads, user = os.getpgid(pid) == pid, os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return False
-    return pid > 1 and leads and pid != os.getpgrp() and user == os.getuid() and _start_time(pid) == started
+    return pid > 1 and leads and pid != os.getpgrp() and user == os.getuid() and start_time(pid) == started
 
 
 def _is_deserted(path: str) -> bool:

@@ -31,10 +31,19 @@ class LineSplitter:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._partial: list[str] = []
         self._partial_size = 0
+        self._behind_newline = 0
 
     def feed(self, data: bytes) -> list[str]:
         """Take in bytes; return the lines that are complete with them."""
+        newline = data.rfind(b"\n")
+        self._behind_newline = len(data) - newline - 1 if newline >= 0 else self._behind_newline + len(data)
         return self._split(self._decoder.decode(data))
+
+    @property
+    def held(self) -> int:
+        """How many of the bytes that were taken in belong to no line that was returned."""
+        # A line that was passed on without an end leaves half a character behind at most.
+        return self._behind_newline if self._partial else len(self._decoder.getstate()[0])
 
     @property
     def is_within_line(self) -> bool:

@@ -31,14 +31,15 @@ async def spawn(plan: LaunchPlan) -> KernelProcess:
     try:
         return await open_kernel_process(plan.argv, plan.environment, plan.working_directory, plan.handles)
     except OSError as error:
-        raise _startup_error(plan, error) from error
+        raise startup_error(plan, error) from error
     except ValueError as error:
         # A zero byte in an argument or a value, or a variable's name that is empty or has an "=" in it.
         text = f"Could not start {plan.argv[0]}: {error}"
         raise StartupError("KS-5", text, reason=StartupReason.BAD_ARGUMENT) from error
 
 
-def _startup_error(plan: LaunchPlan, error: OSError) -> StartupError:
+def startup_error(plan: LaunchPlan, error: OSError) -> StartupError:
+    """Return why there is no process, for whoever asked for it."""
     why = error.strerror or str(error)
     is_directory = error.filename == plan.working_directory or _windows_code(error) == _NO_DIRECTORY
     if plan.working_directory is not None and is_directory:

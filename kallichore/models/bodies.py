@@ -160,6 +160,7 @@ class NewSession:
     cull_idle_after: int | None = None
     cull_connected: bool | None = None
     cull_busy: bool | None = None
+    durable: bool | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -44,6 +44,7 @@ from kallichore.session.facilities import Facilities
 from kallichore.session.for_users import ForUsers
 from kallichore.session.line_log import LineLog
 from kallichore.session.session import Session, supervise_session
+from kallichore.session.vault import Vault, open_vault
 from kallichore.transport.runtime_directory import open_runtime_directory
 from kallichore.zeromq.registration import RegistrationDesk
 
@@ -65,6 +66,8 @@ class Server(metaclass=ForUsers):
     config: ServerConfig
     facilities: Facilities
     _nursery: trio.Nursery
+    _vault: Vault | None = None
+    """Where sessions are kept that outlive the server."""
     server_id: str = attrs.field(factory=lambda: str(uuid.uuid4()), init=False)
     started: datetime = attrs.field(factory=lambda: datetime.now(UTC), init=False)
     log_level: str = attrs.field(init=False)
@@ -119,13 +122,13 @@ class Server(metaclass=ForUsers):
             self._check_program(request)
         if request.session_id in self._sessions:
             raise SessionExistsError(f"There is a session {request.session_id!r} already; choose another id")
+        key = secrets.token_hex(16)
         try:
-            session = Session(request, secrets.token_hex(16), self.facilities, self.nudge)
+            keep = None if self._vault is None or request.durable is False else self._vault.make(request, key)
+            session = Session(request, key, self.facilities, self.nudge, keep)
         except OSError as error:
             raise SessionNotCreatedError(f"Session {request.session_id!r} could not be created: {error}") from error
-        self._sessions[request.session_id] = session
-        self.facilities.news.note(request.session_id)
-        self._nursery.start_soon(supervise_session, session, name=f"session {request.session_id}")
+        self._begin(session)
         logger.info(
             "[session %s] Created: %s, in %s",
             request.session_id,
@@ -133,6 +136,21 @@ class Server(metaclass=ForUsers):
             request.working_directory or os.getcwd(),
         )
         return session
+
+    def _begin(self, session: Session) -> None:
+        self._sessions[session.session_id] = session
+        self.facilities.news.note(session.session_id)
+        self._nursery.start_soon(supervise_session, session, name=f"session {session.session_id}")
+
+    def restore_sessions(self) -> None:
+        """Go on with the sessions of the server that had the state directory before."""
+        if self._vault is None:
+            return
+        for keep, recovered, request in self._vault.open_all():
+            session = Session(request, keep.record.key, self.facilities, self.nudge, keep)
+            session.restore(recovered)
+            self._begin(session)
+            logger.info("[session %s] Found: %s", session.session_id, session.status.value)
 
     def _check_program(self, request: NewSession) -> None:
         missing = missing_program(request, self.facilities.surroundings, _current_directory())
@@ -168,6 +186,9 @@ class Server(metaclass=ForUsers):
         del self._sessions[session_id]
         self._dropped_before += session.conversation.journal.dropped
         session.deleted.set()
+        if self._vault is not None and session.keep is not None:
+            session.stop_keeping()
+            self._vault.remove(session.keep)
         self.facilities.news.note(session_id)
 
     def find_sessions(self, session_ids: Iterable[str]) -> dict[str, Session | None]:
@@ -271,11 +292,20 @@ class Server(metaclass=ForUsers):
 
     def request_shutdown(self, reason: str) -> None:
         """Begin to end the server: kernels are asked to stop, each with its grace period. Idempotent."""
+        self._note_shutdown(reason)
+        for session in self._sessions.values():
+            session.begin_stop()
+
+    def request_exit(self, reason: str) -> None:
+        """Begin to end the server, and its kernels if they do not outlive it: see `ServerConfig.on_exit`. Idempotent."""
+        self._note_shutdown(reason)
+        for session in self._sessions.values():
+            session.end_with_server()
+
+    def _note_shutdown(self, reason: str) -> None:
         if not self.shutdown_requested.is_set():
             logger.info("Shutting down: %s", reason)
             self.shutdown_requested.set()
-        for session in self._sessions.values():
-            session.begin_stop()
 
     def hurry(self) -> None:
         """Cut the grace periods short: kernels that still run are killed."""
@@ -298,7 +328,7 @@ class Server(metaclass=ForUsers):
             if self._is_in_use():
                 self.nudge()
             else:
-                self.request_shutdown("idle")
+                self.request_exit("idle")
                 return
 
     def _is_in_use(self) -> bool:
@@ -348,7 +378,11 @@ async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Serve
 async def _open_server(config: ServerConfig) -> AsyncIterator[Server]:
     desk = RegistrationDesk()
     try:
-        with open_runtime_directory(config) as runtime_directory, hold_lock(runtime_directory):
+        with (
+            open_runtime_directory(config) as runtime_directory,
+            hold_lock(runtime_directory),
+            open_vault(config) as vault,
+        ):
             clear_leftovers(runtime_directory.parent)
             async with open_watchdog(runtime_directory) as watchdog, trio.open_nursery() as nursery:
                 facilities = Facilities(
@@ -367,7 +401,8 @@ async def _open_server(config: ServerConfig) -> AsyncIterator[Server]:
                     open_inheritance=this_systems_inheritance(),
                     taken_ports=set(),
                 )
-                server = Server(config, facilities, nursery)
+                server = Server(config, facilities, nursery, vault)
+                server.restore_sessions()
                 nursery.start_soon(server._watch_idleness)
                 nursery.start_soon(
                     sample_resources,

@@ -6,7 +6,7 @@ It holds the session's key, so only its owner may read it, and it goes when the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from kallichore.wire.connection_info import to_file
 
 
 @contextmanager
-def open_kernel_file(path: Path, document: dict[str, Any]) -> Iterator[Path]:
-    """Write ``document`` to ``path``, for its owner only; removed on leaving.
+def open_kernel_file(
+    path: Path, document: dict[str, Any], *, stays: Callable[[], bool] = lambda: False
+) -> Iterator[Path]:
+    """Write ``document`` to ``path``, for its owner only; removed on leaving, unless it stays.
 
     Raises:
         StartupError: ``KS-5``, the file could not be written.
@@ -40,5 +42,6 @@ def open_kernel_file(path: Path, document: dict[str, Any]) -> Iterator[Path]:
     try:
         yield path
     finally:
-        with suppress(OSError):
-            path.unlink()
+        if not stays():
+            with suppress(OSError):
+                path.unlink()

@@ -15,8 +15,8 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -30,13 +30,15 @@ from kallichore.conversation.flood import FloodGauge, patience_for
 from kallichore.conversation.patience import StartPatience
 from kallichore.conversation.start_report import NOT_CONNECTED, FailedStart
 from kallichore.conversation.status import StatusEvent
-from kallichore.errors import StartupError, StartupReason, innermost
+from kallichore.engines.beside_host import HostedOutput
+from kallichore.engines.host_link import HostLink
+from kallichore.engines.placement import Placement, Process
+from kallichore.errors import HostGoneError, StartupError, StartupReason, innermost
 from kallichore.kernel.ending import Ending
 from kallichore.kernel.launch_plan import LaunchPlan
-from kallichore.kernel.leftovers import record_kernel
+from kallichore.kernel.leftovers import start_time
 from kallichore.kernel.output import StartupRecord
-from kallichore.kernel.process import KernelProcess, require_descriptors
-from kallichore.kernel.spawn import spawn
+from kallichore.kernel.process import require_descriptors
 from kallichore.kernel.stopped import is_stopped
 from kallichore.kernel.working_directory import read_working_directory
 from kallichore.models.bodies import ConnectionInfo
@@ -44,12 +46,14 @@ from kallichore.session.alarm import Alarm
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.heart import Heart
 from kallichore.session.introduction import Introduction
+from kallichore.session.keeper import Keeper
 from kallichore.session.pending import Pending
 from kallichore.session.process_output import OutputReader
-from kallichore.wire.channels import FROM_KERNEL, Channel
+from kallichore.wire.channels import FROM_KERNEL, NUMBERS, OUTPUTS, Channel
 from kallichore.wire.client_messages import ClientMessage, Sender, make, to_kernel
 from kallichore.wire.envelope import EnvelopeError, KernelMessage
 from kallichore.wire.frames import Frames, FramesError
+from kallichore.zeromq.hosted_socket import HostedSocket
 from kallichore.zeromq.kernel_channels import KernelChannels, open_channels
 
 logger = logging.getLogger(__name__)
@@ -75,6 +79,8 @@ class KernelLife:
         connection_timeout: Seconds for the handshake, the connections and the first heartbeat; negative for no limit.
         outbox: Clients' messages for a kernel that is not ready yet; the session's.
         on_ready: Called when the kernel has answered.
+        keeper: Writes down what came of the kernel's messages before anybody is told, if the session outlives its
+            server.
     """
 
     facilities: Facilities
@@ -83,8 +89,11 @@ class KernelLife:
     connection_timeout: float
     outbox: deque[ClientMessage]
     on_ready: Callable[[], None]
+    keeper: Keeper | None = None
     started: Pending[dict[str, Any]] = attrs.field(factory=Pending)
-    process: KernelProcess | None = None
+    process: Process | None = None
+    link: HostLink | None = None
+    """The stream to the host beside the kernel, if there is one."""
     channels: KernelChannels | None = None
     record: StartupRecord = attrs.field(factory=StartupRecord)
     dropped: int = 0
@@ -99,8 +108,13 @@ class KernelLife:
     stop_asked: trio.Event = attrs.field(factory=trio.Event)
     hurry: trio.Event = attrs.field(factory=trio.Event)
     over: trio.Event = attrs.field(factory=trio.Event)
+    is_left: bool = False
+    """Whether the kernel was left to the server that comes next."""
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _identity: tuple[int, str | None] | None = None
     _plan: LaunchPlan | None = attrs.field(default=None)
-    _last_words: deque[str] = attrs.field(factory=lambda: deque(maxlen=LAST_WORDS))
+    last_words: deque[str] = attrs.field(factory=lambda: deque(maxlen=LAST_WORDS))
+    """What the kernel complained about last."""
     _introduction: Introduction | None = attrs.field(default=None)
     """While the kernel has not said who it is."""
     _alarm: Alarm = attrs.field(factory=Alarm)
@@ -117,6 +131,13 @@ class KernelLife:
         return None if self.process is None else self.process.pid
 
     @property
+    def identity(self) -> tuple[int, str | None] | None:
+        """The process id and when the process was started, in the machine's words: numbers are used again."""
+        if self._identity is None and self.process is not None:
+            self._identity = self.process.pid, start_time(self.process.pid)
+        return self._identity
+
+    @property
     def has_partial_line(self) -> bool:
         """Whether the process printed the beginning of a line, which clients are yet to be told."""
         return self._output.has_partial_line
@@ -131,6 +152,22 @@ class KernelLife:
         """Whether clients' messages go to the kernel at once."""
         return self.channels is not None and self.started.is_settled
 
+    @property
+    def positions(self) -> dict[int, int]:
+        """Up to where what came from the kernel's host was taken in, by the number of its stream."""
+        positions: dict[int, int] = {}
+        if self.channels is not None:
+            for channel in FROM_KERNEL:
+                socket = self.channels.sockets[channel]
+                if isinstance(socket, HostedSocket):
+                    positions[NUMBERS[channel]] = socket.taken
+        if self.process is not None:
+            for name, number in OUTPUTS.items():
+                output = getattr(self.process, name)
+                if isinstance(output, HostedOutput):
+                    positions[number] = output.given - self._output.held(name)
+        return positions
+
     # Acts: what others ask of this life; none of them waits
 
     def ask_to_stop(self, *, restarting: bool = False, hurry: bool = False) -> None:
@@ -139,6 +176,11 @@ class KernelLife:
         self.stop_asked.set()
         if hurry:
             self.hurry.set()
+
+    def leave(self) -> None:
+        """Leave a kernel with a host to the server that comes next: it goes on, and is looked after no longer."""
+        self.is_left = True
+        self._scope.cancel()
 
     def send(self, message: ClientMessage) -> None:
         """Send a message to the kernel, or keep it until the kernel is ready."""
@@ -194,6 +236,8 @@ class KernelLife:
                     self.send(following)
         finally:
             conversation.voice.end_batch()
+        if self.keeper is not None:
+            self.keeper.commit()
         if is_output and self._introduction is not None:
             self._introduction.hear_iopub()
         if conversation.look_at is not None:
@@ -208,7 +252,9 @@ class KernelLife:
 
     # Tasks
 
-    async def relay(self, info: ConnectionInfo, *, when_connected: Callable[[], None]) -> None:
+    async def relay(
+        self, info: ConnectionInfo, *, when_connected: Callable[[], None], is_known: bool = False
+    ) -> None:
         """Connect to the kernel, ask who it is, and relay its messages; runs until it is cancelled.
 
         A failure to get that far is noted in ``failure`` and begins the end of this life. Cancelling closes the
@@ -217,6 +263,7 @@ class KernelLife:
         Args:
             info: Where the kernel is.
             when_connected: Called when its sockets are connected, and so its ports are its own.
+            is_known: Whether the kernel said who it is to a server before this one, and its host is connected to it.
         """
         try:
             require_descriptors()
@@ -226,9 +273,12 @@ class KernelLife:
             return
         try:
             async with (
-                open_channels(info, self.sender.session) as self.channels,
+                open_channels(info, self.sender.session, self.link, are_open=is_known) as self.channels,
                 trio.open_nursery() as nursery,
             ):
+                if is_known:
+                    self._listen(self.channels, nursery, None)
+                    return
                 try:
                     introduction = await self._connect(self.channels, nursery, when_connected)
                     await self._become_ready(introduction)
@@ -263,6 +313,11 @@ class KernelLife:
         when_connected()
         patience = StartPatience(_limit(self.connection_timeout), trio.current_time())
         self._introduction = introduction = Introduction(self._ask_kernel_info, patience)
+        self._listen(channels, nursery, patience)
+        return introduction
+
+    def _listen(self, channels: KernelChannels, nursery: trio.Nursery, patience: StartPatience | None) -> None:
+        """Begin to take in what the kernel says, and whether its heart beats."""
         for channel in FROM_KERNEL:
             nursery.start_soon(self._pump, channels, channel)
         heart = Heart(
@@ -274,7 +329,7 @@ class KernelLife:
         )
         nursery.start_soon(heart.beat, channels.sockets[Channel.HEARTBEAT], self.facilities.config)
         nursery.start_soon(self._alarm.run, self._look_again)
-        return introduction
+        self._alarm.set(self.conversation.look_at)
 
     def _ask_kernel_info(self) -> None:
         self.conversation.expect_kernel_info(self.request("kernel_info_request", {}, "shell"))
@@ -295,6 +350,8 @@ class KernelLife:
         following = self.conversation.look_again(trio.current_time(), self.read_directory)
         if following is not None:
             self.send(following)
+        if self.keeper is not None:
+            self.keeper.commit()
         self._alarm.set(self.conversation.look_at)
 
     async def _pump(self, channels: KernelChannels, channel: Channel) -> None:
@@ -336,11 +393,20 @@ class KernelLife:
         if channels is None:
             return
         if channels.all_connected:
-            with trio.move_on_after(self.facilities.config.drain_grace):
-                await channels.wait_all_lost()
+            await self._wait_while_it_comes(channels.wait_all_lost)
         for channel in FROM_KERNEL:
             while batch := channels.sockets[channel].drain():
                 self.take(channel, batch)
+
+    async def _wait_while_it_comes(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait for the end of last words, for the configured time, and as long as a host still brings what it kept."""
+        came: dict[int, int] | None = None
+        while came != self.positions:
+            came = self.positions
+            with trio.move_on_after(self.facilities.config.drain_grace) as grace:
+                await wait()
+            if not came or not grace.cancelled_caught:
+                return
 
     async def _read_output(self, stream: trio.abc.ReceiveStream, name: str, ended: trio.Event) -> None:
         try:
@@ -351,11 +417,11 @@ class KernelLife:
     def _tell_output(self, name: str, lines: Sequence[str]) -> None:
         for line in lines:
             if name == "stderr":
-                self._last_words.append(line)
+                self.last_words.append(line)
             if self.started.is_settled or self.record.add(line):
                 self.conversation.hear_output(name, line)
 
-    async def _stop_when_asked(self, process: KernelProcess) -> None:
+    async def _stop_when_asked(self, process: Process) -> None:
         await self.stop_asked.wait()
         config = self.facilities.config
         if self.failure is None and self.channels is not None:
@@ -372,15 +438,18 @@ class KernelLife:
     async def run_launched(
         self,
         plan: LaunchPlan,
+        placing: AbstractAsyncContextManager[Placement],
         meet: Callable[[], Any],
         when_connected: Callable[[], None],
     ) -> None:
         """Launch a kernel and look after it until its process is gone.
 
-        Must run shielded from cancellation: `ask_to_stop` is how it is ended, and every wait after that has a bound.
+        Must run shielded from cancellation: `ask_to_stop` is how it is ended, and every wait after that has a bound;
+        `leave` leaves a kernel with a host to the next server.
 
         Args:
             plan: What to launch.
+            placing: Launches it.
             meet: Awaited to learn where the kernel is; raises `StartupError` where it does not register.
             when_connected: Called when the kernel's sockets are connected.
 
@@ -388,26 +457,70 @@ class KernelLife:
             StartupError: ``KS-5``, there is no process.
         """
         self._plan = plan
-        self.process = process = await spawn(plan)
-        watchdog = self.facilities.watchdog
-        watchdog.guard(process.pid)
-        record_kernel(self.facilities.runtime_directory, process.pid)
+        async with placing as placement:
+            await self._look_after(placement, partial(self._meet_and_relay, meet, when_connected))
+
+    async def run_found(
+        self,
+        placing: AbstractAsyncContextManager[Placement],
+        info: ConnectionInfo,
+        when_connected: Callable[[], None],
+        otherwise: Callable[[], Ending],
+    ) -> None:
+        """Look after a kernel that a server before this one launched, as `run_launched` does.
+
+        Args:
+            placing: Finds the host beside it.
+            info: Where the kernel is, for that host.
+            when_connected: Called when the kernel's sockets are connected.
+
+            otherwise: Returns how the kernel ended if there is no host any more.
+        """
+        is_known = self.conversation.is_introduced
+        if is_known:
+            self.on_ready()
+            self.started.set(self.conversation.kernel_info)
+        try:
+            async with placing as placement:
+                relay = partial(self.relay, info, when_connected=when_connected, is_known=is_known)
+                await self._look_after(placement, relay)
+        except HostGoneError:
+            self._conclude_for_good(otherwise())
+
+    async def _look_after(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> None:
+        self.link, self.process = placement.link, placement.process
+        if self.keeper is not None:
+            self.keeper.follow(self.link, lambda: self.positions)
+        with self._scope:
+            ending = await self._wait_for_the_end(placement, relay)
+        if not self.is_left:
+            self._conclude_for_good(ending)
+
+    def _conclude_for_good(self, ending: Ending) -> None:
+        """Say how it ended; and where there is a host, let it go when that is written down."""
+        self._conclude(ending)
+        if self.keeper is not None:
+            self.keeper.follow(None, dict)
+            self.keeper.commit()
+        if self.link is not None:
+            self.link.release()
+
+    async def _wait_for_the_end(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> Ending:
+        process = placement.process
         pipes_ended = trio.Event(), trio.Event()
         async with trio.open_nursery() as pipes:
             pipes.start_soon(self._read_output, process.stdout, "stdout", pipes_ended[0])
             pipes.start_soon(self._read_output, process.stderr, "stderr", pipes_ended[1])
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._meet_and_relay, meet, when_connected)
+                nursery.start_soon(relay)
                 nursery.start_soon(self._stop_when_asked, process)
                 ending = await process.wait()
-                watchdog.release(process.pid)
+                placement.note_end()
                 await self.drain()
                 nursery.cancel_scope.cancel()
-            with trio.move_on_after(self.facilities.config.drain_grace):
-                for ended in pipes_ended:
-                    await ended.wait()
+            await self._wait_while_it_comes(partial(_wait_for_both, *pipes_ended))
             pipes.cancel_scope.cancel()
-        self._conclude(plan, ending)
+        return ending
 
     async def _meet_and_relay(self, meet: Callable[[], Any], when_connected: Callable[[], None]) -> None:
         try:
@@ -417,11 +530,10 @@ class KernelLife:
             return
         await self.relay(info, when_connected=when_connected)
 
-    def _conclude(self, plan: LaunchPlan, ending: Ending) -> None:
+    def _conclude(self, ending: Ending) -> None:
         """Say how it ended, in the fixed order, and settle a start that came to nothing."""
         was_asked = self.stop_asked.is_set()
-        start = FailedStart(plan, self.record, self.failure, was_asked, self.in_handshake)
-        error = None if self.started.is_settled else start.as_error(ending)
+        error = None if self.started.is_settled else self._why_it_did_not_start(ending, was_asked=was_asked)
         text = self._report(ending)
         self.conversation.answer_at_the_end(text)
         is_news = not was_asked and (ending.code != 0 or error is not None)
@@ -436,6 +548,12 @@ class KernelLife:
             self.started.fail(error)
         self.over.set()
 
+    def _why_it_did_not_start(self, ending: Ending, *, was_asked: bool) -> StartupError:
+        if self._plan is None:
+            # The server that launched it is gone, and with it who waited for the start.
+            return StartupError("KS-16", f"The kernel {ending.describe()} before it answered")
+        return FailedStart(self._plan, self.record, self.failure, was_asked, self.in_handshake).as_error(ending)
+
     def _report(self, ending: Ending) -> str:
         """Keep what is known of the kernel's end, and return it in words."""
         usage = self.conversation.resource_usage
@@ -445,7 +563,7 @@ class KernelLife:
             self.requested_by,
             self.conversation.running(trio.current_time()),
             None if usage is None else usage.memory_bytes,
-            self._last_words,
+            self.last_words,
             self.why_culled if self.is_culled else "",
         )
         report = self.conversation.last_exit = make_exit_report(known)
@@ -498,6 +616,11 @@ class KernelLife:
             with trio.move_on_after(self.facilities.config.shutdown_grace):
                 await self.hurry.wait()
         scope.cancel()
+
+
+async def _wait_for_both(one: trio.Event, other: trio.Event) -> None:
+    await one.wait()
+    await other.wait()
 
 
 def _limit(seconds: float) -> float:

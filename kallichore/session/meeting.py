@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -45,11 +45,15 @@ class MeetingPlace:
         request: What the session was created with.
         key: The key that signs messages.
         facilities: The server's things.
+        directory: Where the kernel's files go.
     """
 
     request: NewSession
     key: str
     facilities: Facilities
+    directory: Path
+    is_left: bool = attrs.field(default=False, init=False)
+    """Whether the kernel was left to the next server, with its files."""
     info: ConnectionInfo | None = attrs.field(default=None, init=False)
     """Where the kernel is, or is to be."""
     _reservation: PortReservation | None = attrs.field(default=None, init=False)
@@ -59,7 +63,7 @@ class MeetingPlace:
     """With what its kernels encrypt; made for the first that does."""
 
     def __attrs_post_init__(self) -> None:
-        self._paths = str(self.facilities.runtime_directory / f"ipc-{secrets.token_hex(4)}")
+        self._paths = str(self.directory / f"ipc-{secrets.token_hex(4)}")
 
     def ports_info(self) -> ConnectionInfo:
         """Return where the kernel is, or is to be: ports are reserved if there are none yet.
@@ -113,12 +117,26 @@ class MeetingPlace:
             return info
 
         try:
-            with open_kernel_file(self._file("connection"), document) as path:
+            with open_kernel_file(self._file("connection"), document, stays=lambda: self.is_left) as path:
                 yield path, meet
         finally:
             self.release_ports()
-            if choice.transport is KernelTransport.IPC:
+            if choice.transport is KernelTransport.IPC and not self.is_left:
                 self._remove_sockets()
+
+    @contextmanager
+    def open_found(self, info: ConnectionInfo) -> Iterator[None]:
+        """Know where a kernel is that a server before this one launched; leaving removes its files, as theirs does."""
+        self.info = info
+        try:
+            yield
+        finally:
+            if not self.is_left:
+                with suppress(OSError):
+                    self._file("connection").unlink()
+                if info.transport == KernelTransport.IPC.value:
+                    self._paths = info.ip
+                    self._remove_sockets()
 
     @asynccontextmanager
     async def open_handshake(
@@ -156,7 +174,7 @@ class MeetingPlace:
             yield path, meet
 
     def _file(self, kind: str) -> Path:
-        return self.facilities.runtime_directory / f"{kind}-{safe_name(self.request.session_id)}.json"
+        return self.directory / f"{kind}-{safe_name(self.request.session_id)}.json"
 
     def _choose(self) -> ConnectionChoice:
         return choose_connection(self.request, self.facilities.config, sys.platform, _can_encrypt)

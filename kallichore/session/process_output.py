@@ -29,15 +29,21 @@ class OutputReader:
     may_split: Callable[[], bool]
     _partial: set[str] = attrs.field(factory=set, init=False)
     """The streams of which the beginning of a line waits for its rest."""
+    _splitters: dict[str, LineSplitter] = attrs.field(factory=dict, init=False)
 
     @property
     def has_partial_line(self) -> bool:
         """Whether there is the beginning of a line, which is told within `PARTIAL_PATIENCE`."""
         return bool(self._partial)
 
+    def held(self, name: str) -> int:
+        """Return how many bytes of a stream were read, and not told yet."""
+        splitter = self._splitters.get(name)
+        return 0 if splitter is None else splitter.held
+
     async def read(self, stream: trio.abc.ReceiveStream, name: str) -> None:
         """Read a stream to its end, and close it. Cancelled, it tells what it has read so far."""
-        splitter = LineSplitter()
+        splitter = self._splitters[name] = LineSplitter()
         try:
             async with stream:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):

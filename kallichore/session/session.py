@@ -37,11 +37,14 @@ from kallichore.session.executions import Execution, open_execution
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.for_users import ForUsers
 from kallichore.session.idle_watch import IdleWatch
+from kallichore.session.keep import Keep, find
+from kallichore.session.keeper import Keeper
 from kallichore.session.line_log import LineLog
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.run_call import collect_result
 from kallichore.session.summary import summarize
 from kallichore.session.supervisor import Supervisor
+from kallichore.state.recovery import Recovered
 from kallichore.wire.client_messages import ClientMessage, Sender, kernel_message
 
 logger = logging.getLogger(__name__)
@@ -62,7 +65,7 @@ class Session(metaclass=ForUsers):
 
     # request: what it was created with. key: signs its kernels' messages, and is kept for the session's life.
     # facilities: the server's things. on_activity: called whenever something happens that counts against the server's
-    # idle shutdown.
+    # idle shutdown. keep: its place in the state directory, if it outlives its server.
 
     FOR_USERS: ClassVar[tuple[str, ...]] = (
         *("session_id", "status", "process_id", "is_running", "created", "describe"),
@@ -74,6 +77,7 @@ class Session(metaclass=ForUsers):
     key: str
     facilities: Facilities
     on_activity: Callable[[], None]
+    keep: Keep | None = None
     conversation: Conversation = attrs.field(init=False)
     supervisor: Supervisor = attrs.field(init=False)
     log: LineLog = attrs.field(factory=LineLog, init=False)
@@ -86,6 +90,8 @@ class Session(metaclass=ForUsers):
     """Set when the session is over, deleted or with its server."""
     idle_watch: IdleWatch | None = attrs.field(default=None, init=False)
     """Ends its kernel when nobody uses it; None if that is never to be."""
+    keeper: Keeper | None = attrs.field(default=None, init=False)
+    """Writes down what happens, if it outlives its server."""
     _overflow: OverflowFile = attrs.field(factory=OverflowFile, init=False)
     _asked_for_usage: float = attrs.field(default=-SAMPLING_INTEREST, init=False)
 
@@ -101,14 +107,26 @@ class Session(metaclass=ForUsers):
         self.audience = Audience(journal, keeps_told=_given(request.journal_keep, 0) > 0)
         self.conversation = Conversation(
             request,
-            Voice(journal, self._note_growth),
+            Voice(journal, self._note_growth, is_held=self.keep is not None),
             SessionStatus(created=trio.current_time()),
             lambda msg_type: sender.stamp({"msg_id": new_msg_id(), "msg_type": msg_type}, utc_date()),
             self._note_rest,
         )
         self.conversation.are_clients_behind = lambda: self.audience.deliveries.are_behind
         self.conversation.log_output = lambda stream, line: self.log.append(stream, line, utc_date())
-        self.supervisor = Supervisor(request, self.key, sender, self.facilities, self.conversation)
+        self.supervisor = Supervisor(
+            request, self.key, sender, self.facilities, self.conversation, self.end_with_server, self.keep
+        )
+        if self.keep is not None:
+            self.keeper = self.supervisor.keeper = Keeper(
+                self.session_id,
+                self.keep.log,
+                self.conversation,
+                self.audience.deliveries,
+                self.supervisor.describe,
+                self._tell_news,
+            )
+            self.audience.deliveries.on_change = self.keeper.note
         if policy := make_policy(request, config):
             self.idle_watch = IdleWatch(self, policy)
 
@@ -213,9 +231,21 @@ class Session(metaclass=ForUsers):
     # Its clients
 
     def _note_growth(self) -> None:
+        """See to it that clients are told what was said: at once, or when it is written down."""
+        if self.keeper is None:
+            self._tell_news()
+        else:
+            self.keeper.note()
+
+    def _tell_news(self) -> None:
         """Let clients, and who follows all sessions, know that there is something new."""
         self.audience.wake()
         self.facilities.news.note(self.session_id)
+
+    def _write_down(self) -> None:
+        """Write down what is new, so that there is no message without its number."""
+        if self.keeper is not None:
+            self.keeper.commit()
 
     def attach(self, wish: Wish | None = None) -> ClientSlot:
         """Make room for a new client, which `detach` ends; see `Audience.attach`.
@@ -223,6 +253,7 @@ class Session(metaclass=ForUsers):
         It is shown an open question of the kernel that somebody else was sent and did not answer; one that comes back
         with a number is first told how things stand.
         """
+        self._write_down()
         slot = self.audience.attach(wish or Wish())
         question = self.conversation.open_input
         if slot.is_numbered:
@@ -259,6 +290,8 @@ class Session(metaclass=ForUsers):
         A request for which there is no kernel, and none on its way, is answered with an error.
         """
         self.supervisor.send(message)
+        if self.keeper is not None:
+            self.keeper.note()
 
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
@@ -359,7 +392,11 @@ class Session(metaclass=ForUsers):
         """Note that a caller listens to its execution no more, and whether it got all that there was."""
         numbers = self.conversation.given.take(msg_id)
         if has_all:
-            self.conversation.renumber(self.audience.told_to_caller(numbers))
+            self._write_down()
+            shift = self.audience.told_to_caller(numbers)
+            self.conversation.renumber(shift)
+            if self.keeper is not None and shift.gone:
+                self.keeper.note_taken_back(shift.gone)
 
     # Its kernel: see `Supervisor` for what each does
 
@@ -438,10 +475,55 @@ class Session(metaclass=ForUsers):
         """Begin to end the kernel, for good: no restart follows. Idempotent."""
         self.supervisor.begin_stop("delete" if self.deleted.is_set() else "shutdown", hurry=hurry)
 
+    def leave(self) -> None:
+        """Leave the kernel to the next server, if this session outlives its server; else begin to end it. Idempotent.
+
+        What happens from now on is not taken in: neither what the kernel says nor what clients ask for.
+        """
+        if self.keeper is None:
+            self.begin_stop()
+        else:
+            self.keeper.close()
+            self.supervisor.leave()
+
+    def end_with_server(self) -> None:
+        """Leave the kernel to the next server, or begin to end it, as the server is to do at its own end."""
+        if self.facilities.config.keeps_kernels and not self.deleted.is_set():
+            self.leave()
+        else:
+            self.begin_stop()
+
+    def stop_keeping(self) -> None:
+        """Write nothing down any more: there is nothing that will be asked for again."""
+        if self.keeper is not None:
+            self.keeper.close()
+
+    def restore(self, recovered: Recovered) -> None:
+        """Go on with a session of a server that is gone; to be called before anything happens.
+
+        Args:
+            recovered: What that server wrote down.
+        """
+        assert self.keep is not None and self.keeper is not None
+        journal = self.conversation.journal
+        journal.begin_at(recovered.first)
+        for first, payloads in recovered.messages():
+            if first > journal.end:
+                # Nobody knows what was there: a client that comes back is told how many are missing.
+                journal.begin_at(first)
+            journal.extend(payloads)
+        journal.begin_at(recovered.end)
+        problems = [*recovered.problems, *self.keeper.restore(recovered.parts)]
+        for problem in problems:
+            logger.error("[session %s] Found damaged: %s", self.session_id, problem)
+        self.created = datetime.fromtimestamp(self.keep.record.created, UTC)
+        self.supervisor.take_over(find(recovered.parts, self.keep.record))
+
     def close(self) -> None:
         """Give up what the session holds: its kernel's things, the journal's file, its clients."""
-        self.begin_stop()
+        self.end_with_server()
         self.supervisor.close()
+        self.stop_keeping()
         self._overflow.close()
         self.log.close()
         self.closed.set()
@@ -463,6 +545,8 @@ async def supervise_session(session: Session) -> None:
             nursery.start_soon(cancel_when, session.deleted, nursery.cancel_scope)
             if session.idle_watch is not None:
                 nursery.start_soon(session.idle_watch.run)
+            if session.keeper is not None:
+                nursery.start_soon(session.keeper.run)
             await session.supervisor.run_lives()
     finally:
         session.close()

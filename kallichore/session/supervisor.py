@@ -22,6 +22,9 @@ import trio_util
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.status import StatusEvent
 from kallichore.conversation.supervision import Event, Phase, Refusal, move
+from kallichore.engines.beside_host import find_beside_host, place_beside_host
+from kallichore.engines.own_child import place_child
+from kallichore.engines.placement import Placement
 from kallichore.errors import (
     AdoptionError,
     InterruptError,
@@ -37,6 +40,8 @@ from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_han
 from kallichore.models.bodies import ConnectionInfo, InterruptMode, NewSession, RestartSession, Status, VarAction
 from kallichore.models.converter import unstructure
 from kallichore.session.facilities import Facilities
+from kallichore.session.keep import Found, Keep
+from kallichore.session.keeper import Keeper
 from kallichore.session.life import CULLED, KernelLife
 from kallichore.session.meeting import Meet, MeetingPlace
 from kallichore.session.pending import Pending
@@ -62,8 +67,11 @@ class Supervisor:
         sender: Who kernels are told its messages come from.
         facilities: The server's things.
         conversation: What the session decides with, over all its kernels.
+        on_cancelled: Called when the task that runs its kernels is cancelled; begins their end, or leaves them.
+        keep: What the session has on the disk, if it outlives its server.
 
     Attributes:
+        keeper: Writes down what happens, if the session outlives its server.
         initial_env: The environment of the latest kernel that was launched.
     """
 
@@ -72,6 +80,9 @@ class Supervisor:
     sender: Sender
     facilities: Facilities
     conversation: Conversation
+    on_cancelled: Callable[[], None]
+    keep: Keep | None = None
+    keeper: Keeper | None = attrs.field(default=None, init=False)
     initial_env: dict[str, str] = attrs.field(factory=dict, init=False)
     _actions: Sequence[VarAction] = attrs.field(init=False)
     _phase: trio_util.AsyncValue[Phase] = attrs.field(factory=lambda: trio_util.AsyncValue(Phase.RESTING), init=False)
@@ -88,7 +99,8 @@ class Supervisor:
 
     def __attrs_post_init__(self) -> None:
         self._actions = self.request.env
-        self._meeting = MeetingPlace(self.request, self.key, self.facilities)
+        directory = self.facilities.runtime_directory if self.keep is None else self.keep.directory
+        self._meeting = MeetingPlace(self.request, self.key, self.facilities, directory)
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
 
@@ -211,6 +223,7 @@ class Supervisor:
             self.request.connection_timeout,
             self._outbox,
             lambda: self._move(Event.READY),
+            self.keeper,
         )
 
     def _launch(self, life: KernelLife) -> Pending[dict[str, Any]]:
@@ -220,6 +233,9 @@ class Supervisor:
         return life.started
 
     def _give(self, life: KernelLife, run: RunLife) -> None:
+        if self.keeper is not None:
+            # The numbers of what was said before are to be known.
+            self.keeper.commit()
         self.conversation.begin_life()
         self._life, self._run = life, run
         self._life_given.set()
@@ -234,10 +250,23 @@ class Supervisor:
                 self.initial_env = plan.environment
                 for warning in plan.warnings:
                     logger.warning("[session %s] %s", self.session_id, warning)
-                await life.run_launched(plan, meet, self._meeting.release_ports)
+                await life.run_launched(plan, self._place(plan), meet, self._meeting.release_ports)
         except StartupError as error:
             self._change(StatusEvent.EXITED, error.message)
             life.started.fail(error)
+
+    def _place(self, plan: LaunchPlan) -> AbstractAsyncContextManager[Placement]:
+        """Return what launches a kernel: as our child, or with a host that outlives us."""
+        if self.keep is None or self.keeper is None:
+            return place_child(plan, self.facilities.watchdog, self.facilities.runtime_directory)
+        self._note_launch()
+        self.keeper.commit()
+        abandon_after = self.facilities.config.abandon_after
+        return place_beside_host(plan, self.keep.directory, self.keep.secret, abandon_after=abandon_after)
+
+    def _note_launch(self) -> None:
+        if self.keep is not None:
+            self.keep.note_launch(self._actions, self.initial_env, self._meeting.info)
 
     def _open_meeting(self, life: KernelLife) -> AbstractAsyncContextManager[tuple[Path, Meet]]:
         if not uses_handshake(self.request.protocol_version):
@@ -245,6 +274,7 @@ class Supervisor:
 
         def on_registered(info: ConnectionInfo) -> None:
             life.in_handshake = False
+            self._note_launch()
             self.conversation.say("handshakeCompleted", [self.session_id, unstructure(info)])
 
         life.in_handshake = True
@@ -265,6 +295,60 @@ class Supervisor:
         )
         self.conversation.move_to(plan.moved_to)
         return plan
+
+    # What outlives a server
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the next server has to know of what this is doing; see `take_over`."""
+        life = self._life
+        described: dict[str, Any] = {"phase": self.phase.name, "outbox": list(self._outbox)}
+        if life is not None:
+            described |= {
+                "process": life.identity,
+                "requested_by": life.requested_by,
+                "why_culled": life.why_culled,
+                "is_stopping": life.stop_asked.is_set(),
+                "last_words": list(life.last_words),
+            }
+        return described
+
+    def take_over(self, found: Found) -> None:
+        """Go on with what another supervisor did that is gone with its server. Called before `run_lives`.
+
+        Args:
+            found: What is known of that.
+        """
+        if self.keep is not None:
+            self._actions, self.initial_env, self._meeting.info = self.keep.launched()
+        info = self._meeting.info
+        if not found.phase.has_kernel or info is None or self.keep is None:
+            return
+        life = self._make_life()
+        life.requested_by, life.why_culled = found.requested_by, found.why_culled
+        life.last_words.extend(found.last_words)
+        placing = find_beside_host(self.keep.directory, self.keep.secret, found.positions, found.sent)
+        self._life, self._run = life, lambda: self._run_found(life, placing, info, found)
+        self._life_given.set()
+        self._phase.value = found.phase if found.phase is not Phase.RUNNING else Phase.STARTING
+        if found.phase is Phase.RESTARTING:
+            self._next = self._make_life()
+        if found.is_stopping or found.phase is Phase.RESTARTING:
+            life.ask_to_stop(restarting=found.phase is Phase.RESTARTING)
+        self._outbox.extend(found.outbox)
+
+    async def _run_found(
+        self, life: KernelLife, placing: AbstractAsyncContextManager[Placement], info: ConnectionInfo, found: Found
+    ) -> None:
+        with self._meeting.open_found(info):
+            await life.run_found(placing, info, self._meeting.release_ports, found.end)
+
+    def leave(self) -> None:
+        """Leave the kernel to the next server; what it does from now on is not taken in. Idempotent."""
+        self._meeting.is_left = True
+        self._move(Event.STOP)
+        self._give_up_next(StartupError("KS-16", self._refusal(Refusal.ENDING)))
+        if self._life is not None:
+            self._life.leave()
 
     # Connection information and adoption
 
@@ -474,7 +558,7 @@ class Supervisor:
                 await done.wait()
             finally:
                 if not done.is_set():
-                    self.begin_stop("shutdown")
+                    self.on_cancelled()
 
     def close(self) -> None:
         """Give up a start that did not begin, reserved ports, and what kernels inherit."""

@@ -26,3 +26,9 @@ TO_KERNEL = frozenset({Channel.SHELL, Channel.CONTROL, Channel.STDIN})
 
 KNOWN_TO_CLIENTS = frozenset({*Channel, "registration"})
 """Channel names that a client may write; those outside `TO_KERNEL` are understood and dropped."""
+
+NUMBERS = {Channel.SHELL: 0, Channel.IOPUB: 1, Channel.STDIN: 2, Channel.CONTROL: 3, Channel.HEARTBEAT: 4}
+"""What stands for each on the stream to a kernel's host."""
+
+OUTPUTS = {"stdout": 5, "stderr": 6}
+"""The same for what the kernel's process prints."""

@@ -111,6 +111,9 @@ STEP = 1 << 24
 class Decoder:
     """Reads what comes on one connection.
 
+    Args:
+        is_open: Whether the handshake was done by somebody else before, and what comes begins with a whole message.
+
     Attributes:
         is_open: Whether the handshake is done.
         replies: What is to be sent for what came; whoever sends it clears it.
@@ -118,11 +121,11 @@ class Decoder:
             megabytes is spared, and with it the memory for one.
     """
 
-    def __init__(self) -> None:
-        self.is_open = False
+    def __init__(self, *, is_open: bool = False) -> None:
+        self.is_open = is_open
         self.replies: list[bytes] = []
         self.missing = 0
-        self._is_greeted = False
+        self._is_greeted = is_open
         self._rest = b""
         self._frames: Frames = []
         self._large = bytearray()
@@ -191,6 +194,12 @@ class Decoder:
         if (messages or frames or self.missing) and not self.is_open:
             raise ZmtpError("a message came before the handshake was done")
         return messages
+
+    @property
+    def held(self) -> int:
+        """How many of the bytes that were taken in belong to no message or command that was complete."""
+        held = len(self._rest) + sum(len(_head(_MORE, len(frame))) + len(frame) for frame in self._frames)
+        return held + len(_head(0, LARGE)) + self._filled if self.missing else held
 
     def _begin_large(self, flags: int, beginning: bytes, missing: int) -> None:
         self._large_flags, self._filled, self.missing = flags, len(beginning), missing

@@ -1,7 +1,8 @@
 """The contract of one connection to a kernel, whatever it speaks.
 
-There are two: `kallichore.zeromq.kernel_socket` speaks the NULL mechanism on a socket of Trio's, and
-`kallichore.zeromq.curve_socket` is libzmq's, for kernels that encrypt. Nobody looks at the bytes of either.
+There are three: `kallichore.zeromq.kernel_socket` speaks the NULL mechanism on a socket of Trio's,
+`kallichore.zeromq.hosted_socket` on a connection that a host beside the kernel holds, and
+`kallichore.zeromq.curve_socket` is libzmq's, for kernels that encrypt. Nobody looks at the bytes of any.
 """
 
 from __future__ import annotations

@@ -13,13 +13,14 @@ import trio
 import trio_util
 
 from kallichore.models.bodies import ConnectionInfo
-from kallichore.wire.channels import FROM_KERNEL, Channel
+from kallichore.wire.channels import FROM_KERNEL, NUMBERS, Channel
 from kallichore.wire.curve_keys import read_keys
 from kallichore.wire.envelope import KernelReader
 from kallichore.wire.frames import MessageParts, join
 from kallichore.wire.signing import Signer
 from kallichore.zeromq.connecting import Address
 from kallichore.zeromq.connection import KernelConnection
+from kallichore.zeromq.hosted_socket import HostedSocket, HostStream
 from kallichore.zeromq.kernel_socket import KernelSocket
 from kallichore.zeromq.unread import Budget
 
@@ -90,32 +91,45 @@ class KernelChannels:
         await trio_util.wait_any(*(self.sockets[channel].lost.wait for channel in _LAST_WORDS))
 
 
-_Make = Callable[[Address, str, bytes, trio.Nursery], KernelConnection]
+_Make = Callable[[Channel, Address, str, bytes, trio.Nursery], KernelConnection]
 
 
 @contextmanager
-def _open_maker(info: ConnectionInfo, unread: Budget) -> Iterator[_Make]:
-    """Yield what makes a connection to this kernel: a plain one, or libzmq's where the kernel encrypts."""
+def _open_maker(
+    info: ConnectionInfo, unread: Budget, stream: HostStream | None, *, are_open: bool
+) -> Iterator[_Make]:
+    """Yield what makes a connection to this kernel: a plain one, libzmq's where the kernel encrypts, or a host's."""
+    if stream is not None:
+        yield lambda channel, address, kind, identity, _: HostedSocket(
+            *(address, kind, identity, stream, NUMBERS[channel]),
+            counts=channel is not Channel.HEARTBEAT,
+            is_open=are_open,
+        )
+        return
     keys = read_keys(info.curve_publickey, info.curve_secretkey)
     if keys is None:
-        yield lambda address, kind, identity, nursery: KernelSocket(address, kind, identity, nursery, unread)
+        yield lambda _, address, kind, identity, nursery: KernelSocket(address, kind, identity, nursery, unread)
         return
     from kallichore.zeromq.curve_socket import CurveConnector, CurveSocket
 
     connector = CurveConnector(keys)
     try:
-        yield lambda address, kind, identity, nursery: CurveSocket(address, kind, identity, nursery, connector)
+        yield lambda _, address, kind, identity, nursery: CurveSocket(address, kind, identity, nursery, connector)
     finally:
         connector.close()
 
 
 @asynccontextmanager
-async def open_channels(info: ConnectionInfo, session_id: str) -> AsyncIterator[KernelChannels]:
+async def open_channels(
+    info: ConnectionInfo, session_id: str, stream: HostStream | None = None, *, are_open: bool = False
+) -> AsyncIterator[KernelChannels]:
     """Make a kernel's five sockets, for `KernelChannels.wait_connected` to connect; on leaving they are closed.
 
     Args:
         info: Where the kernel listens, its key, and the keys by which it encrypts, if it does.
         session_id: The routing identity, where it fits in ZeroMQ's 1 to 255 bytes.
+        stream: The stream to the kernel's host, if it has one: then the connections are the host's.
+        are_open: Whether the host's connections are older than this server.
 
     Raises:
         ConfigurationError: The signature scheme is unknown, or a key is none.
@@ -129,7 +143,7 @@ async def open_channels(info: ConnectionInfo, session_id: str) -> AsyncIterator[
     }
     signer, unread = Signer(info.key, info.signature_scheme), Budget(UNREAD_LIMIT)
     name = session_id.encode("utf-8", "replace")
-    with _open_maker(info, unread) as make:
+    with _open_maker(info, unread, stream, are_open=are_open) as make:
         async with trio.open_nursery() as nursery:
             sockets: dict[Channel, KernelConnection] = {}
             for channel, port in ports.items():
@@ -139,7 +153,7 @@ async def open_channels(info: ConnectionInfo, session_id: str) -> AsyncIterator[
                 # A REQ for heartbeats would be stuck with one that is unanswered; a DEALER can ask again.
                 kind = "SUB" if channel is Channel.IOPUB else "DEALER"
                 address = f"{info.ip}-{port}" if info.transport == "ipc" else (info.ip, port)
-                sockets[channel] = make(address, kind, identity, nursery)
+                sockets[channel] = make(channel, address, kind, identity, nursery)
             try:
                 yield KernelChannels(sockets, signer, unread)
             finally:

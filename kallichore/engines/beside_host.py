@@ -1,0 +1,189 @@
+"""Kernels with a host beside them, which outlive their server: started with one, or found again by the next server."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import attrs
+import trio
+import trio_util
+
+from kallichore.engines.host_link import HostLink, open_link
+from kallichore.engines.local import start_host
+from kallichore.engines.placement import Placement
+from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
+from kallichore.kernel.launch_plan import LaunchPlan
+from kallichore.kernel.spawn import startup_error
+from kallichore.kernel.survivors import describe_survivors
+from kallichore.wire.channels import OUTPUTS
+from kallichore.wire.host_frames import Frame
+
+HOST_GONE = "was ended with the host beside it, which is gone: somebody killed it, or the machine did"
+
+
+class HostedOutput(trio.abc.ReceiveStream):
+    """What a hosted kernel prints, as a stream.
+
+    Args:
+        link: The stream to its host.
+        number: Which of the host's channels this is.
+    """
+
+    def __init__(self, link: HostLink, number: int) -> None:
+        self._link, self._channel = link, link.channels[number]
+        self.given = self._channel.position - sum(map(len, self._channel.pieces))
+        """The position behind what was received."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the next piece, however large; empty at the end. Cancelling loses nothing."""
+        while not self._channel.pieces:
+            if self._channel.ended or self._link.lost.is_set():
+                return b""
+            await self._channel.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        piece = self._channel.pieces.popleft()
+        self.given += len(piece)
+        return piece
+
+    async def aclose(self) -> None:
+        """Do nothing: the pipe is the host's."""
+        await trio.lowlevel.checkpoint()
+
+
+@attrs.define(eq=False)
+class HostedProcess:
+    """A kernel whose parent is a host. Its owner must `wait` for it, or leave it to another server."""
+
+    link: HostLink
+    pid: int
+    stdout: HostedOutput = attrs.field(init=False)
+    stderr: HostedOutput = attrs.field(init=False)
+    ending: Ending | None = attrs.field(default=None, init=False)
+    """How it ended, once that is known."""
+    _killed_by_us: bool = attrs.field(default=False, init=False)
+    _given_up: trio.Event = attrs.field(factory=trio.Event, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.stdout, self.stderr = (HostedOutput(self.link, OUTPUTS[name]) for name in ("stdout", "stderr"))
+
+    def send_signal_to_group(self, number: int) -> None:
+        """Send a signal to the kernel and to everything in its group.
+
+        Raises:
+            ProcessLookupError: It has ended.
+            PermissionError: All of it is another user's.
+        """
+        if self.ending is not None or self.link.ended.is_set() or self.link.lost.is_set():
+            raise ProcessLookupError(f"process {self.pid} has ended")
+        os.killpg(self.pid, 0)
+        self.link.signal(number)
+
+    def kill(self) -> None:
+        """Kill the kernel and everything in its group.
+
+        Raises:
+            ProcessLookupError: It has ended.
+            PermissionError: All of it is another user's.
+        """
+        self.send_signal_to_group(signal.SIGKILL)
+        self._killed_by_us = True
+
+    def kill_or_give_up(self) -> None:
+        """Kill the kernel and everything in its group; where it may not be signalled, wait for its end no longer."""
+        try:
+            self.kill()
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            self._given_up.set()
+
+    async def wait(self) -> Ending:
+        """Wait for the end. Cancelling leaves the process as it is."""
+        if self.ending is None:
+            await trio_util.wait_any(self.link.ended.wait, self.link.lost.wait, self._given_up.wait)
+            self.ending = self._describe_end()
+        return self.ending
+
+    def _describe_end(self) -> Ending:
+        ending = self.link.ending
+        if self._given_up.is_set() and ending is None:
+            return Ending(self.pid, ENDED_BY_SIGNAL, survivors=describe_survivors(self.pid), given_up=True)
+        if ending is None:
+            # The host's guardian ends them, unless it was killed as well.
+            with suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+            return Ending(self.pid, ENDED_BY_SIGNAL, lost=HOST_GONE)
+        peak = ending.peak_kib * 1024 or None
+        if ending.signal is None:
+            return Ending(self.pid, ending.code or 0, killed_by_us=self._killed_by_us, peak_memory_bytes=peak)
+        is_kill = ending.signal == signal.SIGKILL and not self._killed_by_us
+        return Ending(
+            self.pid,
+            ENDED_BY_SIGNAL,
+            _signal_name(ending.signal),
+            out_of_memory=is_kill and ending.memory_kill,
+            killed_by_us=self._killed_by_us,
+            peak_memory_bytes=peak,
+        )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+@asynccontextmanager
+async def place_beside_host(
+    plan: LaunchPlan, directory: Path, secret: bytes, *, abandon_after: float
+) -> AsyncIterator[Placement]:
+    """Start a kernel with a host beside it. Leaving the block leaves both running, unless the kernel has ended.
+
+    Args:
+        plan: What to start.
+        directory: The session's own, in which the host listens.
+        secret: What the host and its servers know of each other.
+        abandon_after: Seconds without a server after which the host ends the kernel; 0 for never.
+
+    Raises:
+        StartupError: ``KS-5``, there is no process.
+    """
+    try:
+        await start_host(
+            directory, secret, plan.argv, plan.environment, plan.working_directory, abandon_after=abandon_after
+        )
+    except OSError as error:
+        raise startup_error(plan, error) from error
+    async with open_link(directory, secret) as link:
+        if (failed := link.hello.failed) is not None:
+            link.release()
+            raise startup_error(plan, OSError(failed.errno, failed.message, failed.filename))
+        yield _placement(link)
+
+
+@asynccontextmanager
+async def find_beside_host(
+    directory: Path, secret: bytes, positions: Mapping[int, int], unaccepted: Sequence[Frame]
+) -> AsyncIterator[Placement]:
+    """Take over a kernel from the server that had it before.
+
+    Args:
+        directory: The session's own.
+        secret: What the host and its servers know of each other.
+        positions: Up to where that server has taken down what came, for each channel.
+        unaccepted: What it sent, and does not know whether it arrived.
+
+    Raises:
+        HostGoneError: No host is there any more.
+    """
+    async with open_link(directory, secret, positions, unaccepted) as link:
+        yield _placement(link)
+
+
+def _placement(link: HostLink) -> Placement:
+    return Placement(HostedProcess(link, link.hello.pid or 0), link)

@@ -1,0 +1,59 @@
+"""The contract of a kernel that is placed somewhere: a process to watch and signal, and the way to its sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from kallichore.engines.host_link import HostLink
+from kallichore.kernel.ending import Ending
+
+
+class Process(Protocol):
+    """A kernel's process, with everything that it started; see `kallichore.kernel.process` for what each does."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its group's too."""
+
+    @property
+    def stdout(self) -> trio.abc.ReceiveStream:
+        """What it prints."""
+
+    @property
+    def stderr(self) -> trio.abc.ReceiveStream:
+        """What it complains about."""
+
+    def send_signal_to_group(self, number: int) -> None:
+        """Send a signal to the kernel and to everything in its group. Raises `ProcessLookupError` if it has ended."""
+
+    def kill(self) -> None:
+        """Kill them. Raises `ProcessLookupError`, or `PermissionError` where they are another user's."""
+
+    def kill_or_give_up(self) -> None:
+        """Kill them; where they may not be signalled, wait for the end no longer."""
+
+    async def wait(self) -> Ending:
+        """Wait for the end. Cancelling leaves the process as it is."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@attrs.frozen
+class Placement:
+    """Where a kernel is.
+
+    Attributes:
+        process: Its process.
+        link: The stream to the host beside it; None where it is the server's own child.
+        note_end: To be called as soon as the process has ended.
+    """
+
+    process: Process
+    link: HostLink | None = None
+    note_end: Callable[[], None] = _nothing

@@ -1,0 +1,155 @@
+"""What a session that outlives its server has on the disk, and what the next server finds there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import msgspec
+
+from kallichore.conversation.supervision import Phase
+from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
+from kallichore.kernel.leftovers import is_own_kernel
+from kallichore.models.bodies import ConnectionInfo, VarAction
+from kallichore.models.converter import parse_body, unstructure
+from kallichore.session.keeper import read_positions, read_sent, read_supervision
+from kallichore.state.directory import boot_id
+from kallichore.state.session_log import SessionLog
+from kallichore.state.session_record import SessionRecord
+from kallichore.wire.client_messages import ClientMessage
+from kallichore.wire.host_frames import Frame
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class Keep:
+    """A session's place in the state directory.
+
+    Args:
+        directory: Its own directory.
+        record: What changes rarely, as it is written there.
+        log: What happens in it.
+    """
+
+    directory: Path
+    record: SessionRecord
+    log: SessionLog
+
+    @property
+    def secret(self) -> bytes:
+        """What the host of its kernel and the server know of each other."""
+        return bytes.fromhex(self.record.secret)
+
+    def note_launch(
+        self, actions: Sequence[VarAction], environment: Mapping[str, str], info: ConnectionInfo | None
+    ) -> None:
+        """Write down with what a kernel is launched. A full disk is a line in the log: the kernel starts all the same.
+
+        Args:
+            actions: The session's changes to the environment.
+            environment: What became of them.
+            info: Where the kernel is to be, if that is known.
+        """
+        facts = {
+            "actions": [unstructure(action) for action in actions],
+            # Bytes that are no text are what nobody can be told.
+            "environment": {name: value.encode("utf-8", "replace").decode() for name, value in environment.items()},
+            "connection": None if info is None else unstructure(info),
+        }
+        self.record = attrs.evolve(self.record, facts=facts, boot_id=boot_id())
+        try:
+            self.record.write(self.directory)
+        except OSError as error:
+            logger.error("Could not write down how the kernel was launched, in %s: %s", self.directory, error)
+
+    def launched(self) -> tuple[Sequence[VarAction], dict[str, str], ConnectionInfo | None]:
+        """Return what was written down about the latest launch: what `note_launch` was given."""
+        facts = self.record.facts
+        connection = facts.get("connection")
+        return (
+            tuple(read_body(action, VarAction) for action in facts.get("actions", ())),
+            dict(facts.get("environment", {})),
+            None if connection is None else read_body(connection, ConnectionInfo),
+        )
+
+
+@attrs.frozen
+class Found:
+    """What the next server finds of a supervisor that is gone.
+
+    Args:
+        phase: What it was doing.
+        process: The kernel's process id, and when it was started.
+        requested_by: What asked the kernel to end.
+        why_culled: Why it was ended, where nobody used it.
+        is_stopping: Whether it was asked to end.
+        last_words: What it complained about last.
+        outbox: Clients' messages for a kernel that was starting.
+        positions: Up to where the kernel's bytes were taken in.
+        sent: Frames for the kernel that may not have reached its host.
+        was_rebooted: Whether the machine was started anew since.
+    """
+
+    phase: Phase
+    process: tuple[int, str | None] | None
+    requested_by: str | None
+    why_culled: str
+    is_stopping: bool
+    last_words: Sequence[str]
+    outbox: Sequence[ClientMessage]
+    positions: Mapping[int, int]
+    sent: Sequence[Frame]
+    was_rebooted: bool
+
+    def end(self) -> Ending:
+        """Return how a kernel ended that has no host any more, once nothing is left of it."""
+        pid, started = self.process or (0, None)
+        if self.was_rebooted:
+            return Ending(pid, ENDED_BY_SIGNAL, lost="ended when the machine was restarted")
+        if pid and started is not None and is_own_kernel(pid, started):
+            with suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+        if not pid:
+            return Ending(0, ENDED_BY_SIGNAL, lost="was not there yet when its server was killed")
+        text = "ended while no server was there, with the host beside it: somebody killed them, or the machine did"
+        return Ending(pid, ENDED_BY_SIGNAL, lost=text)
+
+
+def find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
+    """Return what a log and a record say of a supervisor that is gone; what they do not say was not."""
+    saved = read_supervision(parts)
+    process = saved.get("process")
+    this_boot = boot_id()
+    return Found(
+        phase=Phase.__members__.get(saved.get("phase", ""), Phase.RESTING),
+        process=(int(process[0]), process[1]) if process else None,
+        requested_by=saved.get("requested_by"),
+        why_culled=saved.get("why_culled", ""),
+        is_stopping=bool(saved.get("is_stopping")),
+        last_words=saved.get("last_words", ()),
+        outbox=_read_messages(saved.get("outbox", ())),
+        positions=read_positions(parts),
+        sent=read_sent(parts),
+        was_rebooted=None not in (this_boot, record.boot_id) and this_boot != record.boot_id,
+    )
+
+
+T = TypeVar("T")
+
+
+def read_body(document: Any, kind: type[T]) -> T:
+    return parse_body(kind, msgspec.json.encode(document))[0]
+
+
+def _read_messages(documents: Sequence[Any]) -> Sequence[ClientMessage]:
+    try:
+        return msgspec.convert(documents, list[ClientMessage])
+    except msgspec.ValidationError:
+        return ()

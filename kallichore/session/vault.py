@@ -1,0 +1,97 @@
+"""The state directory, as a server uses it: a place for each session that outlives it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+
+from kallichore.config import ServerConfig
+from kallichore.errors import KallichoreError
+from kallichore.models.bodies import NewSession
+from kallichore.models.converter import unstructure
+from kallichore.session.keep import Keep, read_body
+from kallichore.state.directory import StateDirectory, boot_id, open_state_directory
+from kallichore.state.recovery import Recovered, recover
+from kallichore.state.session_log import SessionLog
+from kallichore.state.session_record import SessionRecord
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Vault:
+    """A state directory that this server has.
+
+    Args:
+        directory: The directory.
+    """
+
+    directory: StateDirectory
+
+    def make(self, request: NewSession, key: str) -> Keep:
+        """Make a place for a new session.
+
+        Args:
+            request: What it is created with.
+            key: What signs its kernel's messages.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        record = SessionRecord(
+            session_id=request.session_id,
+            request=unstructure(request),
+            key=key,
+            secret=secrets.token_hex(32),
+            created=time.time(),
+            boot_id=boot_id(),
+        )
+        place = self.directory.create(request.session_id)
+        try:
+            record.write(place)
+            return Keep(place, record, SessionLog.create(place))
+        except OSError:
+            self.directory.remove(request.session_id)
+            raise
+
+    def open_all(self) -> Iterator[tuple[Keep, Recovered, NewSession]]:
+        """Yield the place of each session that is there, with what its log has and what it was created with.
+
+        A place that cannot be read is named in the log, and stays as it is.
+        """
+        for place in self.directory.sessions():
+            try:
+                record = SessionRecord.read(place)
+                request = read_body(record.request, NewSession)
+                recovered = recover(place)
+            except (KallichoreError, OSError) as error:
+                logger.error("A session could not be found again, its files stay in %s: %s", place, error)
+                continue
+            yield Keep(place, record, recovered.log), recovered, request
+
+    def remove(self, keep: Keep) -> None:
+        """Remove a session's place, with all that is in it."""
+        try:
+            self.directory.remove(keep.record.session_id)
+        except OSError as error:
+            logger.error("Could not remove what a session left behind in %s: %s", keep.directory, error)
+
+
+@contextmanager
+def open_vault(config: ServerConfig) -> Iterator[Vault | None]:
+    """Take the state directory for this server, if it is to have one.
+
+    Raises:
+        ConfigurationError: It cannot be used, or another server has it.
+    """
+    if config.state_directory is None:
+        yield None
+        return
+    with open_state_directory(config.state_directory, str(os.getpid())) as directory:
+        yield Vault(directory)
