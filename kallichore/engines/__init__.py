@@ -1,0 +1,1 @@
+"""How a kernel with a host of its own is placed, and how a server talks to it."""
