@@ -30,7 +30,9 @@ The tree answers "whose doing was it?", since that decides who has to act::
     ├── ConnectionInfoError           the machine's: KS-18, HTTP 500
     ├── ExecutionCancelledError       somebody's: an interrupt, for one, dropped it while it waited for its turn
     ├── ExecutionTimeoutError         the caller's: the time that it gave is up
-    └── KernelDiedError               the kernel's: it ended while somebody waited for it
+    ├── KernelDiedError               the kernel's: it ended while somebody waited for it
+    ├── HostGoneError                 somebody's: the program beside a kernel is not there any more, nor is its kernel
+    └── HostRefusedError              whose is not known: who is there is not the host that we know, or denies knowing us
 
 The codes (KS-n) are part of the HTTP API and never change their meaning; the texts are for people.
 """
@@ -52,6 +54,8 @@ __all__ = [
     "ExecuteError",
     "ExecutionCancelledError",
     "ExecutionTimeoutError",
+    "HostGoneError",
+    "HostRefusedError",
     "InterruptError",
     "KallichoreError",
     "KernelDiedError",
@@ -356,6 +360,14 @@ class ExecutionTimeoutError(KallichoreError):
 
 class KernelDiedError(KallichoreError):
     """The kernel ended, before or while somebody waited for its answer; the message says how it ended."""
+
+
+class HostGoneError(KallichoreError):
+    """The host of a kernel, the program that is its parent, is not there: it was killed, or has done all it had to."""
+
+
+class HostRefusedError(KallichoreError):
+    """Who listens where a kernel's host should be does not know the session's secret, or speaks another version."""
 
 
 def lone_error(

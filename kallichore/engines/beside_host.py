@@ -117,7 +117,7 @@ class HostedProcess:
             with suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
             return Ending(self.pid, ENDED_BY_SIGNAL, lost=HOST_GONE)
-        peak = ending.peak_kib * 1024 or None
+        peak = None if ending.peak_kib is None else ending.peak_kib * 1024
         if ending.signal is None:
             return Ending(self.pid, ending.code or 0, killed_by_us=self._killed_by_us, peak_memory_bytes=peak)
         is_kill = ending.signal == signal.SIGKILL and not self._killed_by_us
@@ -160,10 +160,14 @@ async def place_beside_host(
     except OSError as error:
         raise startup_error(plan, error) from error
     async with open_link(directory, secret) as link:
-        if (failed := link.hello.failed) is not None:
+        failed = link.hello.failed
+        if failed is None:
+            yield _placement(link)
+        else:
             link.release()
-            raise startup_error(plan, OSError(failed.errno, failed.message, failed.filename))
-        yield _placement(link)
+            await link.lost.wait()
+    if failed is not None:
+        raise startup_error(plan, OSError(failed.errno, failed.message, failed.filename))
 
 
 @asynccontextmanager

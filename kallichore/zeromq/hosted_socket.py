@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import trio
 
+from kallichore.errors import HostGoneError
 from kallichore.wire.frames import Frames
 from kallichore.wire.zmtp import SUBSCRIPTION, Decoder, ZmtpError, encode, opening
 from kallichore.zeromq.connecting import Address, Endpoint, connect_again
@@ -127,9 +128,12 @@ class HostedSocket:
 
     async def _connect_once(self, where: Endpoint) -> None:
         self._decoder, self._early, self._is_broken = Decoder(), [], False
-        self._fed = self.taken = await self._stream.open(
-            self._number, _FAMILIES.get(socket.AddressFamily(where.family), "unix"), where.numbers
-        )
+        family = _FAMILIES.get(socket.AddressFamily(where.family), "unix")
+        try:
+            self._fed = self.taken = await self._stream.open(self._number, family, where.numbers)
+        except HostGoneError:
+            # Whoever waits for the kernel's end is told so, and ends this.
+            await trio.sleep_forever()
         self._stream.send(self._number, self._opening, may_be_lost=True)
         while not self._decoder.is_open:
             await self._channel.wait()

@@ -1,0 +1,511 @@
+"""A server's connection to the host of one kernel.
+
+The host (`kallichore.host`) keeps what the kernel sends until it is confirmed, and takes each payload for the kernel
+once, so a link can be cut at any moment and opened again by the next server: nothing is missing then, and nothing comes
+twice. `kallichore.wire.host_frames` has what the two say to each other.
+
+Who wakes whom: one task of the link reads all that comes. What is for a channel it appends to the channel's `pieces`,
+and wakes who waits in `HostChannel.wait`; that one takes the pieces from the front. The task waits for nobody: a
+channel that nobody reads grows, until the host has kept as much as its ``keep_limit`` without a confirmation and stops
+reading from the kernel. So `confirm` is what keeps a flood going.
+
+Nothing is sent before `HostLink.flush`: what is to be sent waits, in order, and `HostLink.on_waiting` is called when the
+first of it comes. Whoever has to write something down before it may leave puts another function there, and flushes when
+that is done.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from kallichore.engines.host_socket import connect_to_host
+from kallichore.errors import HostGoneError, HostRefusedError
+from kallichore.wire.host_frames import (
+    NONCE_SIZE,
+    Frame,
+    Hello,
+    HostChannelNumber,
+    HostDecoder,
+    HostEnding,
+    HostFrameError,
+    Kind,
+    Opening,
+    Received,
+    decode_ending,
+    decode_hello,
+    decode_opening,
+    encode_attach,
+    encode_open,
+    head,
+    is_proven,
+)
+
+READ_SIZE = 1 << 18
+"""Bytes that are read at once: more than a Unix socket holds by default, so that one call takes all that is there."""
+
+MOST_READS = 4
+"""Reads in one go, some hundred microseconds: then others have their turn."""
+
+SMALL = 1 << 12
+"""Bytes of a payload up to which it is copied behind its head: that takes less time than a buffer more does."""
+
+MOST_BUFFERS = 512
+"""Buffers that are handed to the system at once; it takes 1024 at most."""
+
+
+@attrs.define(eq=False)
+class HostChannel:
+    """What comes on one of a kernel's channels.
+
+    Attributes:
+        pieces: What came and was not taken. Who takes a piece takes it from the front.
+        position: The position behind the last byte of `pieces`.
+        ended: Whether the kernel closed this channel; what came before that may still be in `pieces`.
+    """
+
+    position: int
+    pieces: deque[bytes] = attrs.field(factory=deque, init=False)
+    ended: bool = attrs.field(default=False, init=False)
+    _lost: bool = attrs.field(default=False, init=False)
+    _is_closed: bool = attrs.field(default=False, init=False)
+    """Whether what comes is of a connection that is none any more."""
+    _waiters: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    async def wait(self) -> None:
+        """Wait until there are pieces, or the channel ended, or the link was lost; who waits is woken by the link.
+
+        A checkpoint only if it has to wait: a task that is always given something has to leave others their turn
+        itself. Cancelling it loses nothing. Any number of tasks may wait; all are woken.
+        """
+        while not (self.pieces or self.ended or self._lost):
+            await self._waiters.park()
+
+    def _wake(self) -> None:
+        if self._waiters:
+            self._waiters.unpark_all()
+
+    def _take(self, data: bytes) -> None:
+        if not self._is_closed:
+            self.pieces.append(data)
+            self.position += len(data)
+            if self._waiters:
+                self._waiters.unpark_all()
+
+    def _end(self) -> None:
+        if not self._is_closed:
+            self.ended = True
+            self._wake()
+
+    def _lose(self) -> None:
+        self._lost = True
+        self._wake()
+
+    def _close(self) -> None:
+        """Forget what came of the connection that there was, and what is still to come of it."""
+        self.pieces.clear()
+        self.ended = False
+        self._is_closed = True
+
+    def _open(self, position: int) -> None:
+        self.position = position
+        self._is_closed = False
+
+
+@attrs.define(eq=False)
+class _Request:
+    """Somebody's wish to have a channel connected."""
+
+    number: int
+    done: trio.Event = attrs.field(factory=trio.Event)
+    answer: Opening | None = None
+
+
+class HostLink:
+    """A connection to a host that has proved itself. Made by `open_link`.
+
+    None of its methods waits but `open`. Once the link is `lost` they still may be called: payloads that have to arrive
+    are added to `unaccepted`, to go with the next link, and everything else comes to nothing.
+
+    Args:
+        connection: A connection on which both sides have proved themselves.
+        decoder: What has read from it so far.
+        hello: What the host said.
+        positions: Where the server goes on reading.
+        unaccepted: What the server before had sent, or wanted to, and did not know to be accepted.
+        nursery: What cannot be sent at once is sent by a task in it.
+
+    Attributes:
+        hello: What the host said when this link began.
+        ending: How the kernel's process ended, once it has.
+        ended: Set when `ending` is there. The channels may have more to come.
+        lost: Set when the connection to the host is gone: the host was killed, was released, or has another server.
+        replaced: Whether it is gone because another server took its place; false until `lost` is set.
+        channels: The channels by number.
+        unaccepted: Payloads for the kernel that the host has not said it has, oldest first. The host says so along
+            with other frames, and after half a second at the latest.
+        on_waiting: Called, by whoever calls one of the methods, when something waits for `flush` and nothing did before;
+            by default it is `flush` itself.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        decoder: HostDecoder,
+        hello: Hello,
+        positions: Mapping[int, int],
+        unaccepted: Sequence[Frame],
+        nursery: trio.Nursery,
+    ) -> None:
+        self.hello = hello
+        self.ending: HostEnding | None = None
+        self.ended = trio.Event()
+        self.lost = trio.Event()
+        self.replaced = False
+        self.channels: Mapping[int, HostChannel] = {
+            int(number): HostChannel(_start(hello, number, positions)) for number in HostChannelNumber
+        }
+        # Counted anew: where a damaged state directory lost one of them, the host would take none of the others.
+        kept = [frame for frame in unaccepted if frame.number > hello.accepted]
+        self.unaccepted = deque(frame._replace(number=hello.accepted + 1 + n) for n, frame in enumerate(kept))
+        self.on_waiting: Callable[[], None] = self.flush
+        self._next_number = hello.accepted + 1 + len(kept)
+        self._next_request = 1
+        self._socket: socket.socket | None = connection
+        self._decoder = decoder
+        self._nursery = nursery
+        self._requests: dict[int, _Request] = {}
+        self._waiting: list[bytes] = []
+        self._confirmed: dict[int, int] = {}
+        self._unsent: deque[bytes | memoryview] = deque()
+        self._is_pushing = False
+        if hello.ended is not None:
+            self._take_ending(hello.ended)
+        for frame in self.unaccepted:
+            self._waiting += _encode_send(*frame)
+        self.flush()
+
+    def __repr__(self) -> str:
+        state = "lost" if self.lost.is_set() else "attached"
+        return f"<HostLink to {self.hello.host_pid}, {state}, {len(self.unaccepted)} unaccepted>"
+
+    # Sending
+
+    async def open(self, channel: int, family: str, numbers: Any) -> int:
+        """Have a channel connected, in one try, and return the position of the first byte that will come on it.
+
+        What is left of the connection before is forgotten. Cancelling closes what was begun.
+
+        Args:
+            channel: Its number.
+            family: ``inet``, ``inet6`` or ``unix``.
+            numbers: The address as that family has it.
+
+        Raises:
+            OSError: The system refused; with its number.
+            HostGoneError: The link was lost.
+        """
+        if self.lost.is_set():
+            raise HostGoneError(f"There is no connection to the host to open channel {channel} by")
+        request = _Request(self._next_request)
+        self._next_request += 1
+        self._requests[channel] = request
+        self.channels[channel]._close()
+        self._put(encode_open(channel, request.number, family, numbers))
+        try:
+            await request.done.wait()
+        except trio.Cancelled:
+            if self._requests.get(channel) is request:
+                self.close_channel(channel)
+            raise
+        if request.answer is None:
+            raise HostGoneError(f"The connection to the host was lost, or channel {channel} was opened again")
+        if request.answer.errno is not None:
+            raise OSError(request.answer.errno, os.strerror(request.answer.errno))
+        return request.answer.position
+
+    def close_channel(self, channel: int) -> None:
+        """Close a channel's connection; what came of it is forgotten, here and by the host."""
+        self._give_up_request(channel)
+        self.channels[channel]._close()
+        self._put(head(Kind.CLOSE, channel))
+
+    def send(self, channel: int, data: bytes, *, may_be_lost: bool = False) -> None:
+        """Send bytes to the kernel, in order, as soon as `flush` is called.
+
+        Args:
+            channel: Where.
+            data: Less than 4 GiB. They are taken as a whole or not at all, and go to the connection that the channel
+                has then: they are dropped if it has none.
+            may_be_lost: Whether they are gone if this link is lost before the host has them, as is right for a
+                handshake. Otherwise they are in `unaccepted` until the host has them, which takes them once.
+        """
+        number = 0
+        if not may_be_lost:
+            number = self._next_number
+            self._next_number += 1
+            self.unaccepted.append(Frame(number, channel, data))
+        self._put(*_encode_send(number, channel, data))
+
+    def confirm(self, channel: int, position: int) -> None:
+        """Tell the host that it need not keep what is before this position. Only the last before a `flush` counts."""
+        if not self._waiting and not self._confirmed:
+            self._confirmed[channel] = position
+            self.on_waiting()
+        else:
+            self._confirmed[channel] = position
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the kernel and to all that is in its process group."""
+        self._put(head(Kind.SIGNAL, 0, number))
+
+    def release(self) -> None:
+        """Let the host end: what it knew has been taken down. If the kernel lives, it is killed."""
+        self._put(head(Kind.RELEASE))
+
+    def flush(self) -> None:
+        """Send what waits: now, or as soon as the host takes it. Never waits itself."""
+        if self._confirmed:
+            self._unsent += [head(Kind.CONFIRM, *confirmed) for confirmed in self._confirmed.items()]
+            self._confirmed.clear()
+        if self._waiting:
+            self._unsent += self._waiting
+            self._waiting.clear()
+        if not self._is_pushing and not self._push():
+            self._is_pushing = True
+            self._nursery.start_soon(self._keep_pushing)
+
+    def _put(self, *buffers: bytes) -> None:
+        was_empty = not self._waiting and not self._confirmed
+        self._waiting += buffers
+        if was_empty:
+            self.on_waiting()
+
+    def _push(self) -> bool:
+        """Send what was flushed; False if the host does not take all of it now."""
+        unsent = self._unsent
+        if self._socket is None:
+            unsent.clear()
+        while unsent and self._socket is not None:
+            try:
+                if len(unsent) == 1:
+                    count = self._socket.send(unsent[0])
+                else:
+                    count = self._socket.sendmsg([unsent[place] for place in range(min(len(unsent), MOST_BUFFERS))])
+            except BlockingIOError:
+                return False
+            except OSError:
+                # Whoever reads will notice.
+                unsent.clear()
+                return True
+            while unsent and count >= len(unsent[0]):
+                count -= len(unsent.popleft())
+            if count:
+                unsent[0] = memoryview(unsent[0])[count:]
+        return True
+
+    async def _keep_pushing(self) -> None:
+        try:
+            while self._socket is not None and not self._push():
+                await trio.lowlevel.wait_writable(self._socket)
+        except trio.ClosedResourceError:
+            pass
+        finally:
+            self._is_pushing = False
+
+    # Receiving
+
+    async def _read(self, early: Sequence[Received]) -> None:
+        """Take what comes until the connection is gone; cancelling it closes the connection."""
+        buffer = memoryview(bytearray(READ_SIZE))
+        try:
+            for received in early:
+                self._take(received)
+            while self._socket is not None:
+                await trio.lowlevel.wait_readable(self._socket)
+                for _ in range(MOST_READS):
+                    size = self._socket.recv_into(buffer)
+                    if not size:
+                        return
+                    for received in self._decoder.feed(buffer[:size]):
+                        self._take(received)
+                    if size < READ_SIZE:
+                        # Most likely nothing is left.
+                        break
+        except (OSError, HostFrameError, trio.ClosedResourceError):
+            pass
+        finally:
+            self._lose()
+
+    def _take(self, received: Received) -> None:
+        kind, channel, number, payload = received
+        if kind == Kind.DATA:
+            self._channel(channel)._take(payload)
+        elif kind == Kind.ACCEPTED:
+            unaccepted = self.unaccepted
+            while unaccepted and unaccepted[0].number <= number:
+                unaccepted.popleft()
+        elif kind == Kind.LOST:
+            self._channel(channel)._end()
+        elif kind == Kind.OPENED:
+            self._take_opening(channel, number, decode_opening(payload))
+        elif kind == Kind.ENDED:
+            self._take_ending(decode_ending(payload))
+        elif kind == Kind.REPLACED:
+            self.replaced = True
+        else:
+            raise HostFrameError(f"a host does not say {kind}")
+
+    def _channel(self, number: int) -> HostChannel:
+        try:
+            return self.channels[number]
+        except KeyError:
+            raise HostFrameError(f"there is no channel {number}") from None
+
+    def _take_opening(self, channel: int, number: int, answer: Opening) -> None:
+        request = self._requests.get(channel)
+        if request is None or request.number != number:
+            # Nobody waits for it any more.
+            return
+        del self._requests[channel]
+        if answer.errno is None:
+            self._channel(channel)._open(answer.position)
+        request.answer = answer
+        request.done.set()
+
+    def _take_ending(self, ending: HostEnding) -> None:
+        self.ending = ending
+        self.ended.set()
+
+    def _give_up_request(self, channel: int) -> None:
+        request = self._requests.pop(channel, None)
+        if request is not None:
+            request.done.set()
+
+    def _lose(self) -> None:
+        """Close the connection, and wake all who wait for something to come of it. Idempotent."""
+        if self._socket is None:
+            return
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+        self._socket = None
+        self._unsent.clear()
+        self.lost.set()
+        for channel in self.channels.values():
+            channel._lose()
+        for number in list(self._requests):
+            self._give_up_request(number)
+
+
+def _start(hello: Hello, number: int, positions: Mapping[int, int]) -> int:
+    """Return the position from which on a host sends what it has of a channel."""
+    state = hello.channels.get(number)
+    if state is None:
+        raise HostFrameError(f"the host does not have channel {number}")
+    return min(max(state.begin, positions.get(number, 0)), state.end)
+
+
+def _encode_send(number: int, channel: int, data: bytes) -> list[bytes]:
+    """Return the frame that takes a payload to the kernel, in pieces."""
+    beginning = head(Kind.SEND, channel, number, len(data))
+    return [beginning + data] if len(data) <= SMALL else [beginning, data]
+
+
+async def _receive(connection: socket.socket, decoder: HostDecoder, received: list[Received]) -> None:
+    """Add to what was received until there is something.
+
+    Raises:
+        ConnectionError: The other side hung up.
+        HostFrameError: It is no host.
+    """
+    while not received:
+        await trio.lowlevel.wait_readable(connection)
+        data = connection.recv(READ_SIZE)
+        if not data:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the host hung up")
+        received += decoder.feed(data)
+
+
+async def _shake_hands(
+    connection: socket.socket, decoder: HostDecoder, secret: bytes, positions: Mapping[int, int]
+) -> tuple[Hello, list[Received]]:
+    """Prove each other that both know the secret; return what the host says, and what came behind that."""
+    received: list[Received] = []
+    await _receive(connection, decoder, received)
+    challenge = received.pop(0)
+    if challenge.kind != Kind.CHALLENGE or len(challenge.payload) != NONCE_SIZE:
+        raise HostFrameError("it does not begin with a host's challenge")
+    nonce = secrets.token_bytes(NONCE_SIZE)
+    connection.sendall(encode_attach(secret, challenge.payload, nonce, positions))
+    await _receive(connection, decoder, received)
+    answer = received.pop(0)
+    if answer.kind != Kind.HELLO:
+        raise HostFrameError(f"it answers a proof with {answer.kind}")
+    hello = decode_hello(answer.payload)
+    if not is_proven(hello, secret, challenge.payload, nonce):
+        raise HostFrameError("it does not know the secret")
+    return hello, received
+
+
+async def _attach(
+    directory: Path, secret: bytes, positions: Mapping[int, int]
+) -> tuple[socket.socket, HostDecoder, Hello, list[Received]]:
+    connection = await connect_to_host(directory)
+    decoder = HostDecoder()
+    try:
+        return connection, decoder, *await _shake_hands(connection, decoder, secret, positions)
+    except HostFrameError as error:
+        connection.close()
+        raise HostRefusedError(f"What listens in {directory} is not this session's host: {error}") from error
+    except OSError as error:
+        connection.close()
+        # It hung up: because it ended just now, or because it does not believe us.
+        (await connect_to_host(directory)).close()
+        raise HostRefusedError(f"The host in {directory} does not take us for the server of its session") from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+@asynccontextmanager
+async def open_link(
+    directory: Path, secret: bytes, positions: Mapping[int, int] = {}, unaccepted: Sequence[Frame] = ()
+) -> AsyncIterator[HostLink]:
+    """Attach to a host, as its only server; on leaving, the host and its kernel stay as they are.
+
+    What was not accepted is sent again before anything else. Cancelling while it connects disturbs nobody, unless the
+    host has taken the proof already: then the server before is replaced. A host that does not answer is waited for
+    without a limit. Errors of the block come out in a group, as out of a nursery.
+
+    Args:
+        directory: The session's directory, in which the host listens.
+        secret: The session's.
+        positions: Where to go on reading, by channel; where there is none, from the first byte that the host has.
+        unaccepted: `HostLink.unaccepted` of the link before.
+
+    Raises:
+        HostGoneError: Nobody listens.
+        HostRefusedError: The secret is wrong, or the version.
+    """
+    connection, decoder, hello, early = await _attach(directory, secret, positions)
+    try:
+        async with trio.open_nursery() as nursery:
+            link = HostLink(connection, decoder, hello, positions, unaccepted, nursery)
+            nursery.start_soon(link._read, early)
+            try:
+                yield link
+            finally:
+                nursery.cancel_scope.cancel()
+                link._lose()
+    finally:
+        connection.close()
