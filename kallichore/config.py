@@ -23,9 +23,15 @@ ON_EXIT = ("keep", "stop")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 
 
+class MadeToken(str):
+    """A bearer token that nobody chose: a server that has a state directory goes on with the one before instead."""
+
+    __slots__ = ()
+
+
 def make_token() -> str:
     """Return a new bearer token: 32 random bytes as 64 hexadecimal digits."""
-    return secrets.token_hex(32)
+    return MadeToken(secrets.token_hex(32))
 
 
 def is_sendable(token: str) -> bool:

@@ -50,6 +50,7 @@ from kallichore.transport.request_head import (
     is_channels_path,
     refusal,
 )
+from kallichore.state.address import go_on_at_the_same_address
 from kallichore.transport.unix_socket import open_unix_listener
 
 FAREWELL = 1.0
@@ -88,6 +89,15 @@ class RunningServer:
         """
         self.server.request_shutdown(reason)
 
+    def request_exit(self, reason: str = "asked to") -> None:
+        """Begin to end the server, and those of its kernels that do not outlive it; see `ServerConfig.on_exit`.
+        Idempotent.
+
+        Args:
+            reason: Why, for the log.
+        """
+        self.server.request_exit(reason)
+
     def hurry(self) -> None:
         """Cut the grace periods of a shutdown short: kernels that still run are killed."""
         self.server.hurry()
@@ -112,7 +122,7 @@ async def run(  # noqa: ASYNC128  # _run_server calls started() for us
     Raises:
         ConfigurationError: It cannot listen there, the connection file or the handshake failed, or there is no Trio.
     """
-    config = config or ServerConfig()
+    config = go_on_at_the_same_address(config or ServerConfig())
     with open_border():
         await _run(config, on_listening, task_status)
 
@@ -163,6 +173,7 @@ async def _run_server(
             # A name that is this server's alone. A path that was chosen may be another server's when this one is gone.
             server.facilities.watchdog.guard_file(Path(address.socket_path))
         mcp = await stack.enter_async_context(open_mcp(server))
+        server.announce(address, config.token)
         running = RunningServer(address, config.token, server)
         deaf = trio.Event()
         door = _open_front_door(server, config, connections, deaf, mcp)

@@ -82,6 +82,10 @@ def _run(launch: Launch, console: Console) -> int:
 
     gc.enable()
     gc.freeze()
+    if launch.replaces:
+        from kallichore.cli.replacing import hand_over
+
+        hand_over(launch.config.state_directory)
 
     async def serve_until_signalled() -> None:
         async with trio.open_nursery() as nursery:
@@ -176,7 +180,7 @@ async def _obey_signals(running: list[RunningServer], scope: object) -> None:
                 logger.info("%s: hurrying", name)
                 running[0].hurry()
             else:
-                running[0].request_shutdown(name)
+                running[0].request_exit(name)
 
 
 def _name_process() -> None:

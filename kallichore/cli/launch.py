@@ -23,6 +23,7 @@ from kallichore.cli.logs import choose_level
 from kallichore.config import (
     ENCRYPTION_POLICIES,
     KERNEL_TRANSPORTS,
+    ON_EXIT,
     TRANSPORTS,
     ServerConfig,
     is_sendable,
@@ -57,6 +58,8 @@ class Launch:
     nothing."""
     bad_level: str | None = None
     token_is_generated: bool = False
+    replaces: bool = False
+    """Whether it takes over from the server that has the state directory."""
 
 
 class _Once(argparse.Action):
@@ -127,6 +130,17 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     if platform != "win32":
         add("--socket-dir", metavar="DIR", help="where sockets go (XDG_RUNTIME_DIR, else the temporary directory)")
         add("--unix-socket", metavar="PATH", help="listen on this Unix socket")
+        add("--state-dir", metavar="DIR", help="keep sessions there: they and their kernels outlive the server")
+        add("--on-exit", metavar="WHAT", help="keep (the default) or stop kernels when a server with a --state-dir ends")
+        add(
+            "--abandon-after",
+            type=_up_to(MOST_SECONDS),
+            metavar="SECONDS",
+            help="end kernels that no server came back for in so long (86400, a day); 0 for never",
+        )
+        parser.add_argument(
+            "--replace", action="store_true", help="take over from the server that has the --state-dir now"
+        )
     add("--report-version", metavar="VERSION", help="what GET /status says as its version, for clients that pin one")
     add("--transport", metavar="KIND", help="tcp, socket or named-pipe")
     add("--transport-encryption", metavar="POLICY", help="to kernels: disabled (the default), auto or required")
@@ -141,7 +155,9 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     )
     add("--root-dir", metavar="DIR", help="the directory below which the paths of Jupyter's API are (this one)")
     parser.add_argument("-V", "--version", action="version", version=f"kcserver {__version__}")
-    parser.set_defaults(socket_dir=None, unix_socket=None)
+    parser.set_defaults(
+        socket_dir=None, unix_socket=None, state_dir=None, on_exit=None, abandon_after=None, replace=False
+    )
     return parser
 
 
@@ -171,11 +187,20 @@ def _check(options: argparse.Namespace, transport: str, platform: str) -> None:
         raise ConfigurationError("--transport named-pipe works on Windows only; use socket or tcp")
     if transport not in TRANSPORTS:
         raise ConfigurationError(f"--transport {transport!r} is unknown; use {', '.join(TRANSPORTS)}")
-    for name, choices in (("transport_encryption", ENCRYPTION_POLICIES), ("kernel_transport", KERNEL_TRANSPORTS)):
+    named = (
+        ("transport_encryption", ENCRYPTION_POLICIES),
+        ("kernel_transport", KERNEL_TRANSPORTS),
+        ("on_exit", ON_EXIT),
+    )
+    for name, choices in named:
         value = getattr(options, name)
         if value is not None and value not in choices:
             option = name.replace("_", "-")
             raise ConfigurationError(f"--{option} {value!r} is unknown; use {', '.join(choices)}")
+    for name in ("on_exit", "abandon_after", "replace"):
+        if getattr(options, name) not in (None, False) and options.state_dir is None:
+            option = name.replace("_", "-")
+            raise ConfigurationError(f"--{option} is about what outlives a server; give --state-dir as well")
     if platform == "win32" and options.kernel_transport == "ipc":
         raise ConfigurationError("--kernel-transport ipc does not work on Windows; use tcp")
 
@@ -315,8 +340,13 @@ def read_command_line(
         base_url=options.base_url or "/",
         allow_origin=tuple(options.allow_origin or ()),
         root_directory=options.root_dir,
+        state_directory=options.state_dir,
+        on_exit=options.on_exit or "keep",
+        abandon_after=86400 if options.abandon_after is None else options.abandon_after,
     )
-    return Launch(config, token_file, bad_level, token_is_generated=options.token is None)
+    return Launch(
+        config, token_file, bad_level, token_is_generated=options.token is None, replaces=options.replace
+    )
 
 
 def forget_token_file(path: Path) -> str | None:

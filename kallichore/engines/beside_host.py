@@ -155,7 +155,8 @@ async def place_beside_host(
     """
     try:
         await start_host(
-            directory, secret, plan.argv, plan.environment, plan.working_directory, abandon_after=abandon_after
+            *(directory, secret, plan.argv, plan.environment, plan.working_directory or os.getcwd()),
+            abandon_after=abandon_after,
         )
     except OSError as error:
         raise startup_error(plan, error) from error

@@ -45,6 +45,7 @@ from kallichore.session.for_users import ForUsers
 from kallichore.session.line_log import LineLog
 from kallichore.session.session import Session, supervise_session
 from kallichore.session.vault import Vault, open_vault
+from kallichore.transport.connection_file import ServerAddress
 from kallichore.transport.runtime_directory import open_runtime_directory
 from kallichore.zeromq.registration import RegistrationDesk
 
@@ -301,6 +302,11 @@ class Server(metaclass=ForUsers):
         self._note_shutdown(reason)
         for session in self._sessions.values():
             session.end_with_server()
+
+    def announce(self, address: ServerAddress, token: str | None) -> None:
+        """Note where this server is reached, for the one that takes over its sessions."""
+        if self._vault is not None:
+            self._vault.announce(address, {**attrs.asdict(address), "token": token})
 
     def _note_shutdown(self, reason: str) -> None:
         if not self.shutdown_requested.is_set():

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import attrs
 
@@ -16,6 +17,7 @@ from kallichore.errors import KallichoreError
 from kallichore.models.bodies import NewSession
 from kallichore.models.converter import unstructure
 from kallichore.session.keep import Keep, read_body
+from kallichore.state.address import write_address
 from kallichore.state.directory import StateDirectory, boot_id, open_state_directory
 from kallichore.state.recovery import Recovered, recover
 from kallichore.state.session_log import SessionLog
@@ -59,6 +61,19 @@ class Vault:
         except OSError:
             self.directory.remove(request.session_id)
             raise
+
+    def announce(self, address: object, document: dict[str, Any]) -> None:
+        """Note where this server is reached: for the next one, and for who finds the directory in use.
+
+        Args:
+            address: Where, for people.
+            document: The same for the next server; see `kallichore.state.address`.
+        """
+        try:
+            self.directory.announce(str(address))
+            write_address(self.directory.path, document)
+        except OSError as error:
+            logger.error("Could not write down where this server is reached: %s", error)
 
     def open_all(self) -> Iterator[tuple[Keep, Recovered, NewSession]]:
         """Yield the place of each session that is there, with what its log has and what it was created with.
