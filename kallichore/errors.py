@@ -4,6 +4,8 @@ The tree answers "whose doing was it?", since that decides who has to act::
 
     KallichoreError
     ├── ConfigurationError            the launcher's: a setting that cannot work
+    │   ├── StateDirectoryInUseError  another server has the state directory
+    │   └── StateVersionError         a newer Kallichore wrote the state directory
     ├── RequestError                  the caller's: HTTP 400 unless noted
     │   ├── BadBodyError              plain text: the body does not fit its schema
     │   ├── BadPathError              plain text: the path does not decode
@@ -28,6 +30,7 @@ The tree answers "whose doing was it?", since that decides who has to act::
     ├── StartupError                  the kernel's: KS-5 to KS-8, KS-13 to KS-17, and KS-2; HTTP 500
     │   └── AdoptionError             the same for a kernel that somebody else started
     ├── ConnectionInfoError           the machine's: KS-18, HTTP 500
+    ├── StateDamagedError             the machine's: a file of the state directory does not say what it has to
     ├── ExecutionCancelledError       somebody's: an interrupt, for one, dropped it while it waited for its turn
     ├── ExecutionTimeoutError         the caller's: the time that it gave is up
     ├── KernelDiedError               the kernel's: it ended while somebody waited for it
@@ -73,6 +76,9 @@ __all__ = [
     "SessionRunningError",
     "StartupError",
     "StartupReason",
+    "StateDamagedError",
+    "StateDirectoryInUseError",
+    "StateVersionError",
     "UnauthorizedError",
     "ValueRangeError",
     "WorkspaceNotFoundError",
@@ -103,6 +109,29 @@ class KallichoreError(Exception):
 
 class ConfigurationError(KallichoreError):
     """The server was asked to run in a way that cannot work; the message names the setting and the fix."""
+
+
+class StateDirectoryInUseError(ConfigurationError):
+    """Another server has the state directory.
+
+    Args:
+        message: Which directory, which process has it, and what can be done.
+        pid: The other server's process; None if it is not known.
+        address: Where the other server answers; None if it is not known.
+    """
+
+    def __init__(self, message: str, pid: int | None, address: str | None) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.address = address
+
+
+class StateVersionError(ConfigurationError):
+    """The state directory is of a version that this Kallichore does not know; the message names both."""
+
+
+class StateDamagedError(KallichoreError):
+    """A file of the state directory cannot be read, or is not what it has to be; the message names it and the place."""
 
 
 class RequestError(KallichoreError):

@@ -21,6 +21,9 @@ CHAIN = (
 TRANSPORT_USERS = {"client", "attach", "server", "api", "jupyter", "mcp", "dashboard", "embed", "cli"}
 """Who may import transport. It knows nothing of kernels, so that it can be used from attach on, and by clients."""
 
+STATE_USERS = {"session", "server", "embed", "cli"}
+"""Who may import state: who keeps sessions, who begins and ends a server, and who shows what is kept."""
+
 FOR_ALL = {"errors", "config", "_version"}
 """What any room may import."""
 
@@ -30,6 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "config": {"errors"},
     "transport": FOR_ALL,
+    # What outlives a server knows neither who runs nor who listens.
+    "state": {"wire", "models", *FOR_ALL},
     # What agents are offered, for both sides.
     "agents": {"models", "conversation", *FOR_ALL},
     # The API from outside shares its words with the server, not its code.
@@ -38,6 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 for _room in TRANSPORT_USERS:
     MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "transport"}
+for _room in STATE_USERS:
+    MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "state"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT["cli"], "client", "agents"}
 # Neighbours: all stand on the server, or on nothing of ours.
 MAY_IMPORT["jupyter"] -= {"api"}
@@ -55,6 +62,8 @@ PURE_MODULES = {
     "kallichore.kernel.program_path",
     "kallichore.kernel.shell_wrapper",
     "kallichore.kernel.windows_codes",
+    "kallichore.state.records",
+    "kallichore.state.replay",
     "kallichore.transport.auth",
     "kallichore.transport.places",
 }

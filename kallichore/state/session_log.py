@@ -1,0 +1,232 @@
+"""The log of one session: what has to be known after its server was killed, in the order in which it happened.
+
+It is a sequence of commits. Each is one record (`kallichore.state.records`), written to the system's page cache, which
+a killed process does not take with it; nothing is forced to the disk. The log is in several files, *segments*, since a
+file gives space back only as a whole. Each begins with a snapshot of all that is known, so that older ones can go.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from kallichore.state.records import Head, Kind, Numbers, encode
+from kallichore.state.replay import Replay, clipped, moved
+
+SEGMENT_BYTES = 1 << 24
+"""Bytes of a segment, beyond which the next commit begins another."""
+
+_BINARY = getattr(os, "O_BINARY", 0)
+"""Windows would write other ends of lines."""
+
+
+@attrs.frozen
+class Commit:
+    """What happened together.
+
+    Args:
+        first: The number of the first of the messages: the next one, or a larger one where some are missing. Without
+            messages, the number that the next will have, or less.
+        payloads: Messages for clients, as they are sent.
+        urgent: The numbers of urgent ones among them: first, and the one behind the last.
+        parts: Those that changed, by name, as JSON. An empty one is gone.
+        taken_back: The numbers of messages that are no more, in order. It is done before the messages are added; those
+            behind move down.
+    """
+
+    first: int
+    payloads: Sequence[bytes] = ()
+    urgent: Sequence[Numbers] = ()
+    parts: Mapping[str, bytes] = attrs.field(factory=dict)
+    taken_back: Sequence[Numbers] = ()
+
+
+@attrs.define
+class _Segment:
+    """One file, and the number of its first message."""
+
+    path: Path
+    begin: int
+
+
+@attrs.define
+class SessionLog:
+    """A log that is written to. Made by `create`, or by `kallichore.state.recovery.recover`.
+
+    Args:
+        directory: The session's.
+        segment_bytes: Bytes beyond which a new segment begins.
+    """
+
+    directory: Path
+    segment_bytes: int = SEGMENT_BYTES
+    _parts: dict[str, bytes] = attrs.field(factory=dict, init=False)
+    _end: int = attrs.field(default=0, init=False)
+    _serial: int = attrs.field(default=0, init=False)
+    _generation: int = attrs.field(default=0, init=False)
+    _unwritten: list[Sequence[Numbers]] = attrs.field(factory=list, init=False)
+    """What was taken back by commits that could not be written."""
+    _segments: list[_Segment] = attrs.field(factory=list, init=False)
+    _forgotten: int = attrs.field(default=0, init=False)
+    """What is before this number is needed by nobody."""
+    _number: int = attrs.field(default=0, init=False)
+    """The next segment's."""
+    _descriptor: int | None = attrs.field(default=None, init=False)
+    """The latest segment's. None where the next commit has to begin another."""
+    _size: int = attrs.field(default=0, init=False)
+
+    @classmethod
+    def create(cls, directory: Path, segment_bytes: int = SEGMENT_BYTES) -> SessionLog:
+        """Begin a log.
+
+        Raises:
+            OSError: The first segment could not be written, or there is one.
+        """
+        log = cls(directory, segment_bytes)
+        log._begin_segment([])
+        return log
+
+    @classmethod
+    def behind(cls, replay: Replay, segments: Sequence[tuple[Path, int]], number: int, **places: Any) -> SessionLog:
+        """Return a log that goes on where another ended, with a new segment. Nothing is written yet.
+
+        Args:
+            replay: What the other's records add up to.
+            segments: Its files, each with the number of its first message.
+            number: Of the first file that may be written.
+            places: As for the log itself.
+        """
+        log = cls(**places)
+        log._parts, log._end = dict(replay.parts), replay.end
+        log._serial, log._generation = replay.serial, replay.generation
+        log._segments, log._number = [_Segment(*each) for each in segments], number
+        return log
+
+    def commit(self, commit: Commit) -> None:
+        """Add what happened together; if the server is killed, all of it is there or nothing.
+
+        Where it cannot be written, the file stays as it was. Its messages are missing from then on; its parts, and
+        what it took back, are in the snapshot with which the next commit begins.
+
+        Raises:
+            OSError: It could not be written: the disk is full.
+            ValueError: There are messages with these numbers.
+        """
+        gone = clipped(commit.taken_back, self._end) if commit.taken_back else ()
+        end = moved(self._end, gone) if gone else self._end
+        first = max(commit.first, end)
+        if first > commit.first and commit.payloads:
+            raise ValueError(f"the next message has number {end}, not {commit.first}")
+        try:
+            self._write(commit, first, gone)
+        except OSError:
+            self._leave_segment()
+            if gone:
+                self._unwritten.append(gone)
+            self._note(commit.parts, gone)
+            self._end = end
+            raise
+        self._note(commit.parts, gone)
+        self._serial += 1
+        self._end = first + len(commit.payloads)
+
+    def _write(self, commit: Commit, first: int, gone: Sequence[Numbers]) -> None:
+        parts, payloads = commit.parts, commit.payloads
+        head = Head(
+            self._serial,
+            self._generation,
+            first,
+            [*map(len, payloads)],
+            [*parts],
+            [*map(len, parts.values())],
+            commit.urgent,
+            (gone,) if gone else (),
+        )
+        record = encode(Kind.COMMIT, head, [*parts.values(), *payloads])
+        if self._descriptor is None or self._size >= self.segment_bytes:
+            self._begin_segment(record)
+        else:
+            self._size += _write_all(self._descriptor, record)
+
+    def _note(self, parts: Mapping[str, bytes], gone: Sequence[Numbers]) -> None:
+        for name, part in parts.items():
+            if part:
+                self._parts[name] = part
+            else:
+                self._parts.pop(name, None)
+        if gone:
+            self._generation += 1
+            self._forgotten = moved(self._forgotten, gone)
+            for segment in self._segments:
+                segment.begin = moved(segment.begin, gone)
+
+    def _begin_segment(self, record: Sequence[bytes]) -> None:
+        """Begin a new file, with all that is known and a record."""
+        path = self.directory / f"log-{self._number:08d}"
+        # A file that could not be written may be there still.
+        self._number += 1
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, 0o600)
+        try:
+            size = _write_all(descriptor, [*self._snapshot(), *record])
+        except OSError:
+            os.close(descriptor)
+            with suppress(OSError):
+                path.unlink()
+            raise
+        self._leave_segment()
+        self._descriptor, self._size = descriptor, size
+        self._segments.append(_Segment(path, self._end))
+        self._unwritten.clear()
+        self.forget_before(self._forgotten)
+
+    def _snapshot(self) -> list[bytes]:
+        parts = self._parts
+        generation = self._generation - len(self._unwritten)
+        sizes = [*map(len, parts.values())]
+        head = Head(self._serial, generation, self._end, (), [*parts], sizes, taken_back=self._unwritten)
+        return encode(Kind.SNAPSHOT, head, [*parts.values()])
+
+    def _leave_segment(self) -> None:
+        """Write no more to the latest file. What was begun of a record is taken out of it."""
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def forget_before(self, number: int) -> None:
+        """Note that the messages before this number are needed by nobody: files that have only such go."""
+        self._forgotten = max(self._forgotten, number)
+        while len(self._segments) > 1 and self._segments[1].begin <= self._forgotten:
+            with suppress(OSError):
+                self._segments[0].path.unlink()
+            del self._segments[0]
+
+    def close(self) -> None:
+        """Write no more. The files stay. Idempotent."""
+        self._leave_segment()
+
+
+def _write_all(descriptor: int, pieces: Sequence[bytes]) -> int:
+    """Write pieces one behind the other, and return how many bytes they are.
+
+    Raises:
+        OSError: Not all could be written.
+    """
+    size = 0
+    for piece in pieces:
+        written = os.write(descriptor, piece)
+        size += len(piece)
+        while written < len(piece):
+            # A disk with a little space left takes a part, and says why only when asked to take the rest.
+            more = os.write(descriptor, memoryview(piece)[written:])
+            if not more:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written += more
+    return size
