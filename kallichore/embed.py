@@ -173,8 +173,8 @@ async def _run_server(
             # A name that is this server's alone. A path that was chosen may be another server's when this one is gone.
             server.facilities.watchdog.guard_file(Path(address.socket_path))
         mcp = await stack.enter_async_context(open_mcp(server))
-        server.announce(address, config.token)
         running = RunningServer(address, config.token, server)
+        server.announce(str(address), _document(running, config))
         deaf = trio.Event()
         door = _open_front_door(server, config, connections, deaf, mcp)
         if on_listening is not None:
@@ -302,17 +302,21 @@ async def _announce(running: RunningServer, config: ServerConfig, stack: AsyncEx
     """Tell clients how to reach the server, where that was asked for."""
     if config.connection_file is None and config.handshake_socket is None:
         return
-    document = connection_document(
+    document = _document(running, config)
+    if config.connection_file is not None:
+        await stack.enter_async_context(open_connection_file(config.connection_file, document))
+    if config.handshake_socket is not None:
+        await send_handshake(config.handshake_socket, document)
+
+
+def _document(running: RunningServer, config: ServerConfig) -> dict[str, Any]:
+    return connection_document(
         running.address,
         server_path=shutil.which(sys.argv[0]) or sys.executable,
         bearer_token=config.token,
         log_path=config.log_file,
         server_id=running.server.server_id,
     )
-    if config.connection_file is not None:
-        await stack.enter_async_context(open_connection_file(config.connection_file, document))
-    if config.handshake_socket is not None:
-        await send_handshake(config.handshake_socket, document)
 
 
 @asynccontextmanager

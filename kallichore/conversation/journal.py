@@ -59,23 +59,13 @@ FORGET_AT_LEAST = 4096
 class Offsets:
     """How many bytes of messages came before each number: a sum in one step, wherever it begins."""
 
-    def __init__(self, first: int = 0) -> None:
+    def __init__(self) -> None:
         self._offsets = array("Q", [0])
-        self._forgotten = first
+        self._forgotten = 0
 
     def __len__(self) -> int:
         """How many messages are remembered."""
         return len(self._offsets) - 1
-
-    def begin_at(self, number: int) -> None:
-        """Go on with this number, if it is not the next one: all that is there goes, and what is between is missing."""
-        if number == self.end:
-            return
-        self.dropped += number - self.end if len(self._offsets) or self.end else 0
-        self._forget_before(self.end)
-        self._offsets = Offsets(number)
-        self._urgent.clear()
-        self.end = number
 
     def extend(self, payloads: Sequence[bytes]) -> int:
         """Add messages, and return how many bytes they have."""

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 import trio
@@ -45,7 +45,6 @@ from kallichore.session.for_users import ForUsers
 from kallichore.session.line_log import LineLog
 from kallichore.session.session import Session, supervise_session
 from kallichore.session.vault import Vault, open_vault
-from kallichore.transport.connection_file import ServerAddress
 from kallichore.transport.runtime_directory import open_runtime_directory
 from kallichore.zeromq.registration import RegistrationDesk
 
@@ -303,10 +302,15 @@ class Server(metaclass=ForUsers):
         for session in self._sessions.values():
             session.end_with_server()
 
-    def announce(self, address: ServerAddress, token: str | None) -> None:
-        """Note where this server is reached, for the one that takes over its sessions."""
+    def announce(self, address: str, document: dict[str, Any]) -> None:
+        """Note where this server is reached, for the one that takes over its sessions.
+
+        Args:
+            address: Where, for people.
+            document: The connection document.
+        """
         if self._vault is not None:
-            self._vault.announce(address, {**attrs.asdict(address), "token": token})
+            self._vault.announce(address, document)
 
     def _note_shutdown(self, reason: str) -> None:
         if not self.shutdown_requested.is_set():

@@ -22,7 +22,6 @@ from kallichore.session.keeper import read_positions, read_sent, read_supervisio
 from kallichore.state.directory import boot_id
 from kallichore.state.session_log import SessionLog
 from kallichore.state.session_record import SessionRecord
-from kallichore.wire.client_messages import ClientMessage
 from kallichore.wire.host_frames import Frame
 
 logger = logging.getLogger(__name__)
@@ -91,7 +90,6 @@ class Found:
         why_culled: Why it was ended, where nobody used it.
         is_stopping: Whether it was asked to end.
         last_words: What it complained about last.
-        outbox: Clients' messages for a kernel that was starting.
         positions: Up to where the kernel's bytes were taken in.
         sent: Frames for the kernel that may not have reached its host.
         was_rebooted: Whether the machine was started anew since.
@@ -103,7 +101,6 @@ class Found:
     why_culled: str
     is_stopping: bool
     last_words: Sequence[str]
-    outbox: Sequence[ClientMessage]
     positions: Mapping[int, int]
     sent: Sequence[Frame]
     was_rebooted: bool
@@ -134,7 +131,6 @@ def find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
         why_culled=saved.get("why_culled", ""),
         is_stopping=bool(saved.get("is_stopping")),
         last_words=saved.get("last_words", ()),
-        outbox=_read_messages(saved.get("outbox", ())),
         positions=read_positions(parts),
         sent=read_sent(parts),
         was_rebooted=None not in (this_boot, record.boot_id) and this_boot != record.boot_id,
@@ -146,10 +142,3 @@ T = TypeVar("T")
 
 def read_body(document: Any, kind: type[T]) -> T:
     return parse_body(kind, msgspec.json.encode(document))[0]
-
-
-def _read_messages(documents: Sequence[Any]) -> Sequence[ClientMessage]:
-    try:
-        return msgspec.convert(documents, list[ClientMessage])
-    except msgspec.ValidationError:
-        return ()

@@ -20,11 +20,9 @@ import msgspec
 import trio
 
 from kallichore.conversation.conversation import Conversation
-from kallichore.conversation.delivery import Deliveries
 from kallichore.conversation.parts import ConversationParts
 from kallichore.engines.host_link import HostLink
-from kallichore.state.records import Commit
-from kallichore.state.session_log import SessionLog
+from kallichore.state.session_log import Commit, SessionLog
 from kallichore.wire.host_frames import Frame
 
 logger = logging.getLogger(__name__)
@@ -46,7 +44,7 @@ class Keeper:
         session_id: The session's, for the log.
         log: Where to.
         conversation: What it said, and what follows.
-        deliveries: Who has what of it.
+        parts: What of that has to be remembered.
         describe: Returns what the supervisor is doing.
         on_told: Called when what was said is in the journal, to wake who reads it.
     """
@@ -54,7 +52,7 @@ class Keeper:
     session_id: str
     log: SessionLog
     conversation: Conversation
-    deliveries: Deliveries
+    parts: ConversationParts
     describe: Callable[[], Mapping[str, Any]]
     on_told: Callable[[], None]
     positions: Callable[[], dict[int, int]] = dict
@@ -62,7 +60,6 @@ class Keeper:
     trouble: str = attrs.field(default="", init=False)
     """Why the latest commit could not be written; empty if it could."""
     _link: HostLink | None = attrs.field(default=None, init=False)
-    _parts: ConversationParts = attrs.field(init=False)
     _written: dict[str, bytes] = attrs.field(factory=dict, init=False)
     """The parts of our own, as they were written last."""
     _taken: dict[int, int] = attrs.field(factory=dict, init=False)
@@ -77,14 +74,11 @@ class Keeper:
     _epoch: float = attrs.field(factory=lambda: time.time() - trio.current_time(), init=False)
     """When Trio's clock was at zero, in seconds since 1970: the next server's will be another."""
 
-    def __attrs_post_init__(self) -> None:
-        self._parts = ConversationParts(self.conversation, self.deliveries)
-
     def restore(self, parts: Mapping[str, bytes]) -> list[str]:
         """Take up what another server wrote down; return what of it could not be read, in words."""
         shift = read_supervision(parts).get("epoch", self._epoch) - self._epoch
         self._taken = {int(number): position for number, position in _read(parts, POSITIONS).items()}
-        return self._parts.restore(parts, shift)
+        return self.parts.restore(parts, shift)
 
     def follow(self, link: HostLink | None, positions: Callable[[], dict[int, int]]) -> None:
         """Take the kernel's messages from this host from now on, and have frames for it wait for commits.
@@ -126,7 +120,7 @@ class Keeper:
         before = self.trouble
         voice = self.conversation.voice
         journal, held = voice.journal, voice.held
-        parts = self._parts.take_changes()
+        parts = self.parts.take_changes()
         self._add_own(parts)
         if held or parts or self._taken_back:
             payloads = [payload for together, _ in held for payload in together]

@@ -18,6 +18,7 @@ import trio
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.culling import make_policy
 from kallichore.conversation.journal import Journal
+from kallichore.conversation.parts import ConversationParts
 from kallichore.conversation.run_result import Output, RunResult
 from kallichore.conversation.status import SessionStatus
 from kallichore.conversation.supervision import Phase
@@ -122,7 +123,7 @@ class Session(metaclass=ForUsers):
                 self.session_id,
                 self.keep.log,
                 self.conversation,
-                self.audience.deliveries,
+                ConversationParts(self.conversation, self.audience.deliveries, self.supervisor.outbox),
                 self.supervisor.describe,
                 self._tell_news,
             )
@@ -505,15 +506,11 @@ class Session(metaclass=ForUsers):
             recovered: What that server wrote down.
         """
         assert self.keep is not None and self.keeper is not None
-        journal = self.conversation.journal
-        journal.begin_at(recovered.first)
-        for first, payloads in recovered.messages():
-            if first > journal.end:
-                # Nobody knows what was there: a client that comes back is told how many are missing.
-                journal.begin_at(first)
-            journal.extend(payloads)
-        journal.begin_at(recovered.end)
         problems = [*recovered.problems, *self.keeper.restore(recovered.parts)]
+        journal = self.conversation.journal
+        for first, payloads in recovered.messages():
+            journal.refill(first, payloads, recovered.urgent)
+        journal.refill(recovered.end, ())
         for problem in problems:
             logger.error("[session %s] Found damaged: %s", self.session_id, problem)
         self.created = datetime.fromtimestamp(self.keep.record.created, UTC)

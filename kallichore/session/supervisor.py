@@ -93,7 +93,8 @@ class Supervisor:
     _run: RunLife | None = attrs.field(default=None, init=False)
     """Runs the life that is to begin."""
     _life_given: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _outbox: deque[ClientMessage] = attrs.field(factory=deque, init=False)
+    outbox: deque[ClientMessage] = attrs.field(factory=deque, init=False)
+    """Clients' messages for a kernel that is not ready yet."""
     _meeting: MeetingPlace = attrs.field(init=False)
     _inheritance: Inheritance | None = attrs.field(default=None, init=False)
 
@@ -154,7 +155,7 @@ class Supervisor:
         elif (following := conversation.tell(message, trio.current_time())) is None:
             return
         elif self._life is None:
-            self._keep(self._outbox, following)
+            self._keep(self.outbox, following)
         else:
             self._life.send(following)
 
@@ -221,7 +222,7 @@ class Supervisor:
             self.conversation,
             self.sender,
             self.request.connection_timeout,
-            self._outbox,
+            self.outbox,
             lambda: self._move(Event.READY),
             self.keeper,
         )
@@ -301,7 +302,7 @@ class Supervisor:
     def describe(self) -> dict[str, Any]:
         """Return what the next server has to know of what this is doing; see `take_over`."""
         life = self._life
-        described: dict[str, Any] = {"phase": self.phase.name, "outbox": list(self._outbox)}
+        described: dict[str, Any] = {"phase": self.phase.name}
         if life is not None:
             described |= {
                 "process": life.identity,
@@ -334,7 +335,6 @@ class Supervisor:
             self._next = self._make_life()
         if found.is_stopping or found.phase is Phase.RESTARTING:
             life.ask_to_stop(restarting=found.phase is Phase.RESTARTING)
-        self._outbox.extend(found.outbox)
 
     async def _run_found(
         self, life: KernelLife, placing: AbstractAsyncContextManager[Placement], info: ConnectionInfo, found: Found
@@ -491,7 +491,7 @@ class Supervisor:
         """A kernel is gone: go on to the next, where one was asked for."""
         self._life = None
         # What waited for it was answered when it ended.
-        self._outbox.clear()
+        self.outbox.clear()
         self._move(Event.GONE)
         if self._next is None:
             return

@@ -62,7 +62,7 @@ class Vault:
             self.directory.remove(request.session_id)
             raise
 
-    def announce(self, address: object, document: dict[str, Any]) -> None:
+    def announce(self, address: str, document: dict[str, Any]) -> None:
         """Note where this server is reached: for the next one, and for who finds the directory in use.
 
         Args:
@@ -70,7 +70,7 @@ class Vault:
             document: The same for the next server; see `kallichore.state.address`.
         """
         try:
-            self.directory.announce(str(address))
+            self.directory.announce(address)
             write_address(self.directory.path, document)
         except OSError as error:
             logger.error("Could not write down where this server is reached: %s", error)
