@@ -248,6 +248,12 @@ class ValueRangeError(RequestError):
     code = "400"
 
 
+class NothingToHandOverError(RequestError):
+    """The server's sessions end with it."""
+
+    code = "400"
+
+
 class ChannelSocketError(RequestError):
     """The socket for a session's channels could not be made.
 

@@ -138,6 +138,10 @@ def make_handlers(
         # Who has the answer may look for the server at once, and must not find one that is about to go.
         await wait_deaf()
 
+    async def hand_over() -> None:
+        server.hand_over("another server takes over")
+        await wait_deaf()
+
     async def server_status() -> ServerStatus:
         return attrs.evolve(server.status(), mcp=workspaces.status())
 
@@ -193,6 +197,7 @@ def make_handlers(
         "session-logs": session_logs,
         "server-logs": server_logs,
         "shutdown-server": shutdown_server,
+        "hand-over": hand_over,
         "server-status": server_status,
         "server-events": server_events,
         "server-metrics": server_metrics,

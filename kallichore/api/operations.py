@@ -115,6 +115,7 @@ OPERATIONS = (
     Operation("session-logs", "GET", f"{_SESSION}/logs", "session_logs", log_level=TRACE, reads_log=True),
     Operation("server-logs", "GET", "/logs", "server_logs", log_level=TRACE, reads_log=True),
     Operation("shutdown-server", "POST", "/shutdown", "shutdown_server"),
+    Operation("hand-over", "POST", "/handover", "hand_over"),
     Operation("server-status", "GET", "/status", "server_status", needs_token=False, log_level=None),
     Operation("server-events", "GET", "/events", "server_events", log_level=TRACE, streams_changes=True),
     Operation("server-metrics", "GET", "/metrics", "server_metrics", log_level=TRACE, text_type=PROMETHEUS_TEXT),

@@ -58,7 +58,7 @@ MOST_CONTROL = 64
 _CAN_PUSH = sys.platform != "win32"
 """Whether a socket is a file that can be written to without waiting."""
 
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, TOO_BIG = 1000, 1001, 1002, 1005, 1009
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, TOO_BIG, SERVICE_RESTART = 1000, 1001, 1002, 1005, 1009, 1012
 
 
 def upgrade_response(request: RequestHead, subprotocol: str | None = None) -> bytes:
@@ -347,7 +347,7 @@ class _Attachment:
             last = self.dialect.farewell(self.slot.leaving)
             self._closing = self._closing or close_frame(None)
         elif self._closing is None:
-            code = NORMAL if self.session.deleted.is_set() else GOING_AWAY
+            code = NORMAL if self.session.deleted.is_set() else SERVICE_RESTART if self.session.is_left else GOING_AWAY
             self._closing = close_frame(code, self.slot.leaving or "")
         try:
             await self.stream.send_all(last + b"".join(self._outgoing.control) + (self._closing or b""))

@@ -24,6 +24,7 @@ from kallichore._version import __version__
 from kallichore.config import ServerConfig
 from kallichore.errors import (
     KernelNotFoundError,
+    NothingToHandOverError,
     SessionExistsError,
     SessionNotCreatedError,
     SessionNotFoundError,
@@ -301,6 +302,19 @@ class Server(metaclass=ForUsers):
         self._note_shutdown(reason)
         for session in self._sessions.values():
             session.end_with_server()
+
+    def hand_over(self, reason: str) -> None:
+        """Begin to end the server, and leave its sessions to the next one, whatever `ServerConfig.on_exit` says.
+        Sessions that do not outlive a server end. Idempotent.
+
+        Raises:
+            NothingToHandOverError: It has no state directory.
+        """
+        if self._vault is None:
+            raise NothingToHandOverError("This server has no state directory, so no other could take over its sessions")
+        self._note_shutdown(reason)
+        for session in self._sessions.values():
+            session.leave()
 
     def announce(self, address: str, document: dict[str, Any]) -> None:
         """Note where this server is reached, for the one that takes over its sessions.

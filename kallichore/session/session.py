@@ -91,6 +91,8 @@ class Session(metaclass=ForUsers):
     """Set when the session is over, deleted or with its server."""
     idle_watch: IdleWatch | None = attrs.field(default=None, init=False)
     """Ends its kernel when nobody uses it; None if that is never to be."""
+    is_left: bool = attrs.field(default=False, init=False)
+    """Whether it was left to the server that comes next."""
     keeper: Keeper | None = attrs.field(default=None, init=False)
     """Writes down what happens, if it outlives its server."""
     _overflow: OverflowFile = attrs.field(factory=OverflowFile, init=False)
@@ -484,6 +486,7 @@ class Session(metaclass=ForUsers):
         if self.keeper is None:
             self.begin_stop()
         else:
+            self.is_left = True
             self.keeper.close()
             self.supervisor.leave()
 
@@ -524,7 +527,10 @@ class Session(metaclass=ForUsers):
         self._overflow.close()
         self.log.close()
         self.closed.set()
-        self.audience.leave("The session was deleted" if self.deleted.is_set() else "The server is ending")
+        if self.deleted.is_set():
+            self.audience.leave("The session was deleted")
+        else:
+            self.audience.leave("The server is ending" + ("; the session goes on" if self.is_left else ""))
 
 
 def _given(value: int | None, default: int) -> int:
