@@ -1,0 +1,1012 @@
+"""The program beside one Jupyter kernel: its parent, which keeps what the kernel sends for whichever server comes next.
+
+A server may be stopped, upgraded or killed while its kernels compute. So each kernel has this small program, which
+holds the kernel's connections and the pipes that it writes to, carries bytes between them and a server without knowing
+what they mean, and keeps what comes from the kernel until a server has confirmed it. It ends when a server says so, or
+when none has come for as long as it was told to wait. If it is killed itself, its kernel ends with it.
+
+One file and only the standard library of Python 3.8, so that it starts wherever a kernel does:
+``python -I -S host.py < what-to-do.json``. It says ``ready`` when servers can attach. It imports nothing of Kallichore:
+the frames that it reads and writes are described in `kallichore/wire/host_frames.py`.
+
+Everything here is one loop that calls a function for each descriptor that has something; nothing waits anywhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections import deque
+
+try:  # Not hashlib: that loads OpenSSL, which is 4 MB, for three hashes.
+    from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12
+except ImportError:
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found]
+    except ImportError:
+        from hashlib import sha256
+
+VERSION = 1
+HEAD = struct.Struct(">BBHIQ")
+ATTACH, OPEN, CLOSE, SEND, CONFIRM, SIGNAL, RELEASE = range(1, 8)
+CHALLENGE, HELLO, DATA, OPENED, LOST, ACCEPTED, ENDED, REPLACED = range(16, 24)
+
+IOPUB, STDOUT, STDERR = 1, 5, 6
+SOCKETS = range(5)
+LINE = (3, 0, 2, 4, 1, 5, 6)
+"""Channels in the order in which what was kept of them is sent: what somebody waits for before floods."""
+PATIENT = (IOPUB, STDOUT, STDERR)
+"""Channels that are not read while too much is kept. Without the others a kernel could not be talked to."""
+
+PIECE = 1 << 16
+"""Bytes that are read at once."""
+MOST_PIECES = 256
+"""Pieces that are sent together; the system takes 1024 at most."""
+LARGE = 1 << 12
+"""Bytes of a payload from which on it is not copied."""
+OVERHEAD = 64
+"""Bytes that Python needs for a piece besides what is in it."""
+LARGEST_PROOF = 1 << 12
+"""Bytes that a frame may have of somebody who has not proved to be a server."""
+MOST_STRANGERS = 16
+"""Connections of such; the oldest has to make way for the next."""
+
+PROOF_PATIENCE = 5.0
+"""Seconds that somebody may take to prove to be a server."""
+ACCEPTED_DELAY = 0.5
+"""Seconds after which a server is told what was taken, if no other frame has told it."""
+TERM_PATIENCE = 2.0
+"""Seconds that a kernel has to end by itself when it is asked to."""
+ACCEPT_PAUSE = 1.0
+"""Seconds until somebody is let in again when there were no descriptors left."""
+
+RECEIVE_BUFFER = 4 << 20
+"""Bytes that a kernel's connection is asked to hold, so that a flood goes on while other things are done."""
+SO_BUF_LOCK = 72
+"""Linux's option that lets such a buffer grow beyond what may be asked for."""
+
+MOST_DESCRIPTORS = 256
+"""More than this program ever has."""
+
+READ, WRITE = select.POLLIN, select.POLLOUT
+AT_END = select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+
+def mac(key, data):
+    """Return the HMAC-SHA256 of some bytes (RFC 2104)."""
+    key = (sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
+    inner = sha256(bytes(byte ^ 0x36 for byte in key) + data).digest()
+    return sha256(bytes(byte ^ 0x5C for byte in key) + inner).digest()
+
+
+def is_same(one, other):
+    """Whether two proofs are the same. How long it takes tells nothing of them."""
+    key = os.urandom(32)
+    return mac(key, one) == mac(key, other)
+
+
+def head(kind, channel=0, number=0, size=0):
+    return HEAD.pack(kind, channel, 0, size, number)
+
+
+def note(kind, content, channel=0, number=0):
+    payload = json.dumps(content).encode()
+    return head(kind, channel, number, len(payload)) + payload
+
+
+class Loop:
+    """Calls a function for each descriptor that has something, and others when their time has come."""
+
+    def __init__(self):
+        # Not epoll: for a dozen descriptors this takes as long, and to watch one in another way is no system call.
+        self._poll = select.poll()
+        self._handlers = {}
+        self._deadlines = {}
+        self.is_over = False
+
+    def watch(self, descriptor, events, handler):
+        self._handlers[descriptor] = handler
+        self._poll.register(descriptor, events)
+
+    def forget(self, descriptor):
+        if self._handlers.pop(descriptor, None):
+            self._poll.unregister(descriptor)
+
+    def call_later(self, key, seconds, function):
+        """Call a function once; another with this key is not called then."""
+        self._deadlines[key] = (time.monotonic() + seconds, function)
+
+    def call_off(self, key):
+        self._deadlines.pop(key, None)
+
+    def run(self):
+        poll, handlers = self._poll.poll, self._handlers
+        while not self.is_over:
+            for descriptor, events in poll(self._next_deadline() if self._deadlines else None):
+                # One that was called before it may have closed this one.
+                handler = handlers.get(descriptor)
+                if handler:
+                    handler(events)
+
+    def _next_deadline(self):
+        """Call what is due; return the milliseconds to the next."""
+        now = time.monotonic()
+        for key, (when, function) in list(self._deadlines.items()):
+            if when <= now and self._deadlines.pop(key, None):
+                function()
+        if self.is_over:
+            return 0
+        if not self._deadlines:
+            return None
+        return max(0, int((min(when for when, _ in self._deadlines.values()) - time.monotonic()) * 1000) + 1)
+
+
+class Channel:
+    """One of the kernel's connections or pipes, and what is kept of what came on it.
+
+    Positions count bytes over all connections that it had: ``begin`` that of the first byte kept, ``end`` that behind
+    the last. What this server has been sent is in ``sent``, and what it has not in ``unsent``.
+    """
+
+    def __init__(self, host, number):
+        self._host = host
+        self._loop = host.loop
+        self.number = number
+        self.begin = self.end = 0
+        self.sent, self.unsent = deque(), deque()
+        self.is_paused = False
+        self._descriptor = self._socket = None
+        self._unwritten = deque()
+        self._request = None
+        """The number of the wish to have it connected, while that is not done."""
+        self.has_ended = self.is_end_told = False
+
+    @property
+    def is_open(self):
+        return self._descriptor is not None and self._request is None
+
+    def open_pipe(self, descriptor):
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._watch()
+
+    def _watch(self):
+        events = 0 if self.is_paused or self._request is not None else READ
+        if self._unwritten or self._request is not None:
+            events |= WRITE
+        if events:
+            self._loop.watch(self._descriptor, events, self._act)
+        else:
+            # Not even its end is of interest now, and poll would tell that whatever is asked for.
+            self._loop.forget(self._descriptor)
+
+    def _act(self, events):
+        if self._request is not None:
+            self._finish(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            return
+        if events & WRITE and self._unwritten:
+            self._write_more()
+        if events & (READ | AT_END) and not self.is_paused:
+            self._read()
+
+    # Connecting
+
+    def connect(self, request, family, numbers):
+        """Connect it in one try; the server is told what came of it."""
+        self.close()
+        self._request = request
+        try:
+            code = self._begin(family, numbers)
+        except OSError as error:
+            code = error.errno
+        except (TypeError, ValueError, OverflowError, AttributeError):
+            code = errno.EINVAL
+        if code == errno.EINPROGRESS:
+            self._watch()
+        else:
+            self._finish(code)
+
+    def _begin(self, family, numbers):
+        family = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}.get(family, -1)
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._descriptor = self._socket.fileno()
+        self._socket.setblocking(False)
+        if family != socket.AF_UNIX:
+            ask_for_space(self._socket)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._socket.connect_ex(numbers if isinstance(numbers, str) else tuple(numbers))
+
+    def _finish(self, code):
+        if not code and self._socket.family != socket.AF_UNIX and is_itself(self._socket):
+            # Who tries a port of this machine often enough is once given it, and meets itself.
+            code = errno.ECONNREFUSED
+        request, self._request = self._request, None
+        if code:
+            self._close_connection()
+        else:
+            self._watch()
+            self._write_more()
+        self._host.tell(note(OPENED, {"position": self.end, "errno": code or None}, self.number, request))
+
+    def close(self):
+        """Close the connection, and forget what is kept of it."""
+        self._close_connection()
+        self._host.kept -= sum(len(piece) + OVERHEAD for pieces in (self.sent, self.unsent) for piece in pieces)
+        self.sent.clear()
+        self.unsent.clear()
+        self.begin = self.end
+        self.has_ended = self.is_end_told = False
+        self._host.check_limit()
+
+    def give_up_connecting(self):
+        if self._request is not None:
+            self._close_connection()
+
+    def _close_connection(self):
+        self._request = None
+        self._unwritten.clear()
+        if self._descriptor is None:
+            return
+        self._loop.forget(self._descriptor)
+        if self._socket is not None:
+            self._socket.close()
+        else:
+            os.close(self._descriptor)
+        self._descriptor = self._socket = None
+
+    # To the kernel
+
+    def write(self, payload):
+        if self._descriptor is None:
+            return
+        self._unwritten.append(payload)
+        if len(self._unwritten) == 1 and self._request is None:
+            self._write_more()
+
+    def _write_more(self):
+        unwritten = self._unwritten
+        try:
+            while unwritten:
+                count = os.write(self._descriptor, unwritten[0])
+                if count < len(unwritten[0]):
+                    unwritten[0] = memoryview(unwritten[0])[count:]
+                else:
+                    unwritten.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            # Whoever reads will notice.
+            unwritten.clear()
+        if unwritten or self._is_watched_for_writing:
+            self._is_watched_for_writing = bool(unwritten)
+            self._watch()
+
+    _is_watched_for_writing = False
+
+    # From the kernel
+
+    def _read(self):
+        try:
+            data = os.read(self._descriptor, PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close_connection()
+            self.has_ended = True
+            self._host.push()
+            return
+        position = self.end
+        self.end += len(data)
+        self._host.keep(self, position, data)
+
+    def confirm(self, position):
+        sent = self.sent
+        while sent and self.begin + len(sent[0]) <= position:
+            size = len(sent.popleft())
+            self.begin += size
+            self._host.kept -= size + OVERHEAD
+        self._host.check_limit()
+
+    def rewind(self, position):
+        """Send again what is kept from a position on, or all of it where that is gone."""
+        pieces, self.sent, self.unsent = self.sent + self.unsent, deque(), deque()
+        self.is_end_told = False
+        place = self.begin
+        for piece in pieces:
+            behind = position - place
+            place += len(piece)
+            if behind >= len(piece):
+                self.sent.append(piece)
+            elif behind > 0:
+                self.sent.append(piece[:behind])
+                self.unsent.append(piece[behind:])
+                self._host.kept += OVERHEAD
+            else:
+                self.unsent.append(piece)
+
+    def next_frame(self):
+        """Return the next frame of what was not sent, in pieces; None if there is none."""
+        unsent = self.unsent
+        if not unsent:
+            if not self.has_ended or self.is_end_told:
+                return None
+            self.is_end_told = True
+            return [head(LOST, self.number, self.end)]
+        frame, size = [b""], 0
+        while unsent and len(frame) <= MOST_PIECES and (size + len(unsent[0]) <= PIECE or not size):
+            piece = unsent.popleft()
+            self.sent.append(piece)
+            frame.append(piece)
+            size += len(piece)
+        position = self.end - size - sum(map(len, unsent))
+        frame[0] = head(DATA, self.number, position, size)
+        return frame
+
+    def set_paused(self, is_paused):
+        self.is_paused = is_paused
+        if self._descriptor is not None:
+            self._watch()
+
+
+def ask_for_space(connection):
+    """Ask for a large buffer, before connecting, since what is announced then depends on it."""
+    try:
+        if sys.platform == "linux":
+            # The system may allow less than it would let the buffer grow to by itself, and may be told to go on then.
+            connection.getsockopt(socket.SOL_SOCKET, SO_BUF_LOCK)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if sys.platform == "linux":
+            connection.setsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, 0)
+    except OSError:
+        pass
+
+
+def is_itself(connection):
+    try:
+        return connection.getsockname() == connection.getpeername()
+    except OSError:
+        return False
+
+
+class Peer:
+    """Somebody who connected: a stranger at first, then the server, and at last one that another server replaced."""
+
+    def __init__(self, host, connection):
+        self._host = host
+        self._loop = host.loop
+        self._socket = connection
+        self._rest = bytearray()
+        self._needed = 0
+        self._unsent = []
+        """The rest of a frame that was begun, in pieces; empty while everything is taken at once."""
+        self.nonce = os.urandom(32)
+        self.is_stranger, self.is_leaving = True, False
+        self._loop.watch(connection.fileno(), READ, self._act)
+        self._loop.call_later(self, PROOF_PATIENCE, self.drop)
+        self.send([head(CHALLENGE, size=len(self.nonce)), self.nonce])
+
+    @property
+    def is_blocked(self):
+        return bool(self._unsent)
+
+    def drop(self):
+        """Close the connection. Idempotent."""
+        if self._socket is not None:
+            self._loop.call_off(self)
+            self._loop.forget(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+            self._host.forget(self)
+
+    def become_server(self):
+        self.is_stranger = False
+        self._loop.call_off(self)
+
+    def replace(self):
+        """Say that another server has come, and hang up, behind what was begun."""
+        self.is_leaving = True
+        self._loop.call_later(self, PROOF_PATIENCE, self.drop)
+        self.send([head(REPLACED)])
+        if self._socket is not None and not self._unsent:
+            self.drop()
+
+    def _act(self, events):
+        if events & WRITE:
+            self._send_more()
+        if events & (READ | AT_END) and self._socket is not None:
+            self._receive()
+
+    def send(self, pieces):
+        """Send a frame; what is not taken now goes out when it can."""
+        if self._socket is None:
+            return
+        if self._unsent:
+            self._unsent += pieces
+            return
+        try:
+            count = self._socket.sendmsg(pieces)
+        except BlockingIOError:
+            count = 0
+        except OSError:
+            self.drop()
+            return
+        for place, piece in enumerate(pieces):
+            if count < len(piece):
+                self._unsent = [memoryview(piece)[count:], *pieces[place + 1 :]]
+                self._loop.watch(self._socket.fileno(), READ | WRITE, self._act)
+                return
+            count -= len(piece)
+
+    def _send_more(self):
+        pieces, self._unsent = self._unsent, []
+        if pieces:
+            self.send(pieces)
+        if self._socket is None or self._unsent:
+            return
+        self._loop.watch(self._socket.fileno(), READ, self._act)
+        if self.is_leaving:
+            self.drop()
+        else:
+            self._host.push()
+
+    def _receive(self):
+        try:
+            data = self._socket.recv(PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.drop()
+            return
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return
+            data, self._rest = self._rest, bytearray()
+        try:
+            self._take(data)
+        except (ValueError, KeyError, TypeError, struct.error):
+            # No server says that.
+            self.drop()
+
+    def _take(self, data):
+        place, limit, self._needed = 0, len(data), HEAD.size
+        while limit - place >= HEAD.size:
+            kind, channel, _, size, number = HEAD.unpack_from(data, place)
+            if self.is_stranger and (kind != ATTACH or size > LARGEST_PROOF):
+                raise ValueError
+            begin, end = place + HEAD.size, place + HEAD.size + size
+            if end > limit:
+                self._needed += size
+                break
+            payload = memoryview(data)[begin:end] if size >= LARGE else bytes(data[begin:end])
+            place = end
+            if self.is_stranger:
+                self._host.attach(self, payload)
+            else:
+                self._host.take(kind, channel, number, payload)
+            if self._socket is None or self.is_leaving or self._loop.is_over:
+                return
+        self._rest += memoryview(data)[place:]
+
+
+class Host:
+    """Holds it all together: the kernel, its channels, and the server that there is or is to come."""
+
+    def __init__(self, conf):
+        self.loop = Loop()
+        self.kept = 0
+        self._limit = conf["keep_limit"]
+        self._secret = bytes.fromhex(conf["secret"])
+        self._abandon_after = conf["abandon_after"]
+        self._channels = [Channel(self, number) for number in range(7)]
+        self._is_paused = False
+        self._server = None
+        self._strangers = []
+        self._accepted = self._told = 0
+        self._news = deque()
+        self._is_abandoned = False
+        self._path = conf["socket"]
+        self._listener = listen(self._path)
+        self._await_servers()
+        self._await_server()
+        self._signals = wake_on_signals(signal.SIGCHLD, signal.SIGTERM)
+        self.loop.watch(self._signals, READ, self._take_signals)
+        self._kernel = Kernel()
+        pipes = self._kernel.start(conf["argv"], conf["environment"], conf["directory"])
+        for channel, pipe in zip((STDOUT, STDERR), pipes):
+            self._channels[channel].open_pipe(pipe)
+
+    # Servers
+
+    def _await_servers(self):
+        self.loop.watch(self._listener.fileno(), READ, self._accept)
+
+    def _accept(self, _events):
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            self.loop.forget(self._listener.fileno())
+            self.loop.call_later("accept", ACCEPT_PAUSE, self._await_servers)
+            return
+        connection.setblocking(False)
+        if len(self._strangers) >= MOST_STRANGERS:
+            self._strangers[0].drop()
+        self._strangers.append(Peer(self, connection))
+
+    def _await_server(self):
+        if self._abandon_after:
+            self.loop.call_later("abandon", self._abandon_after, self._abandon)
+
+    def _abandon(self):
+        self._is_abandoned = True
+        if self._kernel.is_running:
+            self._terminate()
+        else:
+            self.loop.is_over = True
+
+    def forget(self, peer):
+        """A connection is gone."""
+        if peer in self._strangers:
+            self._strangers.remove(peer)
+        if peer is self._server:
+            self._server = None
+            self._await_server()
+
+    def attach(self, peer, payload):
+        """Make somebody the server who proves to be one; raises where that is not so."""
+        wish = json.loads(bytes(payload))
+        nonce = bytes.fromhex(wish["nonce"])
+        positions = {int(number): int(position) for number, position in wish["positions"].items()}
+        expected = mac(self._secret, b"server" + peer.nonce + nonce)
+        if len(nonce) < 16 or not is_same(bytes.fromhex(wish["proof"]), expected):
+            raise ValueError
+        before, self._server = self._server, None
+        if before is not None:
+            before.replace()
+        self._strangers.remove(peer)
+        peer.become_server()
+        self._server = peer
+        self._is_abandoned = False
+        self.loop.call_off("abandon")
+        self.loop.call_off("accepted")
+        # What the server before wished is none of this one's.
+        self._news.clear()
+        self._told = self._accepted
+        for channel in self._channels:
+            channel.give_up_connecting()
+            channel.rewind(positions.get(channel.number, 0))
+        peer.send([note(HELLO, self._describe(mac(self._secret, b"host" + nonce + peer.nonce)))])
+        self.push()
+
+    def _describe(self, proof):
+        return {
+            "version": VERSION,
+            "proof": proof.hex(),
+            "host_pid": os.getpid(),
+            "pid": self._kernel.pid,
+            "started": self._kernel.started,
+            "accepted": self._accepted,
+            "channels": {
+                str(channel.number): {"is_open": channel.is_open, "begin": channel.begin, "end": channel.end}
+                for channel in self._channels
+            },
+            "ended": self._kernel.ended,
+            "failed": self._kernel.failed,
+        }
+
+    def take(self, kind, channel, number, payload):
+        """Do what the server says; raises where it makes no sense."""
+        if kind == SEND:
+            if number:
+                if number != self._accepted + 1:
+                    return
+                if self._accepted == self._told:
+                    self.loop.call_later("accepted", ACCEPTED_DELAY, self._tell_accepted)
+                self._accepted = number
+            self._socket_channel(channel).write(payload)
+        elif kind == CONFIRM:
+            self._channels[self._check(channel)].confirm(number)
+        elif kind == OPEN:
+            family, numbers = json.loads(bytes(payload))
+            self._socket_channel(channel).connect(number, family, numbers)
+        elif kind == CLOSE:
+            self._socket_channel(channel).close()
+        elif kind == SIGNAL:
+            self._kernel.send_signal(number)
+        elif kind == RELEASE:
+            self.loop.is_over = True
+        else:
+            raise ValueError
+
+    def _check(self, channel):
+        if channel >= len(self._channels):
+            raise ValueError
+        return channel
+
+    def _socket_channel(self, channel):
+        if channel not in SOCKETS:
+            raise ValueError
+        return self._channels[channel]
+
+    # To the server
+
+    def keep(self, channel, position, data):
+        """Keep what came on a channel, and send it if nothing is before it."""
+        self.kept += len(data) + OVERHEAD
+        server = self._server
+        if server is None or server.is_blocked:
+            channel.unsent.append(data)
+        else:
+            channel.sent.append(data)
+            self._send([head(DATA, channel.number, position, len(data)), data])
+        if self.kept > self._limit:
+            self.check_limit()
+
+    def check_limit(self):
+        """Read what may be large, or leave it to the kernel's own queues."""
+        is_over = self.kept > self._limit
+        if is_over != self._is_paused:
+            self._is_paused = is_over
+            for number in PATIENT:
+                self._channels[number].set_paused(is_over)
+
+    def tell(self, frame):
+        if self._server is not None:
+            self._news.append(frame)
+            self.push()
+
+    def _tell_accepted(self):
+        if self._server is not None and not self._server.is_blocked:
+            self._send([])
+
+    def _send(self, pieces):
+        if self._told != self._accepted:
+            self._told = self._accepted
+            self.loop.call_off("accepted")
+            pieces = [head(ACCEPTED, number=self._accepted), *pieces]
+        self._server.send(pieces)
+
+    def push(self):
+        """Send what waits, as much as the server takes."""
+        while self._server is not None and not self._server.is_blocked:
+            frame = self._next_frame()
+            if frame is None:
+                return
+            self._send(frame)
+
+    def _next_frame(self):
+        if self._news:
+            return [self._news.popleft()]
+        for number in LINE:
+            frame = self._channels[number].next_frame()
+            if frame is not None:
+                return frame
+        return [] if self._told != self._accepted and "accepted" not in self.loop._deadlines else None
+
+    # The kernel
+
+    def _take_signals(self, _events):
+        numbers = os.read(self._signals, 512)
+        if signal.SIGTERM in numbers:
+            self._terminate()
+        if signal.SIGCHLD in numbers and self._kernel.look():
+            self.loop.call_off("kill")
+            self.tell(note(ENDED, self._kernel.ended))
+            if self._is_abandoned:
+                self.loop.is_over = True
+
+    def _terminate(self):
+        """End the kernel: ask it to, then kill it."""
+        self._kernel.send_signal(signal.SIGTERM)
+        self.loop.call_later("kill", TERM_PATIENCE, lambda: self._kernel.send_signal(signal.SIGKILL))
+
+    def run(self):
+        """Go on to the end, and leave nothing."""
+        try:
+            self.loop.run()
+        finally:
+            os.unlink(self._path)
+            self._kernel.end()
+
+
+def listen(path):
+    """Listen on a socket that only its owner may connect to; one that is left of a host that is gone makes way."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        if is_deserted(path):
+            os.unlink(path)
+        listener.bind(path)
+    finally:
+        os.umask(before)
+    listener.listen(MOST_STRANGERS)
+    listener.setblocking(False)
+    return listener
+
+
+def is_deserted(path):
+    """Whether there is a socket at which nobody listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+def wake_on_signals(*numbers):
+    """Return a descriptor from which the numbers of signals can be read as they come."""
+    readable, writable = os.pipe()
+    os.set_blocking(readable, False)
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    return readable
+
+
+class Kernel:
+    """The kernel's process, which leads a group; and a guardian, which kills that group when this program is killed."""
+
+    def __init__(self):
+        self.pid = None
+        self.started = time.time()
+        self.ended = self.failed = None
+        self._memory_kills = count_memory_kills()
+        self._was_killed = False
+        self._guardian, self._guard = start_guardian()
+
+    @property
+    def is_running(self):
+        return self.pid is not None and self.ended is None
+
+    def start(self, argv, environment, directory):
+        """Start the process; return the pipes that it writes to, none if it could not be started."""
+        (out, out_there), (err, err_there), (report, report_there) = os.pipe(), os.pipe(), os.pipe()
+        pid = os.fork()
+        if not pid:
+            become_kernel(argv, environment, directory, self._guard, out_there, err_there, report_there)
+        for descriptor in (out_there, err_there, report_there):
+            os.close(descriptor)
+        with open(report, "rb") as file:
+            failure = file.read()
+        if failure:
+            os.waitpid(pid, 0)
+            self._guard_group(0)
+            os.close(out)
+            os.close(err)
+            self.failed = json.loads(failure)
+            return ()
+        self.pid = pid
+        return out, err
+
+    def _guard_group(self, group):
+        try:
+            os.write(self._guard, GROUP.pack(group))
+        except OSError:
+            # It is gone, and will be replaced.
+            pass
+
+    def send_signal(self, number):
+        """Send a signal to the kernel's group, if the kernel has not ended."""
+        if self.is_running:
+            self._was_killed |= number == signal.SIGKILL
+            kill_group(self.pid, number)
+
+    def look(self):
+        """See what child ended; return whether it was the kernel."""
+        if self._guardian is not None and has_ended(self._guardian):
+            os.waitpid(self._guardian, 0)
+            os.close(self._guard)
+            self._guardian, self._guard = start_guardian()
+            self._guard_group(self.pid if self.is_running else 0)
+        if not self.is_running or not has_ended(self.pid):
+            return False
+        self._reap()
+        return True
+
+    def _reap(self):
+        # Killed as long as the zombie stands: until then the group's number cannot be somebody else's.
+        kill_group(self.pid, signal.SIGKILL)
+        self._guard_group(0)
+        _, status, usage = os.wait4(self.pid, 0)
+        peak = to_kib(usage.ru_maxrss)
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        # The machine kills with SIGKILL. The count is not this process's: an own kill, or another signal, is no proof.
+        is_suspect = number == signal.SIGKILL and not self._was_killed
+        self.ended = {
+            "code": os.WEXITSTATUS(status) if number is None else None,
+            "signal": number,
+            # A process begins with the peak of the one that made it, and with less it tells nothing of its own.
+            "peak_kib": peak if peak > to_kib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) else None,
+            "memory_kill": is_suspect and count_memory_kills() > self._memory_kills,
+        }
+
+    def end(self):
+        """Kill what is left, and wait for it; then let the guardian go."""
+        self.send_signal(signal.SIGKILL)
+        if self.is_running:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT) if hasattr(os, "waitid") else None
+            self._reap()
+        os.close(self._guard)
+        os.waitpid(self._guardian, 0)
+
+
+def to_kib(size):
+    """Return a peak as the system tells it, in KiB: macOS tells bytes."""
+    return size // 1024 if sys.platform == "darwin" else size
+
+
+def kill_group(group, number):
+    try:
+        os.killpg(group, number)
+    except OSError:
+        # It is gone, or another user's, or there is no such signal.
+        pass
+
+
+def has_ended(pid):
+    """Whether a child has ended; it stays to be reaped where the system has a way to ask that."""
+    if hasattr(os, "waitid"):
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    with os.popen(f"ps -o stat= -p {pid}") as states:
+        return states.read().strip().startswith("Z")
+
+
+GROUP = struct.Struct("i")
+
+
+def start_guardian():
+    """Start what kills the kernel's group when this program is gone; return its process, and a pipe to it.
+
+    It is told the number of the group, or 0 for none, and acts when the pipe ends, however that comes about.
+    """
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            guard(readable)
+        finally:
+            os._exit(0)
+    os.close(readable)
+    return pid, writable
+
+
+def guard(pipe):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    os.setsid()
+    os.dup2(pipe, 0)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.closerange(3, MOST_DESCRIPTORS)
+    group, told = 0, os.read(0, GROUP.size)
+    while told:
+        group = GROUP.unpack(told)[0]
+        told = os.read(0, GROUP.size)
+    if group > 1:
+        kill_group(group, signal.SIGKILL)
+
+
+def become_kernel(argv, environment, directory, guard, out, err, report):
+    """Become the kernel, in a child that was just made; never returns. Why it could not is written to ``report``."""
+    place = directory
+    try:
+        os.setpgid(0, 0)
+        # From here on its group ends with this program's parent, whatever happens to that.
+        os.write(guard, GROUP.pack(os.getpid()))
+        die_with_parent()
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor, number in ((null, 0), (out, 1), (err, 2)):
+            os.dup2(descriptor, number)
+        restore_signals()
+        if directory is not None:
+            os.chdir(directory)
+        place = argv[0]
+        os.execvpe(argv[0], argv, environment)
+    except OSError as error:
+        failure = {"errno": error.errno, "filename": place, "message": os.strerror(error.errno)}
+    except Exception as error:
+        failure = {"errno": errno.EINVAL, "filename": place, "message": str(error)}
+    os.write(report, json.dumps(failure).encode())
+    os._exit(127)
+
+
+def die_with_parent():
+    """Have this process killed when its parent is, where the system can: should the guardian fail, for one."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    except (ImportError, OSError, AttributeError):
+        return
+    if os.getppid() != parent:
+        os._exit(127)
+
+
+def restore_signals():
+    """Have the usual signals, as far as they were before this program changed them."""
+    for name in ("SIGPIPE", "SIGXFSZ", "SIGTERM", "SIGCHLD", "SIGINT", "SIGHUP"):
+        number = getattr(signal, name)
+        if IGNORED.get(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+IGNORED = {}
+"""What was done for signals that this program ignores, before it did."""
+
+
+def ignore_signals():
+    """Ignore what is meant for a terminal's programs: this one goes on."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        IGNORED[number] = signal.signal(number, signal.SIG_IGN)
+
+
+def count_memory_kills():
+    """Return how many processes were killed for memory so far, in our control group and on the whole machine."""
+    group, text = "", ""
+    try:
+        with open("/proc/self/cgroup") as file:
+            group = file.read().partition("0::")[2].strip()
+    except OSError:
+        pass
+    for path in (f"/sys/fs/cgroup{group}/memory.events", "/proc/vmstat"):
+        try:
+            with open(path) as file:
+                text += file.read() + "\n"
+        except OSError:
+            pass
+    lines = (line.split() for line in text.splitlines())
+    return sum(int(line[1]) for line in lines if line[:1] == ["oom_kill"])
+
+
+def remove_own_log():
+    """Remove the file that errors are written to, if it is in this directory and empty."""
+    found = os.fstat(2)
+    for entry in os.scandir("."):
+        if not found.st_size and os.path.samestat(found, entry.stat(follow_symlinks=False)):
+            os.unlink(entry.path)
+
+
+def main():
+    conf = json.loads(sys.stdin.buffer.read())
+    if os.fork():
+        # Who started this does not have to wait for it: that is process 1's work from the first moment.
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    ignore_signals()
+    try:
+        host = Host(conf)
+    except OSError as error:
+        os.write(1, f"failed: {error}\n".encode())
+        return
+    try:
+        os.write(1, f"ready {os.getpid()}\n".encode())
+    except OSError:
+        # Nobody will know of it.
+        host.loop.is_over = True
+    os.dup2(null, 1)
+    os.close(null)
+    host.run()
+    remove_own_log()
+
+
+if __name__ == "__main__":
+    main()
