@@ -131,7 +131,9 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
         add("--socket-dir", metavar="DIR", help="where sockets go (XDG_RUNTIME_DIR, else the temporary directory)")
         add("--unix-socket", metavar="PATH", help="listen on this Unix socket")
         add("--state-dir", metavar="DIR", help="keep sessions there: they and their kernels outlive the server")
-        add("--on-exit", metavar="WHAT", help="keep (the default) or stop kernels when a server with a --state-dir ends")
+        add(
+            "--on-exit", metavar="WHAT", help="keep (the default) or stop kernels when a server with a --state-dir ends"
+        )
         add(
             "--abandon-after",
             type=_up_to(MOST_SECONDS),
@@ -344,9 +346,7 @@ def read_command_line(
         on_exit=options.on_exit or "keep",
         abandon_after=86400 if options.abandon_after is None else options.abandon_after,
     )
-    return Launch(
-        config, token_file, bad_level, token_is_generated=options.token is None, replaces=options.replace
-    )
+    return Launch(config, token_file, bad_level, token_is_generated=options.token is None, replaces=options.replace)
 
 
 def forget_token_file(path: Path) -> str | None:

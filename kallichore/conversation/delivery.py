@@ -15,8 +15,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum, auto
 
 import attrs
+import msgspec
 
 from kallichore.conversation.journal import Journal, Shift
+from kallichore.conversation.runs import Runs, numbers_in, runs_of
 
 FIRST_DISTANCE = 12
 """Messages between two pings to a client that has just come: so many may come twice if it is cut, and among twenty that
@@ -167,6 +169,15 @@ def _ignore() -> None:
     pass
 
 
+class SavedDeliveries(msgspec.Struct, omit_defaults=True):
+    """What is owed to the next client, as JSON."""
+
+    owed: int = 0
+    had: Runs = ()
+    distance: int = FIRST_DISTANCE
+    had_clients: bool = False
+
+
 @attrs.define(eq=False)
 class Deliveries:
     """What was delivered to the clients of one session, and what has to be kept for whom.
@@ -182,6 +193,8 @@ class Deliveries:
     on_change: Callable[[], None] = _ignore
     owed: int = attrs.field(default=0, init=False)
     """What is from this number on is the next client's: somebody who may speak has all before it."""
+    changes: int = attrs.field(default=0, init=False)
+    """How often it may have changed: who saves it need not look at all of it."""
     _here: list[Delivery] = attrs.field(factory=list, init=False)
     _had: set[int] = attrs.field(factory=set, init=False)
     """The numbers of messages that somebody has had ahead of their turn."""
@@ -209,6 +222,7 @@ class Deliveries:
             delivery = Delivery(speaks, since if since <= self.journal.end else 0, set(), self._distance)
         self._here.append(delivery)
         self._had_clients = True
+        self.changes += 1
         self._release()
         return delivery
 
@@ -272,6 +286,7 @@ class Deliveries:
         return self.journal.take_back(numbers)
 
     def _note(self, delivery: Delivery) -> None:
+        self.changes += 1
         if delivery.own is not None:
             self._note_visit(delivery, delivery.own)
         elif delivery.speaks:
@@ -294,3 +309,17 @@ class Deliveries:
     def _release(self) -> None:
         """Let go of what nobody will ask for: neither clients that are here, nor who comes next."""
         self.journal.release(min([self.owed, *(delivery.confirmed for delivery in self._here)]))
+
+    # For another process
+
+    def save(self) -> SavedDeliveries:
+        """Return what is owed to the next client, for `load`; who is here now ends with this process."""
+        had = sorted(number for number in self._had if number >= self.owed)
+        return SavedDeliveries(self.owed, runs_of(had), self._distance, self._had_clients)
+
+    def load(self, saved: SavedDeliveries) -> None:
+        """Owe what was saved; the journal is to keep it when it is refilled."""
+        self.owed, self._had = saved.owed, set(numbers_in(saved.had))
+        self._distance, self._had_clients = saved.distance, saved.had_clients
+        self.journal.needed = self.owed
+        self.changes += 1

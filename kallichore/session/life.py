@@ -252,9 +252,7 @@ class KernelLife:
 
     # Tasks
 
-    async def relay(
-        self, info: ConnectionInfo, *, when_connected: Callable[[], None], is_known: bool = False
-    ) -> None:
+    async def relay(self, info: ConnectionInfo, *, when_connected: Callable[[], None], is_known: bool = False) -> None:
         """Connect to the kernel, ask who it is, and relay its messages; runs until it is cancelled.
 
         A failure to get that far is noted in ``failure`` and begins the end of this life. Cancelling closes the
@@ -504,6 +502,7 @@ class KernelLife:
             self.keeper.commit()
         if self.link is not None:
             self.link.release()
+            self.link.flush()
 
     async def _wait_for_the_end(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> Ending:
         process = placement.process

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import attrs
-import msgspec
 
 from kallichore.config import MadeToken, ServerConfig
 from kallichore.state.whole_file import replace_file
@@ -24,13 +24,13 @@ def write_address(directory: Path, document: dict[str, Any]) -> None:
     Raises:
         OSError: It could not be written.
     """
-    replace_file(directory / _NAME, msgspec.json.encode(document))
+    replace_file(directory / _NAME, json.dumps(document).encode())
 
 
 def read_address(directory: Path) -> dict[str, Any]:
     """Return what `write_address` was given; empty where there is none, or it cannot be read."""
     try:
-        document = msgspec.json.decode((directory / _NAME).read_bytes())
+        document = json.loads((directory / _NAME).read_bytes())
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -95,9 +95,7 @@ _Make = Callable[[Channel, Address, str, bytes, trio.Nursery], KernelConnection]
 
 
 @contextmanager
-def _open_maker(
-    info: ConnectionInfo, unread: Budget, stream: HostStream | None, *, are_open: bool
-) -> Iterator[_Make]:
+def _open_maker(info: ConnectionInfo, unread: Budget, stream: HostStream | None, *, are_open: bool) -> Iterator[_Make]:
     """Yield what makes a connection to this kernel: a plain one, libzmq's where the kernel encrypts, or a host's."""
     if stream is not None:
         yield lambda channel, address, kind, identity, _: HostedSocket(
