@@ -15,6 +15,7 @@ Not every kernel says all of it, or says whose it is:
 from __future__ import annotations
 
 import attrs
+import msgspec
 
 GRACE = 0.5
 """Seconds after its reply at which a request whose idle did not come counts as over. Kernels send both together; some
@@ -25,6 +26,25 @@ EXECUTION = "execute_request"
 _NAMELESS = ""
 """The id of what a kernel does without saying what it is, while it executes nothing."""
 
+NEVER = float("-inf")
+"""The time of what has not been."""
+
+
+class SavedActivity(msgspec.Struct, omit_defaults=True):
+    """An activity as JSON, which has no infinities: nothing in the place of a time is `NEVER`, or no time."""
+
+    since: float | None = None
+    at_rest_since: float | None = None
+    open: tuple[tuple[str, str], ...] = ()
+    depth: dict[str, int] = {}
+    replied: tuple[tuple[str, float], ...] = ()
+    latest: str | None = None
+
+
+def moved(time: float | None, shift: float) -> float | None:
+    """Return a time as another process's clock has it, which is ``shift`` seconds on; None stays None."""
+    return None if time is None else time + shift
+
 
 @attrs.define
 class Activity:
@@ -32,7 +52,7 @@ class Activity:
 
     since: float | None = attrs.field(default=None, init=False)
     """Since when there is any; None while there is none."""
-    at_rest_since: float | None = attrs.field(default=float("-inf"), init=False)
+    at_rest_since: float | None = attrs.field(default=NEVER, init=False)
     """Since when there is none; None while there is any."""
     _open: dict[str, str] = attrs.field(factory=dict, init=False)
     """What has begun, by ``msg_id``, with its type, in the order of its beginning."""
@@ -57,7 +77,7 @@ class Activity:
         """Forget everything: the kernel is another one."""
         for known in (self._open, self._depth, self._replied):
             known.clear()
-        self.since, self.at_rest_since, self._latest = None, float("-inf"), None
+        self.since, self.at_rest_since, self._latest = None, NEVER, None
 
     def begin(self, msg_id: str, msg_type: str, now: float) -> None:
         """Note the ``busy`` of a request."""
@@ -117,3 +137,26 @@ class Activity:
             self._replied.pop(msg_id, None)
         if not self._open and self.since is not None:
             self.since, self.at_rest_since = None, now
+
+    # For another process
+
+    def save(self) -> SavedActivity:
+        """Return what it is, for `load`."""
+        return SavedActivity(
+            self.since,
+            self.at_rest_since,
+            # In their order, of which a comparison of dicts knows nothing.
+            tuple(self._open.items()),
+            self._depth.copy(),
+            tuple(self._replied.items()),
+            self._latest,
+        )
+
+    def load(self, saved: SavedActivity, shift: float) -> None:
+        """Become what was saved; times move by ``shift`` seconds."""
+        self.since, self.at_rest_since = moved(saved.since, shift), moved(saved.at_rest_since, shift)
+        if self.since is None and self.at_rest_since is None:
+            self.at_rest_since = NEVER
+        self._open, self._depth = dict(saved.open), dict(saved.depth)
+        self._replied = {msg_id: replied + shift for msg_id, replied in saved.replied}
+        self._latest = saved.latest

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from kallichore.conversation.activity import EXECUTION, GRACE, Activity
+from kallichore.conversation.activity import EXECUTION, GRACE, NEVER, Activity, moved
 from kallichore.conversation.callers import GivenToCallers
 from kallichore.conversation.execution_queue import ExecutionQueue
 from kallichore.conversation.exit_report import running_request
@@ -104,6 +104,21 @@ class Announcement:
     attribution: Mapping[str, Any]
 
 
+class SavedTalk(msgspec.Struct, omit_defaults=True):
+    """What a conversation has to remember beside what its parts do, as JSON."""
+
+    working_directory: str = ""
+    created_at: float = 0.0
+    active_at: float | None = None
+    look_at: float | None = None
+    latest: str | None = None
+    late: tuple[str, ...] = ()
+    interrupted: str | None = None
+    is_answered: bool = False
+    silent_requests: frozenset[str] = frozenset()
+    memory_warning: str | None = None
+
+
 @attrs.define(eq=False)
 class Conversation:
     """The state of what was said, owned by one session. Times are seconds of the caller's clock.
@@ -148,7 +163,7 @@ class Conversation:
     given: GivenToCallers = attrs.field(factory=GivenToCallers)
     """What they are given, of what is in the journal as well."""
     created_at: float = attrs.field(init=False)
-    active_at: float = attrs.field(default=float("-inf"), init=False)
+    active_at: float = attrs.field(default=NEVER, init=False)
     """When somebody last had code run, answered a question or moved a widget, or the kernel was done with code."""
     look_at: float | None = attrs.field(default=None, init=False)
     """When to call `look_again` at the latest: something may be over that the kernel did not say the end of."""
@@ -164,7 +179,7 @@ class Conversation:
     """Executions that were replied to and whose idle is missing, though the next has been released."""
     _interrupted: str | None = attrs.field(default=None, init=False)
     """The execution that was interrupted last."""
-    _published: float = attrs.field(default=float("-inf"), init=False)
+    published_at: float = attrs.field(default=NEVER, init=False)
     """When the kernel last said something on iopub."""
     _turn: str | None = attrs.field(default=None, init=False)
     """The execution of a caller that the kernel turned from idle to busy for, as the caller is given."""
@@ -337,7 +352,7 @@ class Conversation:
         """Begin to take in a batch of the kernel's messages: output of iopub, or replies and questions."""
         self._batch = self.voice.begin_batch(urgent=not is_output)
         if is_output:
-            self._published = now
+            self.published_at = now
 
     def hear(
         self, message: KernelMessage, now: float, read_directory: Callable[[], str | None]
@@ -516,7 +531,7 @@ class Conversation:
             if self.queue.is_replied:
                 self._late[active_id] = None
             released = self.queue.proceed(now)
-        if now < self._published + GRACE:
+        if now < self.published_at + GRACE:
             self.activity.postpone(now)
         else:
             for msg_id in list(self._late):
@@ -599,6 +614,33 @@ class Conversation:
         if message.msg_id == self.queue.active_id:
             self._latest = message.msg_id
         self.history.begin(message, timestamp)
+
+    # For another process
+
+    def save(self) -> SavedTalk:
+        """Return what it remembers beside what has a name without an underscore, for `load`."""
+        return SavedTalk(
+            self.working_directory,
+            self.created_at,
+            self.active_at,
+            self.look_at,
+            self._latest,
+            tuple(self._late),
+            self._interrupted,
+            self._is_answered,
+            frozenset(self._silent_requests),
+            self.memory_warning,
+        )
+
+    def load(self, saved: SavedTalk, shift: float) -> None:
+        """Remember what was saved; times move by ``shift`` seconds."""
+        self.working_directory, self.memory_warning = saved.working_directory, saved.memory_warning
+        self.created_at = saved.created_at + shift
+        self.active_at = NEVER if saved.active_at is None else saved.active_at + shift
+        self.look_at = moved(saved.look_at, shift)
+        self._latest, self._late = saved.latest, dict.fromkeys(saved.late)
+        self._interrupted, self._is_answered = saved.interrupted, saved.is_answered
+        self._silent_requests = set(saved.silent_requests)
 
 
 def _read(document: bytes) -> Any:

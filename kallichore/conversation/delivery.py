@@ -15,8 +15,10 @@ from collections.abc import Collection, Iterable, Sequence
 from enum import Enum, auto
 
 import attrs
+import msgspec
 
 from kallichore.conversation.journal import Journal, Shift
+from kallichore.conversation.runs import Runs, numbers_in, runs_of
 
 FIRST_DISTANCE = 12
 """Messages between two pings to a client that has just come: so many may come twice if it is cut, and among twenty that
@@ -163,6 +165,15 @@ class Delivery:
                 pass
 
 
+class SavedDeliveries(msgspec.Struct, omit_defaults=True):
+    """What is owed to the next client, as JSON."""
+
+    owed: int = 0
+    had: Runs = ()
+    distance: int = FIRST_DISTANCE
+    had_clients: bool = False
+
+
 @attrs.define(eq=False)
 class Deliveries:
     """What was delivered to the clients of one session, and what has to be kept for whom.
@@ -176,6 +187,8 @@ class Deliveries:
     keeps_told: bool = False
     owed: int = attrs.field(default=0, init=False)
     """What is from this number on is the next client's: somebody who may speak has all before it."""
+    changes: int = attrs.field(default=0, init=False)
+    """How often it may have changed: who saves it need not look at all of it."""
     _here: list[Delivery] = attrs.field(factory=list, init=False)
     _had: set[int] = attrs.field(factory=set, init=False)
     """The numbers of messages that somebody has had ahead of their turn."""
@@ -203,6 +216,7 @@ class Deliveries:
             delivery = Delivery(speaks, since if since <= self.journal.end else 0, set(), self._distance)
         self._here.append(delivery)
         self._had_clients = True
+        self.changes += 1
         self._release()
         return delivery
 
@@ -266,6 +280,7 @@ class Deliveries:
         return self.journal.take_back(numbers)
 
     def _note(self, delivery: Delivery) -> None:
+        self.changes += 1
         if delivery.own is not None:
             self._note_visit(delivery, delivery.own)
         elif delivery.speaks:
@@ -287,3 +302,20 @@ class Deliveries:
     def _release(self) -> None:
         """Let go of what nobody will ask for: neither clients that are here, nor who comes next."""
         self.journal.release(min([self.owed, *(delivery.confirmed for delivery in self._here)]))
+
+    # For another process
+
+    def save(self) -> SavedDeliveries:
+        """Return what would be owed if all who are here were cut now, for `load`: they end with this process."""
+        # Who came with a number has what is before it, which counts when it goes.
+        confirmed = (each.confirmed for each in self._here if each.speaks and each.own is None)
+        owed = max((self.owed, *confirmed))
+        had = sorted(number for number in self._had if number >= owed)
+        return SavedDeliveries(owed, runs_of(had), self._distance, self._had_clients)
+
+    def load(self, saved: SavedDeliveries) -> None:
+        """Owe what was saved; the journal is to keep it when it is refilled."""
+        self.owed, self._had = saved.owed, set(numbers_in(saved.had))
+        self._distance, self._had_clients = saved.distance, saved.had_clients
+        self.journal.needed = self.owed
+        self.changes += 1

@@ -10,13 +10,28 @@ kernel that still runs the first.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import attrs
+import msgspec
 
-from kallichore.conversation.activity import GRACE
+from kallichore.conversation.activity import GRACE, moved
+from kallichore.conversation.runs import Runs, numbers_in, runs_of
 
 M = TypeVar("M")
+
+
+class SavedQueue(msgspec.Struct, omit_defaults=True):
+    """An execution queue as JSON; executions are told by numbers that whoever saves it gives."""
+
+    active: int | None = None
+    active_id: str | None = None
+    active_since: float | None = None
+    replied: bool = False
+    idled: bool = False
+    half_over: float | None = None
+    pending: Runs = ()
 
 
 @attrs.define
@@ -27,6 +42,8 @@ class ExecutionQueue(Generic[M]):
     """The ``msg_id`` of the execution that the kernel has, or None."""
     active_since: float | None = attrs.field(default=None, init=False)
     """Since when the kernel has the active execution, in seconds of the caller's clock."""
+    changes: int = attrs.field(default=0, init=False)
+    """How often it may have changed: who saves it need not look at all of it."""
     _active: tuple[str, M] | None = attrs.field(default=None, init=False)
     _replied: bool = attrs.field(default=False, init=False)
     _idled: bool = attrs.field(default=False, init=False)
@@ -62,6 +79,7 @@ class ExecutionQueue(Generic[M]):
         """Add an execution; True if it is to be sent now, False if it waits."""
         if self._active is not None:
             self._pending.append((msg_id, message))
+            self.changes += 1
             return False
         self._activate((msg_id, message), now)
         return True
@@ -81,6 +99,7 @@ class ExecutionQueue(Generic[M]):
         return True
 
     def _note_sign(self, now: float) -> None:
+        self.changes += 1
         if self._half_over is None:
             self._half_over = now
 
@@ -99,6 +118,7 @@ class ExecutionQueue(Generic[M]):
         for item in self._pending:
             if item[0] == msg_id:
                 self._pending.remove(item)
+                self.changes += 1
                 return item[1]
         return None
 
@@ -106,6 +126,7 @@ class ExecutionQueue(Generic[M]):
         """Forget the executions that wait, and return them; the active one still runs and stays."""
         dropped = self.pending
         self._pending.clear()
+        self.changes += 1
         return dropped
 
     def clear(self) -> tuple[M, ...]:
@@ -114,8 +135,47 @@ class ExecutionQueue(Generic[M]):
         return self.clear_pending()
 
     def _activate(self, item: tuple[str, M] | None, now: float) -> None:
+        self.changes += 1
         self._active = item
         self.active_id = None if item is None else item[0]
         self.active_since = None if item is None else now
         self._replied = self._idled = False
         self._half_over = None
+
+    # For another process
+
+    def save(self, number_of: Callable[[M], int]) -> SavedQueue:
+        """Return what it is, for `load`.
+
+        Args:
+            number_of: Gives an execution the number that it is told by.
+        """
+        return SavedQueue(
+            None if self._active is None else number_of(self._active[1]),
+            self.active_id,
+            self.active_since,
+            self._replied,
+            self._idled,
+            self._half_over,
+            runs_of([number_of(message) for _, message in self._pending]),
+        )
+
+    def load(self, saved: SavedQueue, find: Callable[[int], tuple[str, M] | None], lost: M, shift: float) -> int:
+        """Become what was saved, and return how many executions that waited are lost.
+
+        Args:
+            saved: What `save` returned.
+            find: Returns an execution and its ``msg_id``, by its number; None for one that is lost.
+            lost: Takes the place of the active execution if that is lost: the kernel has it all the same.
+            shift: Seconds by which times move.
+        """
+        found = [find(number) for number in numbers_in(saved.pending)]
+        self._pending = deque(item for item in found if item is not None)
+        if saved.active_id is not None:
+            active = None if saved.active is None else find(saved.active)
+            self._active = active or (saved.active_id, lost)
+        self.active_id, self.active_since = saved.active_id, moved(saved.active_since, shift)
+        self._replied, self._idled = saved.replied, saved.idled
+        self._half_over = moved(saved.half_over, shift)
+        self.changes += 1
+        return len(found) - len(self._pending)

@@ -7,6 +7,7 @@ by. Everything is bounded, whatever a kernel prints. Source: the API's history, 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
 
 import attrs
 import msgspec
@@ -64,6 +65,44 @@ def _read_piece(piece: bytes, first: int, last: int) -> str:
         except UNREADABLE:
             pass
     return ""
+
+
+class SavedText(msgspec.Struct, omit_defaults=True):
+    """A clipping as JSON: its halves are bytes, as each may end in the middle of a character."""
+
+    head: bytes = b""
+    tail: bytes = b""
+    dropped: int = 0
+
+
+class SavedEntry(msgspec.Struct, omit_defaults=True):
+    """An entry as JSON, without the newest half of its output: that changes with each line."""
+
+    msg_id: str
+    timestamp: int
+    input: SavedText
+    output: bytes = b""
+    source: str | None = None
+    agent: str | None = None
+    error: ExecutionError | None = None
+    error_truncated: bool = False
+
+
+@attrs.frozen
+class EntryChange:
+    """What is to be saved of an entry.
+
+    Args:
+        place: Its number among all that there ever were.
+        entry: The entry; None for nothing new.
+        tail: The newest half of its output; None for nothing new.
+        is_gone: Whether it is to be forgotten.
+    """
+
+    place: int
+    entry: SavedEntry | None = None
+    tail: SavedText | None = None
+    is_gone: bool = False
 
 
 @attrs.define
@@ -128,6 +167,22 @@ class Clipping:
         self.add(_read_piece(bytes(literal[-end:-1]), 1, 0))
 
     @property
+    def head(self) -> bytes:
+        """The first half, which stays as it is once it is full."""
+        return self._head
+
+    def save_tail(self) -> SavedText:
+        """Return the newest half alone, for `load`."""
+        kept = b"".join(self._tail)[-self._newest_bytes :]
+        return SavedText(b"", kept, self._dropped + self._tail_bytes - len(kept))
+
+    def load(self, head: bytes, tail: SavedText) -> None:
+        """Become what was saved."""
+        self._head, self._room = head, max(0, self.most_bytes - self._newest_bytes - len(head))
+        self._tail, self._tail_bytes = deque([tail.tail] if tail.tail else []), len(tail.tail)
+        self._dropped = tail.dropped
+
+    @property
     def is_truncated(self) -> bool:
         """Whether anything was left out."""
         return self._dropped + self._tail_bytes > self._newest_bytes
@@ -148,6 +203,7 @@ class Clipping:
 
 @attrs.define
 class _Entry:
+    place: int
     timestamp: int
     source: str | None
     agent: str | None
@@ -155,6 +211,20 @@ class _Entry:
     output: Clipping = attrs.field(factory=Clipping)
     error: ExecutionError | None = None
     error_truncated: bool = False
+    saved_head: int = -1
+    """How much of the output's first half is saved; -1 if the entry itself is to be saved again."""
+
+    def change(self, msg_id: str) -> EntryChange:
+        """Return what is to be saved of it, which then counts as saved."""
+        entry, tail = None, self.output.save_tail()
+        if self.saved_head != len(self.output.head):
+            self.saved_head = len(self.output.head)
+            code = self.input.save_tail()
+            code.head = self.input.head
+            entry = SavedEntry(
+                msg_id, self.timestamp, code, self.output.head, self.source, self.agent, self.error, self.error_truncated
+            )
+        return EntryChange(self.place, entry, tail if tail.tail or tail.dropped else None)
 
     def as_body(self) -> ExecutionHistoryEntry:
         return ExecutionHistoryEntry(
@@ -173,6 +243,9 @@ class History:
     """The latest executions of one session, over all its kernels."""
 
     _entries: OrderedDict[str, _Entry] = attrs.field(factory=OrderedDict, init=False)
+    _next_place: int = attrs.field(default=0, init=False)
+    _changed: dict[int, str] | None = attrs.field(default=None, init=False)
+    """The ids of what is to be saved, or was forgotten, by place; None where nobody saves it."""
 
     def begin(self, request: ClientMessage, timestamp: int) -> None:
         """Note an execution that is sent to the kernel now.
@@ -190,11 +263,20 @@ class History:
         if content.silent:
             return
         attribution = _attribution_of(request)
-        entry = _Entry(timestamp, attribution.source, attribution.agent_name)
+        self._forget(request.msg_id)
+        entry = _Entry(self._next_place, timestamp, attribution.source, attribution.agent_name)
+        self._next_place += 1
         entry.input.add(content.code)
         self._entries[request.msg_id] = entry
+        if self._changed is not None:
+            self._changed[entry.place] = request.msg_id
         if len(self._entries) > MOST_ENTRIES:
-            self._entries.popitem(last=False)
+            self._forget(next(iter(self._entries)))
+
+    def _forget(self, msg_id: str) -> None:
+        entry = self._entries.pop(msg_id, None)
+        if entry is not None and self._changed is not None:
+            self._changed[entry.place] = msg_id
 
     def hear(self, message: KernelMessage) -> None:
         """Take in a message of the kernel."""
@@ -212,9 +294,14 @@ class History:
                 case "execute_result" | "display_data" if message.excerpt.data is not None:
                     entry.output.add(_in_words(message.excerpt.data) + "\n")
                 case "error" | "execute_reply":
-                    _note_error(entry, _read_error(message.content))
+                    if not _note_error(entry, _read_error(message.content)):
+                        return
+                case _:
+                    return
         except UNREADABLE:
-            pass
+            return
+        if self._changed is not None:
+            self._changed[entry.place] = parent.msg_id
 
     def code_of(self, msg_id: str) -> str:
         """Return the code of an execution, shortened; empty if it is not known."""
@@ -225,6 +312,33 @@ class History:
         """Return the ``latest`` entries, oldest first."""
         entries = list(self._entries.values())
         return tuple(entry.as_body() for entry in entries[len(entries) - min(latest, len(entries)) :])
+
+    # For another process
+
+    def take_changes(self) -> Iterator[EntryChange]:
+        """Yield what is to be saved since this was last called; at first, all that there is."""
+        changed, self._changed = self._changed, {}
+        if changed is None:
+            changed = {entry.place: msg_id for msg_id, entry in self._entries.items()}
+        for place, msg_id in changed.items():
+            entry = self._entries.get(msg_id)
+            if entry is None or entry.place != place:
+                yield EntryChange(place, is_gone=True)
+            else:
+                yield entry.change(msg_id)
+
+    def load(self, entries: Mapping[int, SavedEntry], tails: Mapping[int, SavedText]) -> None:
+        """Become what was saved, and count it as saved: entries, and what there is of their outputs' newest halves."""
+        self._entries.clear()
+        for place, saved in sorted(entries.items()):
+            entry = _Entry(place, saved.timestamp, saved.source, saved.agent)
+            entry.input.load(saved.input.head, saved.input)
+            entry.output.load(saved.output, tails.get(place, SavedText()))
+            entry.error, entry.error_truncated = saved.error, saved.error_truncated
+            entry.saved_head = len(saved.output)
+            self._entries[saved.msg_id] = entry
+        self._next_place = max(entries, default=-1) + 1
+        self._changed = {}
 
 
 def _attribution_of(request: ClientMessage) -> _Attribution:
@@ -242,15 +356,17 @@ def _in_words(data: dict[str, msgspec.Raw]) -> str:
     return text if isinstance(text, str) else "[" + ", ".join(data) + "]"
 
 
-def _note_error(entry: _Entry, error: _Error) -> None:
-    """Keep an error; a reply's counts only where no message came before."""
+def _note_error(entry: _Entry, error: _Error) -> bool:
+    """Keep an error, and tell whether it was; a reply's counts only where no message came before."""
     if error.status != "error" or entry.error is not None:
-        return
+        return False
     name, message = _first_bytes(error.ename, MOST_NAME), _first_bytes(error.evalue, MOST_MESSAGE)
     room = MOST_BYTES - len(name.encode()) - len(message.encode())
     traceback = _last_lines(error.traceback, room)
     entry.error = ExecutionError(name=name, message=message, traceback=tuple(traceback))
     entry.error_truncated = [name, message, traceback] != [error.ename, error.evalue, error.traceback]
+    entry.saved_head = -1
+    return True
 
 
 def _first_bytes(text: str, most: int) -> str:

@@ -17,6 +17,19 @@ from itertools import accumulate, takewhile
 from typing import NamedTuple, Protocol
 
 import attrs
+import msgspec
+
+from kallichore.conversation.runs import Runs
+
+
+class SavedJournal(msgspec.Struct, omit_defaults=True):
+    """What a journal knows of its messages, as JSON."""
+
+    exits: tuple[int, ...] = ()
+    latest_start: int = 0
+    dropped: int = 0
+    answered: tuple[tuple[int, int], ...] = ()
+    emptied: Runs = ()
 
 
 class Overflow(Protocol):
@@ -59,9 +72,9 @@ FORGET_AT_LEAST = 4096
 class Offsets:
     """How many bytes of messages came before each number: a sum in one step, wherever it begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self._offsets = array("Q", [0])
-        self._forgotten = 0
+        self._forgotten = first
 
     def __len__(self) -> int:
         """How many messages are remembered."""
@@ -156,6 +169,10 @@ class Journal:
     _answered: deque[tuple[int, int]] = attrs.field(factory=deque, init=False)
     """Of what nobody else waits for, and is there all the same, the numbers and sizes."""
     _answered_bytes: int = attrs.field(default=0, init=False)
+    _emptied: list[tuple[int, int]] = attrs.field(factory=list, init=False)
+    """The numbers of messages that `empty` has emptied, in runs."""
+    _saved: tuple[tuple[tuple[int, int], ...], Runs] | None = attrs.field(default=None, init=False)
+    """The two of these as they are saved, until they change."""
     _urgent: deque[int] = attrs.field(factory=deque, init=False)
     """The numbers of urgent messages that are still there."""
     exits: list[int] = attrs.field(factory=list, init=False)
@@ -285,7 +302,18 @@ class Journal:
             first = min(emptied)
             sizes = [len(self._memory[index]) for index in range(first - first_in_memory, len(self._memory))]
             self._offsets.replace(first, sizes)
+            self._note_emptied(emptied)
+        self._saved = None
         return emptied
+
+    def _note_emptied(self, numbers: Iterable[int]) -> None:
+        runs = [run for run in self._emptied if run[1] > self.first]
+        for number in numbers:
+            if runs and runs[-1][1] == number:
+                runs[-1] = (runs[-1][0], number + 1)
+            else:
+                runs.append((number, number + 1))
+        self._emptied = runs
 
     def release(self, position: int) -> None:
         """Note that everybody has the messages before number ``position``; the latest of them are kept all the same.
@@ -341,3 +369,46 @@ class Journal:
             self._overflowed -= first_in_memory - end
         self._offsets.take_back(end)
         self.end = end
+
+    # For another process
+
+    def save(self) -> SavedJournal:
+        """Return what it knows of its messages, for `load`; the messages themselves are kept by others."""
+        if self._saved is None:
+            self._saved = tuple(self._answered), tuple(self._emptied)
+        return SavedJournal(tuple(self.exits), self._latest_start, self.dropped, *self._saved)
+
+    def load(self, saved: SavedJournal) -> None:
+        """Know what was saved of messages that `refill` is to bring."""
+        self.exits, self._latest_start, self.dropped = list(saved.exits), saved.latest_start, saved.dropped
+        self._answered = deque(saved.answered)
+        self._answered_bytes = sum(size for _, size in saved.answered)
+        self._emptied = [(first, behind) for first, behind in saved.emptied]
+        self._saved = None
+
+    def refill(self, number: int, payloads: Sequence[bytes], urgent: Iterable[range] = ()) -> None:
+        """Take messages that an earlier process had, in order, behind `load`.
+
+        Where numbers are missing, what is before them goes, too: a gap has to be at the front.
+
+        Args:
+            number: The number of the first; also where there is none, and the next is to have that number.
+            payloads: The messages.
+            urgent: The numbers of urgent ones, of these or others.
+        """
+        if number != self.end:
+            lost = number - max(self.first, self.needed) if self.first < self.end else 0
+            self.dropped += max(0, lost)
+            self._forget_before(self.end)
+            self._urgent.clear()
+            self._offsets, self.end = Offsets(number), number
+        behind = number + len(payloads)
+        payloads = list(payloads)
+        for first, emptied_to in self._emptied:
+            for each in range(max(first, number), min(emptied_to, behind)):
+                payloads[each - number] = b""
+        self.extend(payloads)
+        for each in urgent:
+            self._urgent.extend(range(max(each.start, number), min(each.stop, behind)))
+        if self.end >= self.needed:
+            self.release(self.needed)

@@ -7,12 +7,13 @@ whatever becomes of a request, it is answered: by the kernel, or in its place, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
 import msgspec
 
+from kallichore.conversation.runs import Runs, runs_of
 from kallichore.wire.client_messages import ClientMessage
 from kallichore.wire.envelope import UNREADABLE, encode
 
@@ -111,6 +112,10 @@ def _write(request: ClientMessage, msg_type: str, channel: str, content: Answer,
 class Requests:
     """The requests of a session's clients that are open."""
 
+    changes: int = attrs.field(default=0, init=False)
+    """How often what has to be answered may have changed: who saves it need not look at all of it."""
+    changes_beside: int = attrs.field(default=0, init=False)
+    """The same of what is served beside the main shell."""
     _owed: dict[str, ClientMessage] = attrs.field(factory=dict, init=False)
     """Those that have to be answered, by ``msg_id``."""
     _beside: dict[str, None] = attrs.field(factory=dict, init=False)
@@ -122,10 +127,12 @@ class Requests:
     def add(self, message: ClientMessage) -> None:
         """Note what a client sent."""
         if reply_type(message) is not None:
+            self.changes += 1
             self._owed[message.msg_id] = message
             if len(self._owed) > MOST_OPEN:
                 del self._owed[next(iter(self._owed))]
         if message.is_beside:
+            self.changes_beside += 1
             self._beside[message.msg_id] = None
             if len(self._beside) > MOST_OPEN:
                 del self._beside[next(iter(self._beside))]
@@ -136,12 +143,32 @@ class Requests:
 
     def replied(self, msg_id: str) -> None:
         """Note that a request has its reply."""
+        self.changes += 1
         self._owed.pop(msg_id, None)
 
     def ended(self, msg_id: str) -> None:
         """Note that the kernel is done with a request beside the main shell: no status of it will follow."""
+        self.changes_beside += 1
         self._beside.pop(msg_id, None)
 
     def take(self, message: ClientMessage) -> bool:
         """Take a request that is to be answered in the kernel's place; False if it has its reply already."""
+        self.changes += 1
         return self._owed.pop(message.msg_id, None) is not None
+
+    # For another process
+
+    def save_owed(self, number_of: Callable[[ClientMessage], int]) -> Runs:
+        """Return what has to be answered, as numbers that ``number_of`` gives."""
+        return runs_of([number_of(message) for message in self._owed.values()])
+
+    def save_beside(self) -> tuple[str, ...]:
+        """Return the ids of what is served beside the main shell."""
+        return tuple(self._beside)
+
+    def load(self, owed: Iterable[ClientMessage], beside: Iterable[str]) -> None:
+        """Become what was saved."""
+        self._owed = {message.msg_id: message for message in owed}
+        self._beside = dict.fromkeys(beside)
+        self.changes += 1
+        self.changes_beside += 1

@@ -14,7 +14,9 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 import attrs
+import msgspec
 
+from kallichore.conversation.activity import moved
 from kallichore.models.bodies import Status
 
 
@@ -79,6 +81,16 @@ class StatusChange(NamedTuple):
     reason: str | None
 
 
+class SavedStatus(msgspec.Struct, omit_defaults=True):
+    """A session's status as JSON."""
+
+    idle_since: float | None = None
+    current: Status = Status.UNINITIALIZED
+    reason: str | None = None
+    since: float = 0.0
+    covered: Status = Status.IDLE
+
+
 @attrs.define
 class SessionStatus:
     """A session's status and since when.
@@ -121,3 +133,14 @@ class SessionStatus:
     def idle_seconds(self, now: float) -> int:
         """Return whole seconds since the kernel became idle or exited, or the session was created; else 0."""
         return 0 if self.idle_since is None else int(now - self.idle_since)
+
+    # For another process
+
+    def save(self) -> SavedStatus:
+        """Return what it is, for `load`."""
+        return SavedStatus(self.idle_since, self.current, self.reason, self.since, self._covered)
+
+    def load(self, saved: SavedStatus, shift: float) -> None:
+        """Become what was saved, without a word to anybody; times move by ``shift`` seconds."""
+        self.idle_since, self.since = moved(saved.idle_since, shift), saved.since + shift
+        self.current, self.reason, self._covered = saved.current, saved.reason, saved.covered
