@@ -120,6 +120,7 @@ class Talk:
         parent: ClientMessage | Header | str | None,
         content: dict[str, Any] | bytes,
         channel: str = "iopub",
+        excerpt: Excerpt = Excerpt(),  # noqa: B008  # frozen
     ) -> ClientMessage | KernelMessage | None:
         """Have the kernel say something; send what that releases, and return what was returned."""
         match parent:
@@ -130,7 +131,7 @@ class Talk:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         named = {"msg_type": msg_type, "parent": parent and parent.msg_id}
         payload = json.dumps({**named, "channel": channel, "content": body.decode()}).encode()
-        message = KernelMessage(channel, Header("k", msg_type), parent, body, Excerpt(), payload)
+        message = KernelMessage(channel, Header("k", msg_type), parent, body, excerpt, payload)
         self.conversation.begin_hearing(self.now, is_output=channel == "iopub")
         result = self.conversation.hear(message, self.now, lambda: self.directory)
         self.conversation.voice.end_batch()

@@ -313,9 +313,12 @@ class Deliveries:
     # For another process
 
     def save(self) -> SavedDeliveries:
-        """Return what is owed to the next client, for `load`; who is here now ends with this process."""
-        had = sorted(number for number in self._had if number >= self.owed)
-        return SavedDeliveries(self.owed, runs_of(had), self._distance, self._had_clients)
+        """Return what would be owed if all who are here were cut now, for `load`: they end with this process."""
+        # Who came with a number has what is before it, which counts when it goes.
+        confirmed = (each.confirmed for each in self._here if each.speaks and each.own is None)
+        owed = max((self.owed, *confirmed))
+        had = sorted(number for number in self._had if number >= owed)
+        return SavedDeliveries(owed, runs_of(had), self._distance, self._had_clients)
 
     def load(self, saved: SavedDeliveries) -> None:
         """Owe what was saved; the journal is to keep it when it is refilled."""

@@ -1,0 +1,490 @@
+"""A conversation that goes on in another process goes on exactly as it would have."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import msgspec
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from kallichore.conversation.activity import GRACE
+from kallichore.conversation.conversation import Announcement
+from kallichore.conversation.delivery import Deliveries, Delivery, Ending
+from kallichore.conversation.journal import Journal, Shift
+from kallichore.conversation.parts import ConversationParts
+from kallichore.conversation.status import TRANSITIONS, StatusEvent
+from kallichore.models.bodies import ExitCause, KernelExit, RunningRequest
+from kallichore.session.overflow_file import OverflowFile
+from kallichore.wire.client_messages import ClientMessage
+from kallichore.wire.envelope import Excerpt, Header
+from talk import INTRODUCTION, Talk, request
+
+KEPT = 400
+"""Bytes of messages that journals keep here although everybody has them: a few messages."""
+
+
+@attrs.define(eq=False)
+class Side:
+    """One conversation, with its clients, in one process."""
+
+    talk: Talk
+    shift: float = 0.0
+    """Seconds by which its clock is ahead of the other side's."""
+    outbox: deque[ClientMessage] = attrs.field(factory=deque)
+    deliveries: Deliveries = attrs.field(init=False)
+    parts: ConversationParts = attrs.field(init=False)
+    here: list[Delivery] = attrs.field(factory=list, init=False)
+    """Its clients, in the order in which they came."""
+
+    def __attrs_post_init__(self) -> None:
+        self.deliveries = Deliveries(self.talk.journal)
+        self.parts = ConversationParts(self.talk.conversation, self.deliveries, self.outbox)
+
+    def shown(self) -> dict[str, Any]:
+        """Return all that anybody can see of it, in the other side's time."""
+        said, journal = self.talk.conversation, self.talk.journal
+        queue, status = said.queue, said.status
+
+        def at(time: float | None) -> float | None:
+            return None if time is None else time - self.shift
+
+        return {
+            "state": said.state(),
+            "status": (status.current, status.reason, at(status.since), at(status.idle_since)),
+            "busy": (at(said.busy_since), said.is_at_work, said.running(self.talk.now)),
+            "times": (at(said.look_at), at(said.active_at), at(said.created_at), at(said.published_at)),
+            "queue": (queue.active_id, at(queue.active_since), queue.is_replied, at(queue.look_at), queue.active),
+            "pending": queue.pending,
+            "activity": (at(said.activity.since), at(said.activity.at_rest_since), at(said.activity.look_at)),
+            "requests": (tuple(said.requests), said.held, list(self.outbox)),
+            "active is owed": any(each is queue.active for each in said.requests),
+            "question": said.open_input,
+            "kernel": (said.kernel_info, said.input_prompt, said.continuation_prompt, said.is_introduced),
+            "rest": (said.working_directory, said.memory_warning, said.last_exit, said.announcements),
+            "history": said.history.entries(),
+            "numbers": (journal.first, journal.end, journal.needed, journal.dropped),
+            "messages": journal.read(journal.first, 1 << 30, 1 << 20).payloads,
+            "exits": (journal.exits, journal.old_exits, journal.urgent_after(0)),
+            "owed": self.deliveries.owed,
+            "here": [(each.began, each.given, each.confirmed, each.left_out, each.own) for each in self.here],
+        }
+
+
+@attrs.define(eq=False)
+class Log:
+    """What outlives a process: parts and messages, as they were when they were written last."""
+
+    parts: dict[str, bytes] = attrs.field(factory=dict)
+    messages: dict[int, bytes] = attrs.field(factory=dict)
+    end: int = 0
+
+    def commit(self, side: Side) -> None:
+        """Write what is new."""
+        journal = side.talk.journal
+        for name, part in side.parts.take_changes().items():
+            if part:
+                self.parts[name] = part
+            else:
+                self.parts.pop(name, None)
+        batch = journal.read(self.end, 1 << 30, 1 << 20)
+        self.messages.update(enumerate(batch.payloads, batch.next_position - len(batch.payloads)))
+        self.end = journal.end
+
+    def take_back(self, shift: Shift) -> None:
+        """Follow the journal."""
+        self.messages = {shift(number): each for number, each in self.messages.items() if not shift.has(number)}
+        self.end = shift(self.end)
+
+
+def new_side(now: float, shift: float = 0.0) -> Side:
+    """Return a conversation that nothing was said in."""
+    talk = Talk(now)
+    talk.journal.keep_limit = KEPT
+    return Side(talk, shift)
+
+
+def go_on(log: Log, before: Side, shift: float) -> Side:
+    """Have another process go on, with a clock that is ahead by so much."""
+    side = new_side(before.talk.now + shift, before.shift + shift)
+    assert side.parts.restore(log.parts, shift) == []
+    first = before.talk.journal.first
+    payloads = [log.messages[number] for number in range(first, log.end)]
+    # In two pieces, as a file is read.
+    urgent = [range(number, number + 1) for number in before.talk.journal.urgent_after(0)]
+    for start, stop in ((0, len(payloads) // 2), (len(payloads) // 2, len(payloads))):
+        side.talk.journal.refill(first + start, payloads[start:stop], urgent)
+    return side
+
+
+REQUESTS: dict[str, Callable[[str], ClientMessage]] = {
+    "execute": request,
+    "execute, and go on": lambda msg_id: request(msg_id, code="x" * 5000, stop_on_error=False),
+    "execute silently": lambda msg_id: request(msg_id, code="1", silent=True),
+    "execute beside": lambda msg_id: request(msg_id, subshell="1"),
+    "with buffers": lambda msg_id: msgspec.structs.replace(request(msg_id, "comm_msg"), buffers=(b"\0\xff", b"")),
+    "for somebody": lambda msg_id: msgspec.structs.replace(
+        request(msg_id), metadata=b'{"attribution":{"source":"agent"}}', keeps_header=True, parent_header={"msg_id": ""}
+    ),
+    "inspect": lambda msg_id: request(msg_id, "inspect_request"),
+    "debug": lambda msg_id: request(msg_id, "debug_request", "control"),
+    "answer": lambda msg_id: request(msg_id, "input_reply", "stdin"),
+    "interrupt": lambda msg_id: request(msg_id, "interrupt_request", "control"),
+    "shut down": lambda msg_id: request(msg_id, "shutdown_request", "control", restart=True),
+}
+"""What clients send."""
+
+TEXTS = st.sampled_from(["a line\n", "\u2603" * 700 + "\n", "\U0001f600" * 30_000])
+"""What code prints, some of which is cut in the middle of a character."""
+
+EXIT = KernelExit(
+    text="It died",
+    cause=ExitCause.SIGNAL,
+    time=datetime(2026, 1, 2, 3, 4, 5, 678, UTC),
+    process_id=7,
+    exit_code=-9,
+    running=RunningRequest(msg_id="1", code="1", seconds=0.5),
+    last_words=("a", "b"),
+)
+
+
+class Restoring(RuleBasedStateMachine):
+    """The same is said to two: one goes on for ever, the other dies at any moment and is followed by another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = new_side(10.0), new_side(10.0)
+        self.log = Log()
+        self.count = 0
+        self.asked: dict[str, ClientMessage] = {}
+        for side in (self.one, self.other):
+            side.talk.start()
+
+    def both(self, act: Callable[[Side], Any]) -> None:
+        """Have the same happen to both, a while later; what they do and return is the same."""
+        results = []
+        for side in (self.one, self.other):
+            side.talk.now += 1 / 16
+            before = len(side.talk.sent), side.talk.rests
+            result = act(side)
+            results.append((result, side.talk.sent[before[0] :], side.talk.rests - before[1]))
+
+        assert results[0] == results[1]
+
+    # The process
+
+    @rule()
+    def write(self) -> None:
+        """What is new is written."""
+        self.log.commit(self.other)
+
+    @rule(shift=st.sampled_from([-3600.0, -0.25, 0.0, 86400.5]))
+    def die(self, shift: float) -> None:
+        """Another process goes on, without the clients of this one; a line that this process cut is not a bad one."""
+        self.write()
+        self.other = go_on(self.log, self.other, shift)
+        deliveries = self.one.deliveries
+        distance = deliveries._distance
+        for delivery in self.one.here:
+            deliveries.end(delivery, Ending.CUT)
+        deliveries._distance = distance
+        self.one.here.clear()
+
+
+    # The kernel
+
+    def parents(self) -> st.SearchStrategy[ClientMessage | Header | None]:
+        """Return whom the kernel may name: what it was asked, itself, somebody else, or nobody."""
+        others = st.sampled_from([None, Header("other", "execute_request"), Header("other", "comm_msg")])
+        silent = st.just(Header(INTRODUCTION, "kernel_info_request"))
+        # What has no type is what some kernels give back.
+        known = [*self.asked.values(), *(Header(msg_id, "") for msg_id in self.asked)]
+        return st.one_of(st.sampled_from(known), others, silent) if known else others | silent
+
+    @rule(data=st.data(), state=st.sampled_from(["busy", "idle", "starting"]))
+    def publish_status(self, data: st.DataObject, state: str) -> None:
+        """The kernel says that it is busy, or idle."""
+        parent = data.draw(self.parents())
+        self.both(lambda side: side.talk.hear("status", parent, {"execution_state": state}))
+
+    @rule(data=st.data(), text=TEXTS)
+    def print_text(self, data: st.DataObject, text: str) -> None:
+        """Code prints."""
+        parent, literal = data.draw(self.parents()), json.dumps(text).encode()
+        excerpt = Excerpt(text=msgspec.Raw(literal))
+        self.both(lambda side: side.talk.hear("stream", parent, b'{"text":%s}' % literal, excerpt=excerpt))
+
+    @rule(data=st.data())
+    def show(self, data: st.DataObject) -> None:
+        """Code has a result."""
+        parent, excerpt = data.draw(self.parents()), Excerpt({"text/plain": msgspec.Raw(b'"42"')})
+        self.both(lambda side: side.talk.hear("execute_result", parent, {}, excerpt=excerpt))
+
+    @rule(data=st.data(), name=st.sampled_from(["NameError", "N" * 300]))
+    def fail(self, data: st.DataObject, name: str) -> None:
+        """Code raises an error."""
+        parent = data.draw(self.parents())
+        self.both(lambda side: side.talk.hear("error", parent, {"ename": name, "evalue": "", "traceback": ["x"]}))
+
+    @rule(data=st.data(), status=st.sampled_from(["ok", "error"]), kind=st.sampled_from(["execute", "inspect"]))
+    def reply(self, data: st.DataObject, status: str, kind: str) -> None:
+        """The kernel replies."""
+        parent = data.draw(self.parents())
+        self.both(lambda side: side.talk.hear(f"{kind}_reply", parent, {"status": status}, channel="shell"))
+
+    @rule(data=st.data())
+    def ask_for_input(self, data: st.DataObject) -> None:
+        """The kernel has a question."""
+        parent = data.draw(self.parents())
+        self.both(lambda side: side.talk.hear("input_request", parent, {"prompt": "?"}, channel="stdin"))
+
+    @rule(content=st.sampled_from([{}, {"language_info": {"positron": {"input_prompt": "R>"}}, "n": 10**30}]))
+    def introduce_itself(self, content: dict[str, Any]) -> None:
+        """The kernel says who it is."""
+
+        def learn(side: Side) -> None:
+            reply = side.talk.hear("kernel_info_reply", INTRODUCTION, content, channel="shell")
+            if reply is not None and not isinstance(reply, ClientMessage):
+                side.talk.conversation.learn_kernel_info(reply)
+
+        self.both(learn)
+
+    @rule(directory=st.sampled_from([None, "/home", "/tmp/\udcff", "/tmp"]))
+    def be_moved(self, directory: str | None) -> None:
+        """The kernel is in another directory from now on."""
+
+        def move(side: Side) -> None:
+            side.talk.directory = directory
+
+        self.both(move)
+
+    @rule(event=st.sampled_from(StatusEvent), reason=st.sampled_from([None, "why"]))
+    def change_status(self, event: StatusEvent, reason: str | None) -> None:
+        """Something happens to the kernel: it is there, it is silent, it is gone."""
+        if (self.one.talk.conversation.status.current, event) in TRANSITIONS:
+            self.both(lambda side: side.talk.change(event, reason))
+
+    @rule()
+    def exit(self) -> None:
+        """The kernel is gone, and clients are told why."""
+
+        def end(side: Side) -> None:
+            side.talk.conversation.last_exit = EXIT
+            side.talk.change(StatusEvent.EXITED, "It died")
+            side.talk.conversation.say("exited", -9)
+
+        self.both(end)
+
+    @rule()
+    def begin_life(self) -> None:
+        """Another kernel is started."""
+        if (self.one.talk.conversation.status.current, StatusEvent.START_REQUESTED) in TRANSITIONS:
+            self.both(lambda side: side.talk.begin())
+
+    @rule(seconds=st.sampled_from([GRACE / 4, GRACE, 60.0]))
+    def wait(self, seconds: float) -> None:
+        """Time goes by."""
+        self.both(lambda side: side.talk.wait(seconds))
+
+    @rule(line=st.sampled_from(["a line\n", "a b\xff"]))
+    def process_prints(self, line: str) -> None:
+        """The kernel's process prints."""
+        self.both(lambda side: side.talk.conversation.hear_output("stdout", line))
+
+    @rule(warning=st.sampled_from([None, "near its limit"]))
+    def warn(self, warning: str | None) -> None:
+        """The kernel takes much memory."""
+
+        def note(side: Side) -> None:
+            side.talk.conversation.memory_warning = warning
+
+        self.both(note)
+
+    # Its clients' words
+
+    def ask(self, kind: str, msg_id: str | None = None) -> ClientMessage:
+        """Return what a client sends; an id that there was already is another client's."""
+        self.count += 1
+        message = REQUESTS[kind](msg_id or str(self.count))
+        self.asked[message.msg_id] = message
+        return message
+
+    @rule(kind=st.sampled_from(sorted(REQUESTS)), data=st.data(), again=st.sampled_from([False] * 9 + [True]))
+    def tell(self, kind: str, data: st.DataObject, again: bool) -> None:
+        """A client says something."""
+        msg_id = data.draw(st.sampled_from(sorted(self.asked))) if again and self.asked else None
+        message = self.ask(kind, msg_id)
+        self.both(lambda side: side.talk.tell(message))
+
+    @rule(kind=st.sampled_from(sorted(REQUESTS)))
+    def refuse(self, kind: str) -> None:
+        """A client says something that nobody takes."""
+        message = self.ask(kind)
+        self.both(lambda side: side.talk.conversation.refuse(message, "No", "There is no kernel"))
+
+    @rule(kind=st.sampled_from(sorted(REQUESTS)))
+    def hold(self, kind: str) -> None:
+        """A client says something during a restart."""
+        message = self.ask(kind)
+
+        def hold(side: Side) -> None:
+            side.talk.conversation.requests.add(message)
+            side.talk.conversation.held.append(message)
+
+        self.both(hold)
+
+    @rule()
+    def take_held(self) -> None:
+        """The kernel that it was for is there."""
+        self.both(lambda side: side.talk.tell(*side.talk.conversation.take_held()))
+
+    @rule(kind=st.sampled_from(sorted(REQUESTS)))
+    def keep(self, kind: str) -> None:
+        """A client says something to a kernel that is not ready."""
+        message = self.ask(kind)
+
+        def keep(side: Side) -> None:
+            if following := side.talk.conversation.tell(message, side.talk.now):
+                side.outbox.append(following)
+
+        self.both(keep)
+
+    @precondition(lambda self: self.one.outbox)
+    @rule()
+    def send_kept(self) -> None:
+        """The kernel is ready."""
+        self.both(lambda side: side.talk._send(side.outbox.popleft()))
+
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        """A client takes back what waits, or does not any more."""
+        if self.asked:
+            msg_id = data.draw(st.sampled_from(sorted(self.asked)))
+            self.both(lambda side: side.talk.conversation.withdraw(msg_id))
+
+    @rule()
+    def signal(self) -> None:
+        """The kernel is interrupted."""
+        self.both(lambda side: side.talk.conversation.clear_for("interrupt_request"))
+
+    @rule()
+    def expect_kernel_info(self) -> None:
+        """The server asks the kernel who it is once more."""
+        self.both(lambda side: side.talk.conversation.expect_kernel_info("server-2"))
+
+    @rule(data=st.data())
+    def announce(self, data: st.DataObject) -> None:
+        """Something is run for somebody, which clients are told when it is sent."""
+        message = self.ask("for somebody")
+        announced = Announcement("1", {"source": "agent", "names": ["a"]})
+
+        def announce(side: Side) -> None:
+            side.talk.conversation.announcements[message.msg_id] = announced
+
+        self.both(announce)
+
+    @precondition(lambda self: self.one.talk.conversation.announcements)
+    @rule()
+    def tell_announced(self) -> None:
+        """It is sent."""
+        message = self.asked[next(iter(self.one.talk.conversation.announcements))]
+        self.both(lambda side: side.talk.conversation.announce(message, "now"))
+
+    # Its clients, and what they are given
+
+    @rule(kind=st.sampled_from(["speaks", "watches", "visits", "has a number"]))
+    def come(self, kind: str) -> None:
+        """A client comes."""
+        since = self.one.talk.journal.end // 2 if kind == "has a number" else None
+
+        def come(side: Side) -> None:
+            side.here.append(side.deliveries.begin(speaks=kind != "watches", visits=kind == "visits", since=since))
+
+        self.both(come)
+
+    def client(self, data: st.DataObject) -> int:
+        """Return one of those that are here."""
+        return data.draw(st.integers(0, len(self.one.here) - 1))
+
+    @precondition(lambda self: self.one.here)
+    @rule(data=st.data(), count=st.integers(1, 9), pings=st.booleans(), is_own=st.booleans())
+    def give(self, data: st.DataObject, count: int, pings: bool, is_own: bool) -> None:
+        """It is given more."""
+        who = self.client(data)
+
+        def give(side: Side) -> None:
+            delivery = side.here[who]
+            behind = min(delivery.given + count, side.talk.journal.end)
+            if delivery.own is not None and is_own:
+                delivery.own.update(range(delivery.given, behind))
+            delivery.give(behind)
+            if pings:
+                delivery.ping(behind)
+
+        self.both(give)
+
+    @precondition(lambda self: self.one.here)
+    @rule(data=st.data(), count=st.integers(1, 3))
+    def give_ahead(self, data: st.DataObject, count: int) -> None:
+        """It is given replies ahead of output."""
+        who = self.client(data)
+
+        def give(side: Side) -> None:
+            delivery = side.here[who]
+            numbers = side.talk.journal.urgent_after(delivery.given)[-count:]
+            delivery.give_ahead(numbers)
+            if delivery.own is not None:
+                delivery.own.update(numbers)
+            delivery.ping(delivery.given)
+
+        self.both(give)
+
+    @precondition(lambda self: self.one.here)
+    @rule(data=st.data(), back=st.integers(0, 2))
+    def answer_ping(self, data: st.DataObject, back: int) -> None:
+        """It answers a ping."""
+        who = self.client(data)
+        self.both(lambda side: side.deliveries.pong(side.here[who], side.here[who]._pings - back))
+
+    @precondition(lambda self: self.one.here)
+    @rule(data=st.data(), ending=st.sampled_from(Ending))
+    def leave(self, data: st.DataObject, ending: Ending) -> None:
+        """It leaves."""
+        who = self.client(data)
+        self.both(lambda side: side.deliveries.end(side.here.pop(who), ending))
+
+    @rule(data=st.data())
+    def take_back(self, data: st.DataObject) -> None:
+        """A caller got messages that no client will come for."""
+        self.write()
+        journal = self.one.talk.journal
+        start = data.draw(st.integers(journal.first, journal.end))
+        stop = data.draw(st.integers(start, journal.end))
+
+        def take_back(side: Side) -> Shift:
+            shift = side.deliveries.told_to_caller([range(start, stop)])
+            side.talk.conversation.renumber(shift)
+            return shift
+
+        self.log.take_back(take_back(self.other))
+        take_back(self.one)
+
+    @invariant()
+    def look_the_same(self) -> None:
+        """Whoever looks at them sees the same."""
+        assert self.one.shown() == self.other.shown()
+
+    def teardown(self) -> None:
+        """All that is open is answered in the same way."""
+        self.die(1024.0)
+        self.exit()
+        self.look_the_same()
+
+
+Restoring.TestCase.settings = settings(stateful_step_count=40)
+TestRestoring = Restoring.TestCase
