@@ -121,6 +121,7 @@ class Session(metaclass=ForUsers):
             request, self.key, sender, self.facilities, self.conversation, self.end_with_server, self.keep
         )
         if self.keep is not None:
+            self.created = datetime.fromtimestamp(self.keep.record.created, UTC)
             self.keeper = self.supervisor.keeper = Keeper(
                 self.session_id,
                 self.keep.log,
@@ -516,7 +517,6 @@ class Session(metaclass=ForUsers):
         journal.refill(recovered.end, ())
         for problem in problems:
             logger.error("[session %s] Found damaged: %s", self.session_id, problem)
-        self.created = datetime.fromtimestamp(self.keep.record.created, UTC)
         self.supervisor.take_over(find(recovered.parts, self.keep.record))
 
     def close(self) -> None:
