@@ -79,7 +79,7 @@ _encode_head = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(Head).decode
 
 
-def encode(kind: Kind, head: Head, contents: Sequence[bytes]) -> list[bytes]:
+def encode(kind: int, head: Head, contents: Sequence[bytes]) -> list[bytes]:
     """Return a record as bytes to be written one behind the other.
 
     Args:
@@ -88,20 +88,24 @@ def encode(kind: Kind, head: Head, contents: Sequence[bytes]) -> list[bytes]:
         contents: Its parts and messages, in the order of the head's sizes.
     """
     encoded = _encode_head(head)
+    length = len(encoded) + sum(head.part_sizes) + sum(head.sizes)
+    if length < LARGE:
+        body = b"".join((encoded, *contents))
+        return [_header(kind, len(encoded), length, zlib.crc32(body)) + body]
     pieces = _gather([encoded, *contents])
-    length = crc = 0
+    crc = 0
     for piece in pieces:
-        length += len(piece)
         crc = zlib.crc32(piece, crc)
-    header = _HEADER.pack(MAGIC, kind, len(encoded), length, crc)
-    pieces[0] = b"".join((header, _CHECK.pack(zlib.crc32(header)), pieces[0]))
-    return pieces
+    return [_header(kind, len(encoded), length, crc), *pieces]
+
+
+def _header(kind: int, head_size: int, length: int, crc: int) -> bytes:
+    header = _HEADER.pack(MAGIC, kind, head_size, length, crc)
+    return header + _CHECK.pack(zlib.crc32(header))
 
 
 def _gather(contents: list[bytes]) -> list[bytes]:
     """Return the same bytes in few pieces, without copying what is large."""
-    if max(map(len, contents)) < LARGE:
-        return [b"".join(contents)]
     pieces: list[bytes] = []
     small: list[bytes] = []
     for each in contents:

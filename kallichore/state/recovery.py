@@ -109,10 +109,9 @@ def recover(directory: Path, segment_bytes: int = SEGMENT_BYTES) -> Recovered:
     problems: list[str] = []
     numbers = _segments_of(directory)
     for _, path in sorted(numbers.items()):
-        source = _Source(path, replay.place)
+        sources.append(_Source(path, replay.place))
         replay.begin_file()
-        problems += _read_segment(source, replay)
-        sources.append(source)
+        problems += _read_segment(path, replay)
     if not numbers:
         problems.append(f"{directory}: there is no log")
     log = SessionLog.behind(
@@ -134,14 +133,17 @@ def _segments_of(directory: Path) -> dict[int, Path]:
     return {int(name[1]): path for name, path in names if name}
 
 
-def _read_segment(source: _Source, replay: Replay) -> list[str]:
+def _read_segment(path: Path, replay: Replay) -> list[str]:
     """Go on by what is in one file, and return in words what is damaged or missing."""
-    data, problem = _read(source.path)
+    data, problem = _read(path)
     problems = [problem] if problem else []
     for record in read_records(data):
         if isinstance(record, Damage):
             if not record.is_cut:
-                problems.append(f"{source.path}: {record.size} bytes from byte {record.position} on are damaged")
+                problems.append(f"{path}: {record.size} bytes from byte {record.position} on are damaged")
             continue
-        problems += [f"{source.path}: {each}" for each in replay.take(record)]
+        problems += [f"{path}: {each}" for each in replay.take(record)]
+    if not replay.has_begun and not problems:
+        # Later on such a file is what is left of a write that failed, and nothing was lost with it.
+        problems.append(f"{path}: nothing in it is whole")
     return problems

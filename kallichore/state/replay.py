@@ -86,7 +86,8 @@ class Replay:
     """How many messages are in the records so far."""
     begins: list[int] = attrs.field(factory=list, init=False)
     """For each file, the number of its first message."""
-    _has_begun: bool = attrs.field(default=False, init=False)
+    has_begun: bool = attrs.field(default=False, init=False)
+    """Whether there was a record."""
 
     @property
     def first(self) -> int:
@@ -114,9 +115,9 @@ class Replay:
     def _compare(self, record: Record) -> list[str]:
         """Give up what does not fit a record any more, and return in words what is missing before it."""
         head = record.head
-        if not self._has_begun or head.carried is not None:
-            is_partial = not self._has_begun and record.kind is Kind.COMMIT
-            self._has_begun = True
+        if not self.has_begun or head.carried is not None:
+            is_partial = not self.has_begun and record.kind is Kind.COMMIT
+            self.has_begun = True
             self._begin_at(head)
             return ["what was before this is missing"] if is_partial else []
         problems: list[str] = []

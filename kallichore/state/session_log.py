@@ -22,6 +22,8 @@ from kallichore.state.replay import Replay, clipped, moved
 SEGMENT_BYTES = 1 << 24
 """Bytes of a segment, beyond which the next commit begins another."""
 
+_SNAPSHOT, _COMMIT = int(Kind.SNAPSHOT), int(Kind.COMMIT)
+
 _BINARY = getattr(os, "O_BINARY", 0)
 """Windows would write other ends of lines."""
 
@@ -137,18 +139,11 @@ class SessionLog:
         self._end = first + len(commit.payloads)
 
     def _write(self, commit: Commit, first: int, gone: Sequence[Numbers]) -> None:
-        parts, payloads = commit.parts, commit.payloads
-        head = Head(
-            self._serial,
-            self._generation,
-            first,
-            [*map(len, payloads)],
-            [*parts],
-            [*map(len, parts.values())],
-            commit.urgent,
-            (gone,) if gone else (),
-        )
-        record = encode(Kind.COMMIT, head, [*parts.values(), *payloads])
+        payloads, names, parts = commit.payloads, [*commit.parts], [*commit.parts.values()]
+        sizes, part_sizes = [*map(len, payloads)], [*map(len, parts)]
+        taken_back = (gone,) if gone else ()
+        head = Head(self._serial, self._generation, first, sizes, names, part_sizes, commit.urgent, taken_back)
+        record = encode(_COMMIT, head, [*parts, *payloads])
         if self._descriptor is None or self._size >= self.segment_bytes:
             self._begin_segment(record)
         else:
@@ -190,7 +185,7 @@ class SessionLog:
         generation = self._generation - len(self._unwritten)
         sizes = [*map(len, parts.values())]
         head = Head(self._serial, generation, self._end, (), [*parts], sizes, taken_back=self._unwritten)
-        return encode(Kind.SNAPSHOT, head, [*parts.values()])
+        return encode(_SNAPSHOT, head, [*parts.values()])
 
     def _leave_segment(self) -> None:
         """Write no more to the latest file. What was begun of a record is taken out of it."""
