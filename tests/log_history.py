@@ -69,10 +69,10 @@ STEPS = st.lists(
         urgent=st.integers(0, 2),
         parts=st.dictionaries(st.sampled_from(["queue", "talk", "history:é"]), st.binary(max_size=20), max_size=2),
         back=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 4)), max_size=2),
-        fails_after=st.sampled_from([None, None, None, None, None, 0, 10, 60]),
+        fails_after=st.sampled_from([None, None, None, None, None, 0, 10, 30]),
         forget=st.sampled_from([None, None, None, None, 0, 3]),
     ),
-    max_size=12,
+    max_size=8,
 )
 
 SEGMENTS = st.sampled_from([1, 200, 500, 1 << 20])
@@ -132,9 +132,13 @@ class History:
     """The identities of messages that nobody needs."""
     count: int = attrs.field(default=0, init=False)
 
+    least: tuple[str, int] = attrs.field(init=False)
+    """What was written of which file before others were removed."""
+
     def __attrs_post_init__(self) -> None:
         self.log = SessionLog.create(self.directory, self.segment_bytes)
         self._note_place()
+        self.least = self.places[0][:2]
 
     def files(self) -> list[Path]:
         """Return the files of the log, in order."""
@@ -146,6 +150,7 @@ class History:
 
     def take(self, step: Step) -> None:
         """Do something with the log."""
+        files = self.files()
         gone = ranges_of(step.back, self.state.end)
         end = self.state.end - sum(stop - start for start, stop in gone)
         first = end + step.gap
@@ -163,10 +168,15 @@ class History:
             self._note_place()
         else:
             self._fail(commit, step.fails_after)
+            # Nobody needs what was taken back, though the files do not say so yet.
+            kept = {message.identity for message in messages.values()}
+            self.forgotten |= {message.identity for message in self.state.messages.values()} - kept
             self.state = State(messages, parts, first + len(step.payloads))
+        self._note_removal(files)
         if step.forget is not None:
             needed = self.state.end - step.forget
             self.log.forget_before(needed)
+            self._note_removal(files)
             self.forgotten |= {each.identity for number, each in self.state.messages.items() if number < needed}
 
     def _fail(self, commit: Commit, room: int) -> None:
@@ -184,9 +194,16 @@ class History:
         """Return what is in the files."""
         return {path.name: path.read_bytes() for path in self.files()}
 
+    def _note_removal(self, before: list[Path]) -> None:
+        """Note that files went: what was written until then was written before that."""
+        last = self.files()[-1]
+        if before != self.files()[: len(before)]:
+            self.least = last.name, last.stat().st_size
+
     def smallest_cut(self) -> int:
-        """Return how much of the last file a killed server has written at least: the file before goes later."""
-        return self.places[0][1] if len(self.files()) == 1 else 0
+        """Return how much of the last file a killed server has written at least."""
+        name, size = self.least
+        return size if self.files()[-1].name == name else 0
 
     def kill(self, cut: int) -> Recovered:
         """Have the server killed with its last write cut, and begin anew with what is there."""

@@ -41,10 +41,12 @@ Numbers: TypeAlias = tuple[Natural, Natural]
 
 
 class Kind(IntEnum):
-    """What a record is."""
+    """What a commit is written as."""
 
     SNAPSHOT = 1
-    COMMIT = 2
+    """With all parts there are: what was before is not needed to read it, except for its messages."""
+    CHANGES = 2
+    """With the parts that changed."""
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -53,15 +55,13 @@ class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
     Args:
         serial: How many commits were before it.
         generation: How many times messages were taken back before it.
-        first: The number of its first message. Of a snapshot: the number that the next message will have.
+        first: The number of its first message, or of the next one if it has none.
         sizes: Of its messages.
         names: Of its parts.
-        part_sizes: Of its parts. An empty one in a commit is gone.
+        part_sizes: Of its parts. Among changes, an empty one is gone.
         urgent: The numbers of its urgent messages.
-        taken_back: What was taken back before, one after another; each time the numbers in ascending order, as they
-            were until then.
-        carried: Where this is given, no record before this one counts any more, and the snapshot has messages, which
-            are those with these numbers.
+        taken_back: What is taken back before its messages are added, one after another; each time the numbers in
+            ascending order, as they were until then.
     """
 
     serial: Natural
@@ -72,7 +72,6 @@ class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
     part_sizes: Sequence[Natural] = ()
     urgent: Sequence[Numbers] = ()
     taken_back: Sequence[Sequence[Numbers]] = ()
-    carried: Sequence[Numbers] | None = None
 
 
 _encode_head = msgspec.msgpack.Encoder().encode
@@ -208,9 +207,5 @@ def _record_at(view: memoryview, position: int) -> tuple[Record, int] | bool:
 def _is_consistent(record: Record) -> bool:
     """Whether what a record says of itself fits what is in it."""
     head = record.head
-    carried = sum(stop - start for start, stop in head.carried or ())
-    return (
-        sum(head.sizes) + sum(head.part_sizes) == len(record.contents)
-        and len(head.names) == len(head.part_sizes)
-        and (record.kind is Kind.COMMIT or len(head.sizes) == carried)
-    )
+    contents = sum(head.sizes) + sum(head.part_sizes)
+    return contents == len(record.contents) and len(head.names) == len(head.part_sizes)

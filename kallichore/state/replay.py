@@ -103,23 +103,24 @@ class Replay:
         head = record.head
         place, self.place = self.place, self.place + len(head.sizes)
         problems = self._compare(record)
-        self.serial, self.generation = head.serial, head.generation
+        self.serial, self.generation = head.serial + 1, head.generation
         for gone in head.taken_back:
             self._take_back(gone)
-        if record.kind is Kind.SNAPSHOT:
-            self._take_snapshot(record, place)
-        else:
-            self._take_commit(record, place)
+        self._take_parts(record)
+        if head.sizes:
+            self._add_run(Run(head.first, place, len(head.sizes)))
+        self.end = head.first + len(head.sizes)
+        for each in head.urgent:
+            add_range(self.urgent, each)
         return problems
 
     def _compare(self, record: Record) -> list[str]:
         """Give up what does not fit a record any more, and return in words what is missing before it."""
         head = record.head
-        if not self.has_begun or head.carried is not None:
-            is_partial = not self.has_begun and record.kind is Kind.COMMIT
+        if not self.has_begun:
             self.has_begun = True
             self._begin_at(head)
-            return ["what was before this is missing"] if is_partial else []
+            return [] if record.kind is Kind.SNAPSHOT else ["what was before this is missing"]
         problems: list[str] = []
         is_certain = head.generation == self.generation and head.serial >= self.serial
         if head.serial != self.serial:
@@ -144,27 +145,14 @@ class Replay:
             end = moved(end, gone)
         return end
 
-    def _take_snapshot(self, record: Record, place: int) -> None:
-        self.parts = record.parts()
-        self.end = record.head.first
-        for start, stop in record.head.carried or ():
-            self._add_run(Run(start, place, stop - start))
-            place += stop - start
-        self.urgent += record.head.urgent
-
-    def _take_commit(self, record: Record, place: int) -> None:
-        head = record.head
-        self.serial += 1
+    def _take_parts(self, record: Record) -> None:
+        if record.kind is Kind.SNAPSHOT:
+            self.parts.clear()
         for name, part in record.parts().items():
             if part:
                 self.parts[name] = part
             else:
                 self.parts.pop(name, None)
-        if head.sizes:
-            self._add_run(Run(head.first, place, len(head.sizes)))
-        self.end = head.first + len(head.sizes)
-        for each in head.urgent:
-            add_range(self.urgent, each)
 
     def _add_run(self, run: Run) -> None:
         last = self.runs[-1] if self.runs else None

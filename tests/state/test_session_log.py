@@ -30,7 +30,7 @@ def check(history: History, cut: int) -> None:
     assert min(found, default=state.end) == recovered.first
 
 
-@given(st.lists(st.tuples(STEPS, st.floats(0, 1)), max_size=4), SEGMENTS)
+@given(st.lists(st.tuples(STEPS, st.floats(0, 1)), max_size=3), SEGMENTS)
 def test_log_cut_anywhere_has_all_up_to_the_last_whole_commit(
     lives: list[tuple[list[Step], float]], segment_bytes: int
 ) -> None:
@@ -95,8 +95,7 @@ def test_number_that_is_taken_is_refused(tmp_path: Path) -> None:
 
 
 def test_full_disk_leaves_a_gap_and_nothing_else(tmp_path: Path) -> None:
-    """Commits that do not fit are missing as messages; what they said of parts and numbers is known once there is room.
-    """
+    """Commits that do not fit are missing as messages; what they said of parts and numbers is known once there is room."""
     log = SessionLog.create(tmp_path)
     log.commit(Commit(0, [b"a", b"b", b"c"], parts={"queue": b"1"}))
     with full_disk(40), pytest.raises(OSError, match="No space left"):
