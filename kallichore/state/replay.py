@@ -124,7 +124,10 @@ class Replay:
         problems: list[str] = []
         is_certain = head.generation == self.generation and head.serial >= self.serial
         if head.serial != self.serial:
-            problems.append(f"{abs(head.serial - self.serial)} commits before this are missing")
+            missing = abs(head.serial - self.serial)
+            problems.append(
+                "1 commit before this is missing" if missing == 1 else f"{missing} commits before this are missing"
+            )
             if is_certain and self._end_before(head) < head.first:
                 problems.append(f"messages {self._end_before(head)} to {head.first - 1} are missing")
         if not is_certain or self._end_before(head) > head.first:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from log_history import SEGMENTS, STEPS, History, Step, full_disk, messages_of, urgent_of
 from kallichore.state.recovery import PIECE_BYTES, recover
 from kallichore.state.session_log import Commit, SessionLog
+from log_history import SEGMENTS, STEPS, History, Step, full_disk, messages_of, urgent_of
 
 
 def check(history: History, cut: int) -> None:
@@ -95,7 +95,7 @@ def test_number_that_is_taken_is_refused(tmp_path: Path) -> None:
 
 
 def test_full_disk_leaves_a_gap_and_nothing_else(tmp_path: Path) -> None:
-    """Commits that do not fit are missing as messages; what they said of parts and numbers is known once there is room."""
+    """The messages of commits that do not fit are missing; their parts and numbers are known once there is room."""
     log = SessionLog.create(tmp_path)
     log.commit(Commit(0, [b"a", b"b", b"c"], parts={"queue": b"1"}))
     with full_disk(40), pytest.raises(OSError, match="No space left"):
