@@ -151,8 +151,9 @@ def test_new_directory_is_nothing_to_warn_of(place: Path, caplog: pytest.LogCapt
 def test_directory_of_another_user_is_refused(place: Path) -> None:
     """What is in it would name processes, sockets and secrets of somebody else."""
     place.mkdir(mode=0o700, parents=True)
-    with mock.patch("kallichore.state.directory.os.getuid", return_value=os.getuid() + 1):
-        assert f"--state-dir {place}: it belongs to another user (uid {os.getuid()}); name your own" == refusal(place)
+    user = os.getuid()
+    with mock.patch("kallichore.state.directory.os.getuid", return_value=user + 1):
+        assert f"--state-dir {place}: it belongs to another user (uid {user}); name your own" == refusal(place)
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702])

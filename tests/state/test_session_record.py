@@ -53,7 +53,7 @@ def test_every_cut_of_a_record_is_named(tmp_path: Path) -> None:
     data = path.read_bytes()
     for size in range(len(data)):
         path.write_bytes(data[:size])
-        with pytest.raises(StateDamagedError, match="session.json is damaged"):
+        with pytest.raises(StateDamagedError, match=r"session\.json is damaged"):
             SessionRecord.read(tmp_path)
 
 
