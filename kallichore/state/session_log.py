@@ -131,7 +131,8 @@ class SessionLog:
         segments = len(self._segments)
         try:
             self._write(commit, first, gone)
-        except OSError:
+        except BaseException:
+            # Ctrl-C may come in the middle of it too: a record is written whole, or taken out again.
             self._leave_segment()
             if gone:
                 self._unwritten.append(gone)
@@ -190,7 +191,7 @@ class SessionLog:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, 0o600)
         try:
             size = _write_all(descriptor, record)
-        except OSError:
+        except BaseException:
             os.close(descriptor)
             with suppress(OSError):
                 path.unlink()

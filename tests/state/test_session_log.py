@@ -122,6 +122,41 @@ def test_write_that_is_taken_in_parts_is_whole(tmp_path: Path, monkeypatch: pyte
     assert {0: b"message"} == messages_of(recover(tmp_path))
 
 
+def test_commit_that_is_interrupted_is_taken_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C may come when all is written and nobody knows it yet: what follows is read as if that had not been."""
+    write = os.write
+
+    def write_and_be_interrupted(descriptor: int, data: bytes) -> int:
+        write(descriptor, data)
+        raise KeyboardInterrupt
+
+    log = SessionLog.create(tmp_path)
+    log.commit(Commit(0, [b"a"]))
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("kallichore.state.session_log.os.write", write_and_be_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log.commit(Commit(1, [b"b"]))
+    log.commit(Commit(2, [b"c"]))
+    log.close()
+    recovered = recover(tmp_path)
+
+    assert ({0: b"a", 2: b"c"}, []) == (messages_of(recovered), recovered.problems)
+
+
+def test_forgetting_after_a_torn_file_keeps_what_is_needed(tmp_path: Path) -> None:
+    """A file that was torn at its beginning is no reason to let the one before it go, whatever is forgotten."""
+    log = SessionLog.create(tmp_path, 1)
+    log.commit(Commit(0, [b"a"], parts={"queue": b"[]"}))
+    log.commit(Commit(1, [b"b"]))
+    log.close()
+    os.truncate(sorted(tmp_path.iterdir())[-1], 20)
+    recovered = recover(tmp_path)
+    recovered.log.forget_before(1)
+    again = recover(tmp_path)
+
+    assert ({"queue": b"[]"}, 1, []) == (again.parts, again.end, again.problems)
+
+
 def test_files_with_nothing_that_is_needed_go(tmp_path: Path) -> None:
     """A long life takes no more space than what is needed of it, and its parts are not lost with the files."""
     log = SessionLog.create(tmp_path, 1000)
