@@ -45,6 +45,9 @@ if _TYPE_CHECKING:
         SessionRunningError,
         StartupError,
         StartupReason,
+        StateDamagedError,
+        StateDirectoryInUseError,
+        StateVersionError,
         ValueRangeError,
     )
     from kallichore.kernel.kernelspecs import KernelSpec, find_kernelspec, list_kernelspecs
@@ -86,6 +89,9 @@ __all__ = [
     "SessionRunningError",
     "StartupError",
     "StartupReason",
+    "StateDamagedError",
+    "StateDirectoryInUseError",
+    "StateVersionError",
     "ValueRangeError",
     "__version__",
     "find_kernelspec",

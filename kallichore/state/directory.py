@@ -33,6 +33,9 @@ _VERSION, _LOCK, _SESSIONS, _GONE = "version", "lock", "sessions", ".gone-"
 NAME_LENGTH = 40
 """Characters of a session's id that its directory's name begins with, for people."""
 
+LARGEST_OWNER = 1 << 12
+"""Bytes that are read of what is said of a lock's owner."""
+
 DIGITS = 16
 """Of the id's hash in the name: with eight, two ids could be made that share one."""
 
@@ -61,7 +64,8 @@ class StateDirectory:
             OSError: It could not be written.
         """
         os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()} {owner}\n".encode("utf-8", "surrogateescape"), 0)
+        os.lseek(self._lock, 0, os.SEEK_SET)
+        os.write(self._lock, f"{os.getpid()} {owner}\n".encode("utf-8", "surrogateescape"))
 
     def sessions(self) -> list[Path]:
         """Return the directories of all sessions, in the order of their names."""
@@ -171,7 +175,7 @@ def _take_lock(path: Path) -> int:
 
 
 def _read_owner(lock: int) -> tuple[int | None, str | None]:
-    pid, _, address = os.pread(lock, 4096, 0).decode("utf-8", "replace").strip().partition(" ")
+    pid, _, address = os.read(lock, LARGEST_OWNER).decode("utf-8", "replace").strip().partition(" ")
     return (int(pid) if pid.isascii() and pid.isdigit() else None), address or None
 
 

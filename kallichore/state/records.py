@@ -41,10 +41,12 @@ Numbers: TypeAlias = tuple[Natural, Natural]
 
 
 class Kind(IntEnum):
-    """What a record is."""
+    """What a commit is written as."""
 
     SNAPSHOT = 1
-    COMMIT = 2
+    """With all parts there are: what was before is not needed to read it, except for its messages."""
+    CHANGES = 2
+    """With the parts that changed."""
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -53,15 +55,13 @@ class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
     Args:
         serial: How many commits were before it.
         generation: How many times messages were taken back before it.
-        first: The number of its first message. Of a snapshot: the number that the next message will have.
+        first: The number of its first message, or of the next one if it has none.
         sizes: Of its messages.
         names: Of its parts.
-        part_sizes: Of its parts. An empty one in a commit is gone.
+        part_sizes: Of its parts. Among changes, an empty one is gone.
         urgent: The numbers of its urgent messages.
-        taken_back: What was taken back before, one after another; each time the numbers in ascending order, as they
-            were until then.
-        carried: Where this is given, no record before this one counts any more, and the snapshot has messages, which
-            are those with these numbers.
+        taken_back: What is taken back before its messages are added, one after another; each time the numbers in
+            ascending order, as they were until then.
     """
 
     serial: Natural
@@ -72,14 +72,13 @@ class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
     part_sizes: Sequence[Natural] = ()
     urgent: Sequence[Numbers] = ()
     taken_back: Sequence[Sequence[Numbers]] = ()
-    carried: Sequence[Numbers] | None = None
 
 
 _encode_head = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(Head).decode
 
 
-def encode(kind: Kind, head: Head, contents: Sequence[bytes]) -> list[bytes]:
+def encode(kind: int, head: Head, contents: Sequence[bytes]) -> list[bytes]:
     """Return a record as bytes to be written one behind the other.
 
     Args:
@@ -88,20 +87,24 @@ def encode(kind: Kind, head: Head, contents: Sequence[bytes]) -> list[bytes]:
         contents: Its parts and messages, in the order of the head's sizes.
     """
     encoded = _encode_head(head)
+    length = len(encoded) + sum(head.part_sizes) + sum(head.sizes)
+    if length < LARGE:
+        body = b"".join((encoded, *contents))
+        return [_header(kind, len(encoded), length, zlib.crc32(body)) + body]
     pieces = _gather([encoded, *contents])
-    length = crc = 0
+    crc = 0
     for piece in pieces:
-        length += len(piece)
         crc = zlib.crc32(piece, crc)
-    header = _HEADER.pack(MAGIC, kind, len(encoded), length, crc)
-    pieces[0] = b"".join((header, _CHECK.pack(zlib.crc32(header)), pieces[0]))
-    return pieces
+    return [_header(kind, len(encoded), length, crc), *pieces]
+
+
+def _header(kind: int, head_size: int, length: int, crc: int) -> bytes:
+    header = _HEADER.pack(MAGIC, kind, head_size, length, crc)
+    return header + _CHECK.pack(zlib.crc32(header))
 
 
 def _gather(contents: list[bytes]) -> list[bytes]:
     """Return the same bytes in few pieces, without copying what is large."""
-    if max(map(len, contents)) < LARGE:
-        return [b"".join(contents)]
     pieces: list[bytes] = []
     small: list[bytes] = []
     for each in contents:
@@ -204,9 +207,5 @@ def _record_at(view: memoryview, position: int) -> tuple[Record, int] | bool:
 def _is_consistent(record: Record) -> bool:
     """Whether what a record says of itself fits what is in it."""
     head = record.head
-    carried = sum(stop - start for start, stop in head.carried or ())
-    return (
-        sum(head.sizes) + sum(head.part_sizes) == len(record.contents)
-        and len(head.names) == len(head.part_sizes)
-        and (record.kind is Kind.COMMIT or len(head.sizes) == carried)
-    )
+    contents = sum(head.sizes) + sum(head.part_sizes)
+    return contents == len(record.contents) and len(head.names) == len(head.part_sizes)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import attrs
 
-from kallichore.state.records import Damage, read_records
+from kallichore.state.records import Damage, Kind, read_records
 from kallichore.state.replay import Replay, Run
 from kallichore.state.session_log import SEGMENT_BYTES, SessionLog
 
@@ -23,10 +23,11 @@ _NAME = re.compile(r"log-([0-9]{8,})")
 
 @attrs.define
 class _Source:
-    """A file of the log, and how many messages are in the files before it."""
+    """A file of the log, how many messages are in the files before it, and whether it begins with a snapshot."""
 
     path: Path
     place: int
+    is_whole: bool = False
 
 
 @attrs.frozen
@@ -109,15 +110,14 @@ def recover(directory: Path, segment_bytes: int = SEGMENT_BYTES) -> Recovered:
     problems: list[str] = []
     numbers = _segments_of(directory)
     for _, path in sorted(numbers.items()):
-        source = _Source(path, replay.place)
+        sources.append(_Source(path, replay.place))
         replay.begin_file()
-        problems += _read_segment(source, replay)
-        sources.append(source)
+        problems += _read_segment(sources[-1], replay)
     if not numbers:
         problems.append(f"{directory}: there is no log")
     log = SessionLog.behind(
         replay,
-        [(source.path, begin) for source, begin in zip(sources, replay.begins, strict=True)],
+        [(source.path, begin, source.is_whole) for source, begin in zip(sources, replay.begins, strict=True)],
         max(numbers, default=-1) + 1,
         directory=directory,
         segment_bytes=segment_bytes,
@@ -136,12 +136,17 @@ def _segments_of(directory: Path) -> dict[int, Path]:
 
 def _read_segment(source: _Source, replay: Replay) -> list[str]:
     """Go on by what is in one file, and return in words what is damaged or missing."""
-    data, problem = _read(source.path)
+    path = source.path
+    data, problem = _read(path)
     problems = [problem] if problem else []
     for record in read_records(data):
         if isinstance(record, Damage):
             if not record.is_cut:
-                problems.append(f"{source.path}: {record.size} bytes from byte {record.position} on are damaged")
+                problems.append(f"{path}: {record.size} bytes from byte {record.position} on are damaged")
             continue
-        problems += [f"{source.path}: {each}" for each in replay.take(record)]
+        source.is_whole = source.is_whole or record.kind is Kind.SNAPSHOT
+        problems += [f"{path}: {each}" for each in replay.take(record)]
+    if not replay.has_begun and not problems:
+        # Later on such a file is what is left of a write that failed, and nothing was lost with it.
+        problems.append(f"{path}: nothing in it is whole")
     return problems

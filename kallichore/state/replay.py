@@ -86,7 +86,8 @@ class Replay:
     """How many messages are in the records so far."""
     begins: list[int] = attrs.field(factory=list, init=False)
     """For each file, the number of its first message."""
-    _has_begun: bool = attrs.field(default=False, init=False)
+    has_begun: bool = attrs.field(default=False, init=False)
+    """Whether there was a record."""
 
     @property
     def first(self) -> int:
@@ -102,27 +103,31 @@ class Replay:
         head = record.head
         place, self.place = self.place, self.place + len(head.sizes)
         problems = self._compare(record)
-        self.serial, self.generation = head.serial, head.generation
+        self.serial, self.generation = head.serial + 1, head.generation
         for gone in head.taken_back:
             self._take_back(gone)
-        if record.kind is Kind.SNAPSHOT:
-            self._take_snapshot(record, place)
-        else:
-            self._take_commit(record, place)
+        self._take_parts(record)
+        if head.sizes:
+            self._add_run(Run(head.first, place, len(head.sizes)))
+        self.end = head.first + len(head.sizes)
+        for each in head.urgent:
+            add_range(self.urgent, each)
         return problems
 
     def _compare(self, record: Record) -> list[str]:
         """Give up what does not fit a record any more, and return in words what is missing before it."""
         head = record.head
-        if not self._has_begun or head.carried is not None:
-            is_partial = not self._has_begun and record.kind is Kind.COMMIT
-            self._has_begun = True
+        if not self.has_begun:
+            self.has_begun = True
             self._begin_at(head)
-            return ["what was before this is missing"] if is_partial else []
+            return [] if record.kind is Kind.SNAPSHOT else ["what was before this is missing"]
         problems: list[str] = []
         is_certain = head.generation == self.generation and head.serial >= self.serial
         if head.serial != self.serial:
-            problems.append(f"{abs(head.serial - self.serial)} commits before this are missing")
+            missing = abs(head.serial - self.serial)
+            problems.append(
+                "1 commit before this is missing" if missing == 1 else f"{missing} commits before this are missing"
+            )
             if is_certain and self._end_before(head) < head.first:
                 problems.append(f"messages {self._end_before(head)} to {head.first - 1} are missing")
         if not is_certain or self._end_before(head) > head.first:
@@ -143,27 +148,14 @@ class Replay:
             end = moved(end, gone)
         return end
 
-    def _take_snapshot(self, record: Record, place: int) -> None:
-        self.parts = record.parts()
-        self.end = record.head.first
-        for start, stop in record.head.carried or ():
-            self._add_run(Run(start, place, stop - start))
-            place += stop - start
-        self.urgent += record.head.urgent
-
-    def _take_commit(self, record: Record, place: int) -> None:
-        head = record.head
-        self.serial += 1
+    def _take_parts(self, record: Record) -> None:
+        if record.kind is Kind.SNAPSHOT:
+            self.parts.clear()
         for name, part in record.parts().items():
             if part:
                 self.parts[name] = part
             else:
                 self.parts.pop(name, None)
-        if head.sizes:
-            self._add_run(Run(head.first, place, len(head.sizes)))
-        self.end = head.first + len(head.sizes)
-        for each in head.urgent:
-            add_range(self.urgent, each)
 
     def _add_run(self, run: Run) -> None:
         last = self.runs[-1] if self.runs else None

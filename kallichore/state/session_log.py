@@ -22,6 +22,8 @@ from kallichore.state.replay import Replay, clipped, moved
 SEGMENT_BYTES = 1 << 24
 """Bytes of a segment, beyond which the next commit begins another."""
 
+_SNAPSHOT, _CHANGES = int(Kind.SNAPSHOT), int(Kind.CHANGES)
+
 _BINARY = getattr(os, "O_BINARY", 0)
 """Windows would write other ends of lines."""
 
@@ -49,10 +51,11 @@ class Commit:
 
 @attrs.define
 class _Segment:
-    """One file, and the number of its first message."""
+    """One file, the number of its first message, and whether its snapshot is whole."""
 
     path: Path
     begin: int
+    is_whole: bool = True
 
 
 @attrs.define
@@ -89,16 +92,18 @@ class SessionLog:
             OSError: The first segment could not be written, or there is one.
         """
         log = cls(directory, segment_bytes)
-        log._begin_segment([])
+        log.commit(Commit(0))
         return log
 
     @classmethod
-    def behind(cls, replay: Replay, segments: Sequence[tuple[Path, int]], number: int, **places: Any) -> SessionLog:
+    def behind(
+        cls, replay: Replay, segments: Sequence[tuple[Path, int, bool]], number: int, **places: Any
+    ) -> SessionLog:
         """Return a log that goes on where another ended, with a new segment. Nothing is written yet.
 
         Args:
             replay: What the other's records add up to.
-            segments: Its files, each with the number of its first message.
+            segments: Its files, each with the number of its first message, and whether its snapshot is whole.
             number: Of the first file that may be written.
             places: As for the log itself.
         """
@@ -123,58 +128,70 @@ class SessionLog:
         first = max(commit.first, end)
         if first > commit.first and commit.payloads:
             raise ValueError(f"the next message has number {end}, not {commit.first}")
+        segments = len(self._segments)
         try:
             self._write(commit, first, gone)
-        except OSError:
+        except BaseException:
+            # Ctrl-C may come in the middle of it too: a record is written whole, or taken out again.
             self._leave_segment()
             if gone:
                 self._unwritten.append(gone)
-            self._note(commit.parts, gone)
+            self._note(commit, gone)
             self._end = end
             raise
-        self._note(commit.parts, gone)
+        self._note(commit, gone)
         self._serial += 1
         self._end = first + len(commit.payloads)
+        if len(self._segments) > segments:
+            self.forget_before(self._forgotten)
 
     def _write(self, commit: Commit, first: int, gone: Sequence[Numbers]) -> None:
-        parts, payloads = commit.parts, commit.payloads
-        head = Head(
-            self._serial,
-            self._generation,
-            first,
-            [*map(len, payloads)],
-            [*parts],
-            [*map(len, parts.values())],
-            commit.urgent,
-            (gone,) if gone else (),
-        )
-        record = encode(Kind.COMMIT, head, [*parts.values(), *payloads])
         if self._descriptor is None or self._size >= self.segment_bytes:
-            self._begin_segment(record)
+            self._begin_segment(commit, first, gone)
         else:
+            record = self._record(_CHANGES, commit, commit.parts, first, (gone,) if gone else ())
             self._size += _write_all(self._descriptor, record)
 
-    def _note(self, parts: Mapping[str, bytes], gone: Sequence[Numbers]) -> None:
-        for name, part in parts.items():
+    def _record(
+        self,
+        kind: int,
+        commit: Commit,
+        parts: Mapping[str, bytes],
+        first: int,
+        taken_back: Sequence[Sequence[Numbers]],
+    ) -> list[bytes]:
+        generation = self._generation - len(self._unwritten)
+        payloads, values = commit.payloads, [*parts.values()]
+        sizes, part_sizes = [*map(len, payloads)], [*map(len, values)]
+        head = Head(self._serial, generation, first, sizes, [*parts], part_sizes, commit.urgent, taken_back)
+        return encode(kind, head, [*values, *payloads])
+
+    def _note(self, commit: Commit, gone: Sequence[Numbers]) -> None:
+        for name, part in commit.parts.items():
             if part:
                 self._parts[name] = part
             else:
                 self._parts.pop(name, None)
         if gone:
             self._generation += 1
-            self._forgotten = moved(self._forgotten, gone)
             for segment in self._segments:
                 segment.begin = moved(segment.begin, gone)
+        if commit.taken_back:
+            # What is forgotten may be beyond the end, where commits could not be written.
+            self._forgotten = moved(self._forgotten, commit.taken_back)
 
-    def _begin_segment(self, record: Sequence[bytes]) -> None:
-        """Begin a new file, with all that is known and a record."""
+    def _begin_segment(self, commit: Commit, first: int, gone: Sequence[Numbers]) -> None:
+        """Begin a new file with a commit, and all that is known."""
+        parts = {**self._parts, **commit.parts}
+        taken_back = [*self._unwritten, *([gone] if gone else ())]
+        record = self._record(_SNAPSHOT, commit, parts, first, taken_back)
         path = self.directory / f"log-{self._number:08d}"
         # A file that could not be written may be there still.
         self._number += 1
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, 0o600)
         try:
-            size = _write_all(descriptor, [*self._snapshot(), *record])
-        except OSError:
+            size = _write_all(descriptor, record)
+        except BaseException:
             os.close(descriptor)
             with suppress(OSError):
                 path.unlink()
@@ -183,14 +200,6 @@ class SessionLog:
         self._descriptor, self._size = descriptor, size
         self._segments.append(_Segment(path, self._end))
         self._unwritten.clear()
-        self.forget_before(self._forgotten)
-
-    def _snapshot(self) -> list[bytes]:
-        parts = self._parts
-        generation = self._generation - len(self._unwritten)
-        sizes = [*map(len, parts.values())]
-        head = Head(self._serial, generation, self._end, (), [*parts], sizes, taken_back=self._unwritten)
-        return encode(Kind.SNAPSHOT, head, [*parts.values()])
 
     def _leave_segment(self) -> None:
         """Write no more to the latest file. What was begun of a record is taken out of it."""
@@ -203,10 +212,14 @@ class SessionLog:
     def forget_before(self, number: int) -> None:
         """Note that the messages before this number are needed by nobody: files that have only such go."""
         self._forgotten = max(self._forgotten, number)
-        while len(self._segments) > 1 and self._segments[1].begin <= self._forgotten:
+        while self._can_lose_first() and self._segments[1].begin <= self._forgotten:
             with suppress(OSError):
                 self._segments[0].path.unlink()
             del self._segments[0]
+
+    def _can_lose_first(self) -> bool:
+        """Whether all that is known could be read without the first file."""
+        return any(self._segments[index].is_whole for index in range(len(self._segments) - 1, 0, -1))
 
     def close(self) -> None:
         """Write no more. The files stay. Idempotent."""
