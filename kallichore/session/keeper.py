@@ -101,11 +101,12 @@ class Keeper:
             self._due.set()
 
     async def run(self) -> None:
-        """Write what `note` was called for, for ever."""
-        while True:
-            await self._due.wait()
-            self._due = trio.Event()
-            self.commit()
+        """Write what `note` was called for, until `close`: a kernel's end is written down whoever is cancelled."""
+        with trio.CancelScope(shield=True):
+            while not self._is_closed:
+                await self._due.wait()
+                self._due = trio.Event()
+                self.commit()
 
     def note_taken_back(self, numbers: Sequence[range]) -> None:
         """Note that messages were taken out of the journal, right behind a commit; they are taken out of the log."""
@@ -145,6 +146,7 @@ class Keeper:
         """Write what is new, and nothing after that. Idempotent."""
         self.commit()
         self._is_closed = True
+        self._due.set()
         self.log.close()
 
     def _add_own(self, parts: dict[str, bytes]) -> None:

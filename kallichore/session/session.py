@@ -543,16 +543,17 @@ async def supervise_session(session: Session) -> None:
     Cancelling is how it is stopped: the kernel is asked, given its grace period, terminated, killed and reaped, its
     channels drained and closed, its files removed, and its client told, before this returns.
     """
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cancel_when, session.deleted, nursery.cancel_scope)
-            if session.idle_watch is not None:
-                nursery.start_soon(session.idle_watch.run)
-            if session.keeper is not None:
-                nursery.start_soon(session.keeper.run)
-            await session.supervisor.run_lives()
-    finally:
-        session.close()
+    async with trio.open_nursery() as keeping:
+        if session.keeper is not None:
+            keeping.start_soon(session.keeper.run)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(cancel_when, session.deleted, nursery.cancel_scope)
+                if session.idle_watch is not None:
+                    nursery.start_soon(session.idle_watch.run)
+                await session.supervisor.run_lives()
+        finally:
+            session.close()
 
 
 async def cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
