@@ -298,6 +298,8 @@ class _Restoring:
             conversation.status.load(self._read("status", conversation.status.save()), self.shift)
         conversation.open_input = self._read("question", None, OpenInput)
         conversation.last_exit = self._read("exit", None, KernelExit)
+        # To be written again, or to be gone, whatever it was.
+        self.into._written.update((name, self.parts[name]) for name in ("question", "exit") if name in self.parts)
         conversation.announcements = self._read("announcements", {}, dict[str, Announcement])
 
     def _restore_kernel(self) -> None:

@@ -477,7 +477,10 @@ class Restoring(RuleBasedStateMachine):
     @invariant()
     def look_the_same(self) -> None:
         """Whoever looks at them sees the same."""
-        assert self.one.shown() == self.other.shown()
+        one, other = self.one.shown(), self.other.shown()
+        different = {name: (value, other[name]) for name, value in one.items() if value != other[name]}
+
+        assert {} == different
 
     def teardown(self) -> None:
         """All that is open is answered in the same way."""
