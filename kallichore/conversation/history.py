@@ -222,7 +222,14 @@ class _Entry:
             code = self.input.save_tail()
             code.head = self.input.head
             entry = SavedEntry(
-                msg_id, self.timestamp, code, self.output.head, self.source, self.agent, self.error, self.error_truncated
+                msg_id,
+                self.timestamp,
+                code,
+                self.output.head,
+                self.source,
+                self.agent,
+                self.error,
+                self.error_truncated,
             )
         return EntryChange(self.place, entry, tail if tail.tail or tail.dropped else None)
 
@@ -317,9 +324,11 @@ class History:
 
     def take_changes(self) -> Iterator[EntryChange]:
         """Yield what is to be saved since this was last called; at first, all that there is."""
+        if self._changed is None:
+            self._changed = {entry.place: msg_id for msg_id, entry in self._entries.items()}
+        elif not self._changed:
+            return
         changed, self._changed = self._changed, {}
-        if changed is None:
-            changed = {entry.place: msg_id for msg_id, entry in self._entries.items()}
         for place, msg_id in changed.items():
             entry = self._entries.get(msg_id)
             if entry is None or entry.place != place:

@@ -16,11 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from kallichore.conversation.activity import GRACE
 from kallichore.conversation.conversation import Announcement
 from kallichore.conversation.delivery import Deliveries, Delivery, Ending
-from kallichore.conversation.journal import Journal, Shift
+from kallichore.conversation.journal import Shift
 from kallichore.conversation.parts import ConversationParts
 from kallichore.conversation.status import TRANSITIONS, StatusEvent
 from kallichore.models.bodies import ExitCause, KernelExit, RunningRequest
-from kallichore.session.overflow_file import OverflowFile
 from kallichore.wire.client_messages import ClientMessage
 from kallichore.wire.envelope import Excerpt, Header
 from talk import INTRODUCTION, Talk, request
@@ -194,7 +193,6 @@ class Restoring(RuleBasedStateMachine):
             deliveries.end(delivery, Ending.CUT)
         deliveries._distance = distance
         self.one.here.clear()
-
 
     # The kernel
 
