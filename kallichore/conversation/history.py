@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import attrs
 import msgspec
@@ -88,21 +89,17 @@ class SavedEntry(msgspec.Struct, omit_defaults=True):
     error_truncated: bool = False
 
 
-@attrs.frozen
-class EntryChange:
-    """What is to be saved of an entry.
-
-    Args:
-        place: Its number among all that there ever were.
-        entry: The entry; None for nothing new.
-        tail: The newest half of its output; None for nothing new.
-        is_gone: Whether it is to be forgotten.
-    """
+class EntryChange(NamedTuple):
+    """What is to be saved of an entry."""
 
     place: int
+    """Its number among all that there ever were."""
     entry: SavedEntry | None = None
+    """The entry; None for nothing new."""
     tail: SavedText | None = None
+    """The newest half of its output; None for nothing new."""
     is_gone: bool = False
+    """Whether it is to be forgotten."""
 
 
 @attrs.define

@@ -36,9 +36,6 @@ GONE = b""
 
 _MESSAGE, _ENTRY, _TAIL = "message:", "history:", "tail:"
 
-_OF_MESSAGES = ("queue", "requests", "held", "outbox")
-"""Parts that tell clients' messages by their numbers."""
-
 _PARTS = (
     *("published", "queue", "requests", "beside", "held", "outbox", "talk", "activity", "status", "journal"),
     *("deliveries", "announcements", "kernel", "question", "exit"),
@@ -124,8 +121,7 @@ class _Messages:
         for number, message in self._new:
             yield f"{_MESSAGE}{number}", write_part(message)
         self._new.clear()
-        used = set().union(*self._used.values())
-        if len(self._numbers) > len(used):
+        if len(self._numbers) > len(used := set().union(*self._used.values())):
             for identity in [identity for identity in self._numbers if identity not in used]:
                 yield f"{_MESSAGE}{self._numbers.pop(identity)[0]}", GONE
 
@@ -145,9 +141,31 @@ class ConversationParts:
     outbox: deque[ClientMessage] = attrs.field(factory=deque)
     _marks: tuple[Any, ...] = attrs.field(default=_NOT_WRITTEN, init=False)
     """Of each part of `_PARTS`, what was equal when it was written last."""
+    _saves: tuple[Callable[[], Any], ...] = attrs.field(init=False)
+    """Return what is to be written of each part of `_PARTS`; None for nothing."""
     _messages: _Messages = attrs.field(factory=_Messages, init=False)
     _gone: list[str] = attrs.field(factory=list, init=False)
     """Parts that were there when it was restored, and belong to nothing."""
+
+    def __attrs_post_init__(self) -> None:
+        said, known = self.conversation, self._messages
+        self._saves = (
+            lambda: said.published_at,
+            lambda: known.save("queue", said.queue.save),
+            lambda: known.save("requests", said.requests.save_owed),
+            said.requests.save_beside,
+            lambda: known.save("held", lambda number_of: runs_of([number_of(each) for each in said.held])),
+            lambda: known.save("outbox", lambda number_of: runs_of([number_of(each) for each in self.outbox])),
+            said.save,
+            said.activity.save,
+            said.status.save,
+            said.journal.save,
+            self.deliveries.save,
+            lambda: said.announcements,
+            self._save_kernel,
+            lambda: said.open_input,
+            lambda: said.last_exit,
+        )
 
     def take_changes(self) -> dict[str, bytes]:
         """Return the parts that are not what they were at the last call, as JSON; no bytes for one that is gone.
@@ -193,45 +211,15 @@ class ConversationParts:
         )
 
     def _take_small(self, changes: dict[str, bytes], before: tuple[Any, ...]) -> None:
-        for name, mark, mark_before in zip(_PARTS, self._marks, before, strict=True):
+        for name, mark, mark_before, save in zip(_PARTS, self._marks, before, self._saves, strict=True):
             if mark != mark_before:
-                value = self._value_of(name)
+                value = save()
                 changes[name] = GONE if value is None else write_part(value)
-                if name in _OF_MESSAGES:
-                    changes.update(self._messages.take_changes())
+        changes.update(self._messages.take_changes())
 
-    def _value_of(self, name: str) -> Any:  # a table
-        said, known = self.conversation, self._messages
-        match name:
-            case "queue":
-                return known.save(name, said.queue.save)
-            case "requests":
-                return known.save(name, said.requests.save_owed)
-            case "held" | "outbox":
-                messages = said.held if name == "held" else self.outbox
-                return known.save(name, lambda number_of: runs_of([number_of(each) for each in messages]))
-            case "beside":
-                return said.requests.save_beside()
-            case "talk":
-                return said.save()
-            case "published":
-                return said.published_at
-            case "activity":
-                return said.activity.save()
-            case "status":
-                return said.status.save()
-            case "journal":
-                return said.journal.save()
-            case "deliveries":
-                return self.deliveries.save()
-            case "announcements":
-                return said.announcements
-            case "kernel":
-                return SavedKernel(said.kernel_info, said.input_prompt, said.continuation_prompt, said.is_introduced)
-            case "question":
-                return said.open_input
-            case _:
-                return said.last_exit
+    def _save_kernel(self) -> SavedKernel:
+        said = self.conversation
+        return SavedKernel(said.kernel_info, said.input_prompt, said.continuation_prompt, said.is_introduced)
 
     def restore(self, parts: Mapping[str, bytes], shift: float) -> list[str]:
         """Have a new conversation, whose journal is empty yet, go on where another process's was.
