@@ -73,7 +73,7 @@ def read_part(document: bytes, kind: type[T]) -> T:
     """Return what `write_part` was given; members that this version does not know are passed over.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: It cannot be read; or what `UNREADABLE` has.
     """
     try:
         return msgspec.json.decode(document, type=kind)
@@ -264,7 +264,7 @@ class _Restoring:
             return default
         try:
             value: T = read_part(document, kind or type(default))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, *UNREADABLE) as error:
             self.problems.append(f"{name} cannot be read: {error}")
             return default
         return value
