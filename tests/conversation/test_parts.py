@@ -635,3 +635,42 @@ def test_what_is_nested_too_deep_to_be_written_is_named_afterwards() -> None:
 
     assert [problem.partition(" ")[0] for problem in problems] == ["message:2", "1", "1"]
     assert [each.msg_id for each in other.talk.conversation.queue.pending] == ["b"]
+
+
+STEPS: dict[str, Callable[[Side], object]] = {
+    "replied": lambda side: side.talk.conversation.requests.replied("c"),
+    "ended": lambda side: side.talk.conversation.requests.ended("c"),
+    "withdrawn": lambda side: side.talk.conversation.queue.withdraw("b"),
+    "dropped": lambda side: side.talk.conversation.queue.clear_pending(),
+    "queue replied": lambda side: side.talk.conversation.queue.on_reply("a", 11.0),
+    "queued": lambda side: side.talk.conversation.queue.submit("d", request("d"), 11.0),
+    "begun": lambda side: side.talk.conversation.activity.begin("d", "comm_msg", 11.0),
+    "activity replied": lambda side: side.talk.conversation.activity.reply("a", 11.0),
+    "activity ended": lambda side: side.talk.conversation.activity.end("a", 11.0),
+    "activity cleared": lambda side: side.talk.conversation.activity.clear(),
+    "status": lambda side: side.talk.change(StatusEvent.HEARTBEAT_LOST),
+    "exit noted": lambda side: side.talk.journal.note_exit(1),
+    "start noted": lambda side: side.talk.journal.note_start(),
+    "held": lambda side: side.talk.conversation.held.append(request("d")),
+    "outbox": lambda side: side.outbox.append(request("d")),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_each_step_is_written(step: Callable[[Side], object]) -> None:
+    """One alone, behind what was written before, is known to the next process."""
+    side = a_side()
+    parts = side.parts.take_changes()
+    step(side)
+    parts.update(side.parts.take_changes())
+    other, problems = restored(parts)
+    rest = {"state", "numbers", "messages", "exits", "busy"}
+    before, after = side.shown(), other.shown()
+
+    assert problems == []
+    assert {name: after[name] for name in after.keys() - rest} == {name: before[name] for name in before.keys() - rest}
+    assert side.talk.conversation.requests.save_beside() == other.talk.conversation.requests.save_beside()
+    assert (side.talk.journal.exits, side.talk.journal.old_exits) == (
+        other.talk.journal.exits,
+        other.talk.journal.old_exits,
+    )
