@@ -31,13 +31,15 @@ NEVER = float("-inf")
 
 
 class SavedActivity(msgspec.Struct, omit_defaults=True):
-    """An activity as JSON, which has no infinities: nothing in the place of a time is `NEVER`, or no time."""
+    """An activity as JSON, in which the members of objects have an order. It has no infinities: nothing in the place
+    of a time is `NEVER`, or no time.
+    """
 
     since: float | None = None
     at_rest_since: float | None = None
-    open: tuple[tuple[str, str], ...] = ()
+    open: dict[str, str] = {}
     depth: dict[str, int] = {}
-    replied: tuple[tuple[str, float], ...] = ()
+    replied: dict[str, float] = {}
     latest: str | None = None
 
 
@@ -54,6 +56,8 @@ class Activity:
     """Since when there is any; None while there is none."""
     at_rest_since: float | None = attrs.field(default=NEVER, init=False)
     """Since when there is none; None while there is any."""
+    changes: int = attrs.field(default=0, init=False)
+    """How often it may have changed: who saves it need not look at all of it."""
     _open: dict[str, str] = attrs.field(factory=dict, init=False)
     """What has begun, by ``msg_id``, with its type, in the order of its beginning."""
     _depth: dict[str, int] = attrs.field(factory=dict, init=False)
@@ -75,12 +79,14 @@ class Activity:
 
     def clear(self) -> None:
         """Forget everything: the kernel is another one."""
+        self.changes += 1
         for known in (self._open, self._depth, self._replied):
             known.clear()
         self.since, self.at_rest_since, self._latest = None, NEVER, None
 
     def begin(self, msg_id: str, msg_type: str, now: float) -> None:
         """Note the ``busy`` of a request."""
+        self.changes += 1
         if self._open:
             self._close([known for known, kind in self._open.items() if kind != EXECUTION and known != msg_id], now)
         self._open[msg_id] = msg_type
@@ -96,6 +102,7 @@ class Activity:
 
     def end(self, msg_id: str, now: float) -> None:
         """Note the ``idle`` of a request."""
+        self.changes += 1
         self._latest = msg_id
         if msg_id in self._open:
             began = list(self._open)
@@ -109,6 +116,7 @@ class Activity:
         msg_id = _NAMELESS if active is None or (active not in self._open and _NAMELESS in self._open) else active
         depth = self._depth.get(msg_id, 0) - 1
         if depth > 0:
+            self.changes += 1
             self._depth[msg_id] = depth
             return False
         self.end(msg_id, now)
@@ -117,6 +125,7 @@ class Activity:
     def reply(self, msg_id: str, now: float) -> None:
         """Note the reply to a request: its idle is due, unless it has come already."""
         if msg_id != self._latest:
+            self.changes += 1
             self._replied.setdefault(msg_id, now)
 
     def expire(self, now: float) -> bool:
@@ -128,9 +137,11 @@ class Activity:
 
     def postpone(self, now: float) -> None:
         """Let what was replied to stay open for another `GRACE`: its output still comes, and so its idle may."""
+        self.changes += 1
         self._replied = dict.fromkeys(self._replied, now)
 
     def _close(self, msg_ids: list[str], now: float) -> None:
+        self.changes += 1
         for msg_id in msg_ids:
             self._open.pop(msg_id, None)
             self._depth.pop(msg_id, None)
@@ -142,21 +153,14 @@ class Activity:
 
     def save(self) -> SavedActivity:
         """Return what it is, for `load`."""
-        return SavedActivity(
-            self.since,
-            self.at_rest_since,
-            # In their order, of which a comparison of dicts knows nothing.
-            tuple(self._open.items()),
-            self._depth.copy(),
-            tuple(self._replied.items()),
-            self._latest,
-        )
+        return SavedActivity(self.since, self.at_rest_since, self._open, self._depth, self._replied, self._latest)
 
     def load(self, saved: SavedActivity, shift: float) -> None:
         """Become what was saved; times move by ``shift`` seconds."""
         self.since, self.at_rest_since = moved(saved.since, shift), moved(saved.at_rest_since, shift)
         if self.since is None and self.at_rest_since is None:
             self.at_rest_since = NEVER
-        self._open, self._depth = dict(saved.open), dict(saved.depth)
-        self._replied = {msg_id: replied + shift for msg_id, replied in saved.replied}
+        self.changes += 1
+        self._open, self._depth = saved.open, saved.depth
+        self._replied = {msg_id: replied + shift for msg_id, replied in saved.replied.items()}
         self._latest = saved.latest

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import attrs
 import msgspec
@@ -88,21 +89,17 @@ class SavedEntry(msgspec.Struct, omit_defaults=True):
     error_truncated: bool = False
 
 
-@attrs.frozen
-class EntryChange:
-    """What is to be saved of an entry.
-
-    Args:
-        place: Its number among all that there ever were.
-        entry: The entry; None for nothing new.
-        tail: The newest half of its output; None for nothing new.
-        is_gone: Whether it is to be forgotten.
-    """
+class EntryChange(NamedTuple):
+    """What is to be saved of an entry."""
 
     place: int
+    """Its number among all that there ever were."""
     entry: SavedEntry | None = None
+    """The entry; None for nothing new."""
     tail: SavedText | None = None
+    """The newest half of its output; None for nothing new."""
     is_gone: bool = False
+    """Whether it is to be forgotten."""
 
 
 @attrs.define
@@ -324,9 +321,11 @@ class History:
 
     def take_changes(self) -> Iterator[EntryChange]:
         """Yield what is to be saved since this was last called; at first, all that there is."""
+        if self._changed is None:
+            self._changed = {entry.place: msg_id for msg_id, entry in self._entries.items()}
+        elif not self._changed:
+            return
         changed, self._changed = self._changed, {}
-        if changed is None:
-            changed = {entry.place: msg_id for msg_id, entry in self._entries.items()}
         for place, msg_id in changed.items():
             entry = self._entries.get(msg_id)
             if entry is None or entry.place != place:

@@ -171,8 +171,8 @@ class Journal:
     _answered_bytes: int = attrs.field(default=0, init=False)
     _emptied: list[tuple[int, int]] = attrs.field(factory=list, init=False)
     """The numbers of messages that `empty` has emptied, in runs."""
-    _saved: tuple[tuple[tuple[int, int], ...], Runs] | None = attrs.field(default=None, init=False)
-    """The two of these as they are saved, until they change."""
+    _emptyings: int = attrs.field(default=0, init=False)
+    """How often any of these may have changed."""
     _urgent: deque[int] = attrs.field(factory=deque, init=False)
     """The numbers of urgent messages that are still there."""
     exits: list[int] = attrs.field(factory=list, init=False)
@@ -216,8 +216,8 @@ class Journal:
 
     def note_exit(self, number: int) -> None:
         """Note that the message with this number, the next one or a later one, tells of a kernel's exit."""
-        self.exits = [each for each in self.exits if each >= self.first]
-        self.exits.append(number)
+        # Another list, as it is compared with what it was.
+        self.exits = [*(each for each in self.exits if each >= self.first), number]
 
     def note_start(self) -> None:
         """Note that a kernel starts: the exits of those before it are no news any more."""
@@ -303,7 +303,7 @@ class Journal:
             sizes = [len(self._memory[index]) for index in range(first - first_in_memory, len(self._memory))]
             self._offsets.replace(first, sizes)
             self._note_emptied(emptied)
-        self._saved = None
+        self._emptyings += 1
         return emptied
 
     def _note_emptied(self, numbers: Iterable[int]) -> None:
@@ -372,19 +372,22 @@ class Journal:
 
     # For another process
 
+    def marks(self) -> tuple[object, ...]:
+        """Return what is equal as long as `save` returns the same, and takes less time."""
+        return self.exits, self._latest_start, self.dropped, self._emptyings
+
     def save(self) -> SavedJournal:
         """Return what it knows of its messages, for `load`; the messages themselves are kept by others."""
-        if self._saved is None:
-            self._saved = tuple(self._answered), tuple(self._emptied)
-        return SavedJournal(tuple(self.exits), self._latest_start, self.dropped, *self._saved)
+        answered = tuple(self._answered)
+        return SavedJournal(tuple(self.exits), self._latest_start, self.dropped, answered, tuple(self._emptied))
 
     def load(self, saved: SavedJournal) -> None:
         """Know what was saved of messages that `refill` is to bring."""
         self.exits, self._latest_start, self.dropped = list(saved.exits), saved.latest_start, saved.dropped
         self._answered = deque(saved.answered)
         self._answered_bytes = sum(size for _, size in saved.answered)
-        self._emptied = [(first, behind) for first, behind in saved.emptied]
-        self._saved = None
+        self._emptied = list(saved.emptied)
+        self._emptyings += 1
 
     def refill(self, number: int, payloads: Sequence[bytes], urgent: Iterable[range] = ()) -> None:
         """Take messages that an earlier process had, in order, behind `load`.
@@ -408,7 +411,7 @@ class Journal:
             for each in range(max(first, number), min(emptied_to, behind)):
                 payloads[each - number] = b""
         self.extend(payloads)
-        for each in urgent:
-            self._urgent.extend(range(max(each.start, number), min(each.stop, behind)))
+        for numbers in urgent:
+            self._urgent.extend(range(max(numbers.start, number), min(numbers.stop, behind)))
         if self.end >= self.needed:
             self.release(self.needed)

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import attrs
 import msgspec
 
 from kallichore.conversation.activity import EXECUTION, NEVER, SavedActivity
-from kallichore.conversation.conversation import Announcement, Conversation, OpenInput, SavedTalk
+from kallichore.conversation.conversation import Announcement, Conversation, OpenInput
 from kallichore.conversation.delivery import Deliveries, SavedDeliveries
 from kallichore.conversation.execution_queue import SavedQueue
 from kallichore.conversation.history import SavedEntry, SavedText
 from kallichore.conversation.journal import SavedJournal
 from kallichore.conversation.runs import Runs, numbers_in, runs_of
-from kallichore.conversation.status import SavedStatus
 from kallichore.models.bodies import KernelExit
 from kallichore.wire.client_messages import ClientMessage, make
 from kallichore.wire.envelope import UNREADABLE
@@ -37,6 +36,15 @@ GONE = b""
 
 _MESSAGE, _ENTRY, _TAIL = "message:", "history:", "tail:"
 
+_PARTS = (
+    *("published", "queue", "requests", "beside", "held", "outbox", "talk", "activity", "status", "journal"),
+    *("deliveries", "announcements", "kernel", "question", "exit"),
+)
+"""All parts but those of which there is one for each message, or entry of the history."""
+
+_NOT_WRITTEN = (*[object()] * (len(_PARTS) - 2), None, None)
+"""What nothing is equal to; but that there is no question, and was no exit, need not be written."""
+
 
 class SavedKernel(msgspec.Struct, omit_defaults=True):
     """What a kernel said of itself, as JSON."""
@@ -47,10 +55,13 @@ class SavedKernel(msgspec.Struct, omit_defaults=True):
     is_introduced: bool = False
 
 
+_encode = msgspec.json.Encoder().encode
+
+
 def write_part(value: Any) -> bytes:
     """Return a part as JSON: as exactly as it is, be it a directory whose name is no text."""
     try:
-        return msgspec.json.encode(value)
+        return _encode(value)
     except UnicodeEncodeError:
         return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
     except RecursionError:
@@ -62,7 +73,7 @@ def read_part(document: bytes, kind: type[T]) -> T:
     """Return what `write_part` was given; members that this version does not know are passed over.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: It cannot be read; or what `UNREADABLE` has.
     """
     try:
         return msgspec.json.decode(document, type=kind)
@@ -81,23 +92,24 @@ class _Messages:
     """By the identity of the message, which is kept here, so that no other has it."""
     _next: int = attrs.field(default=0, init=False)
     _new: list[tuple[int, ClientMessage]] = attrs.field(factory=list, init=False)
-    _used: set[int] = attrs.field(factory=set, init=False)
-    """Which of them were asked for since `take_changes`, by identity."""
+    _used: dict[str, set[int]] = attrs.field(factory=dict, init=False)
+    """The identities of those that are in a part, by the part's name."""
 
-    def number_of(self, message: ClientMessage) -> int:
-        """Return the number of a message; a new one for one that has none."""
-        identity = id(message)
-        self._used.add(identity)
-        known = self._numbers.get(identity)
-        if known is None:
-            known = self._numbers[identity] = self._next, message
-            self._next += 1
-            self._new.append(known)
-        return known[0]
+    def save(self, name: str, save: Callable[[Callable[[ClientMessage], int]], T]) -> T:
+        """Return what ``save`` returns, which is given what returns the numbers of the messages in this part."""
+        self._used[name] = used = set()
 
-    def numbers_of(self, messages: tuple[ClientMessage, ...]) -> Runs:
-        """Return the numbers of messages."""
-        return runs_of([self.number_of(message) for message in messages])
+        def number_of(message: ClientMessage) -> int:
+            identity = id(message)
+            used.add(identity)
+            known = self._numbers.get(identity)
+            if known is None:
+                known = self._numbers[identity] = self._next, message
+                self._next += 1
+                self._new.append(known)
+            return known[0]
+
+        return save(number_of)
 
     def know(self, number: int, message: ClientMessage) -> None:
         """Take over a message with the number that it has, which is not to be written again."""
@@ -105,13 +117,13 @@ class _Messages:
         self._next = max(self._next, number + 1)
 
     def take_changes(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the parts of new messages, and of those whose number nobody asked for: they are gone."""
+        """Yield the parts of new messages, and of those that are in no part any more."""
         for number, message in self._new:
             yield f"{_MESSAGE}{number}", write_part(message)
-        if len(self._numbers) > len(self._used):
-            for identity in [identity for identity in self._numbers if identity not in self._used]:
+        self._new.clear()
+        if len(self._numbers) > len(used := set().union(*self._used.values())):
+            for identity in [identity for identity in self._numbers if identity not in used]:
                 yield f"{_MESSAGE}{self._numbers.pop(identity)[0]}", GONE
-        self._new, self._used = [], set()
 
 
 @attrs.define(eq=False)
@@ -127,21 +139,45 @@ class ConversationParts:
     conversation: Conversation
     deliveries: Deliveries
     outbox: deque[ClientMessage] = attrs.field(factory=deque)
-    _written: dict[str, Any] = attrs.field(factory=dict, init=False)
-    """What was written last, by part, as far as it is looked at as a whole."""
+    _marks: tuple[Any, ...] = attrs.field(default=_NOT_WRITTEN, init=False)
+    """Of each part of `_PARTS`, what was equal when it was written last."""
+    _saves: tuple[Callable[[], Any], ...] = attrs.field(init=False)
+    """Return what is to be written of each part of `_PARTS`; None for nothing."""
     _messages: _Messages = attrs.field(factory=_Messages, init=False)
     _gone: list[str] = attrs.field(factory=list, init=False)
     """Parts that were there when it was restored, and belong to nothing."""
+
+    def __attrs_post_init__(self) -> None:
+        said, known = self.conversation, self._messages
+        self._saves = (
+            lambda: said.published_at,
+            lambda: known.save("queue", said.queue.save),
+            lambda: known.save("requests", said.requests.save_owed),
+            said.requests.save_beside,
+            lambda: known.save("held", lambda number_of: runs_of([number_of(each) for each in said.held])),
+            lambda: known.save("outbox", lambda number_of: runs_of([number_of(each) for each in self.outbox])),
+            said.save,
+            said.activity.save,
+            said.status.save,
+            said.journal.save,
+            self.deliveries.save,
+            lambda: said.announcements,
+            self._save_kernel,
+            lambda: said.open_input,
+            lambda: said.last_exit,
+        )
 
     def take_changes(self) -> dict[str, bytes]:
         """Return the parts that are not what they were at the last call, as JSON; no bytes for one that is gone.
 
         Not while a batch of the kernel's messages is taken in.
         """
-        changes: dict[str, bytes] = dict.fromkeys(self._gone, GONE)
-        self._gone = []
-        self._take_messages(changes)
-        self._take_whole(changes)
+        changes: dict[str, bytes] = {}
+        if self._gone:
+            changes, self._gone = dict.fromkeys(self._gone, GONE), []
+        before, self._marks = self._marks, self._look()
+        if before != self._marks:
+            self._take_small(changes, before)
         for change in self.conversation.history.take_changes():
             if change.is_gone:
                 changes[f"{_ENTRY}{change.place}"] = changes[f"{_TAIL}{change.place}"] = GONE
@@ -151,52 +187,39 @@ class ConversationParts:
                 changes[f"{_TAIL}{change.place}"] = write_part(change.tail)
         return changes
 
-    def _take_messages(self, changes: dict[str, bytes]) -> None:
-        """Look at what consists of clients' messages, if any of it changed."""
-        queue, requests = self.conversation.queue, self.conversation.requests
-        held, outbox = tuple(self.conversation.held), tuple(self.outbox)
-        if not self._is_new("-messages", (queue.changes, requests.changes, held, outbox)):
-            return
-        known = self._messages
-        self._put(changes, "queue", queue.save(known.number_of))
-        self._put(changes, "requests", requests.save_owed(known.number_of))
-        self._put(changes, "held", known.numbers_of(held))
-        self._put(changes, "outbox", known.numbers_of(outbox))
-        changes.update(known.take_changes())
+    def _look(self) -> tuple[Any, ...]:
+        """Return what is equal as long as the parts of `_PARTS` are, in their order: after each batch of output nothing
+        but that has to be looked at.
+        """
+        said = self.conversation
+        return (
+            said.published_at,
+            said.queue.changes,
+            said.requests.changes,
+            said.requests.changes_beside,
+            tuple(said.held),
+            tuple(self.outbox),
+            said.marks(),
+            said.activity.changes,
+            said.status.marks(),
+            said.journal.marks(),
+            self.deliveries.changes,
+            said.announcements.copy(),
+            (said.kernel_info, said.input_prompt, said.continuation_prompt, said.is_introduced),
+            said.open_input,
+            said.last_exit,
+        )
 
-    def _take_whole(self, changes: dict[str, bytes]) -> None:
-        """Look at what is small, or is replaced as a whole."""
-        said, deliveries = self.conversation, self.deliveries
-        self._put(changes, "talk", said.save())
-        self._put(changes, "published", said.published_at)
-        self._put(changes, "activity", said.activity.save())
-        self._put(changes, "status", said.status.save())
-        self._put(changes, "journal", said.journal.save())
-        if self._is_new("-beside", said.requests.changes_beside):
-            self._put(changes, "beside", said.requests.save_beside())
-        if self._is_new("-deliveries", deliveries.changes):
-            self._put(changes, "deliveries", deliveries.save())
-        if said.announcements or self._written.get("announcements") != {}:
-            self._put(changes, "announcements", said.announcements.copy())
-        kernel = (said.kernel_info, said.input_prompt, said.continuation_prompt, said.is_introduced)
-        if self._is_new("-kernel", kernel):
-            changes["kernel"] = write_part(SavedKernel(*kernel))
-        for name, value in (("question", said.open_input), ("exit", said.last_exit)):
-            if self._written.get(name) is not value:
-                self._written[name] = value
+    def _take_small(self, changes: dict[str, bytes], before: tuple[Any, ...]) -> None:
+        for name, mark, mark_before, save in zip(_PARTS, self._marks, before, self._saves, strict=True):
+            if mark != mark_before:
+                value = save()
                 changes[name] = GONE if value is None else write_part(value)
+        changes.update(self._messages.take_changes())
 
-    def _is_new(self, name: str, value: Any) -> bool:
-        """Whether something is not what it was when this was last asked."""
-        if name in self._written and self._written[name] == value:
-            return False
-        self._written[name] = value
-        return True
-
-    def _put(self, changes: dict[str, bytes], name: str, value: Any) -> None:
-        """Write a part if it is another than before."""
-        if self._is_new(name, value):
-            changes[name] = write_part(value)
+    def _save_kernel(self) -> SavedKernel:
+        said = self.conversation
+        return SavedKernel(said.kernel_info, said.input_prompt, said.continuation_prompt, said.is_introduced)
 
     def restore(self, parts: Mapping[str, bytes], shift: float) -> list[str]:
         """Have a new conversation, whose journal is empty yet, go on where another process's was.
@@ -231,6 +254,8 @@ class _Restoring:
         self._restore_kernel()
         self.into.conversation.journal.load(self._read("journal", SavedJournal()))
         self.into.deliveries.load(self._read("deliveries", SavedDeliveries()))
+        # What was there is written again, or is gone.
+        self.into._marks = tuple(self.parts.get(name) for name in _PARTS)
         return self.problems
 
     def _read(self, name: str, default: T, kind: Any = None) -> T:
@@ -239,7 +264,7 @@ class _Restoring:
             return default
         try:
             value: T = read_part(document, kind or type(default))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, *UNREADABLE) as error:
             self.problems.append(f"{name} cannot be read: {error}")
             return default
         return value

@@ -15,7 +15,7 @@ def runs_of(numbers: Sequence[int]) -> Runs:
     first, count = numbers[0], len(numbers)
     if count > 1 and all(map(int.__eq__, numbers, range(first, first + count))):
         return ((first, first + count),)
-    runs = []
+    runs: list[tuple[int, int]] = []
     for number in numbers:
         if runs and runs[-1][1] == number:
             runs[-1] = (runs[-1][0], number + 1)

@@ -11,7 +11,8 @@ unless the kernel has said otherwise meanwhile (saying anything ends ``offline``
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import attrs
 import msgspec
@@ -136,11 +137,19 @@ class SessionStatus:
 
     # For another process
 
+    def marks(self) -> tuple[Any, ...]:
+        """Return what is equal as long as `save` returns the same, and takes less time."""
+        return _members_of(self)
+
     def save(self) -> SavedStatus:
         """Return what it is, for `load`."""
-        return SavedStatus(self.idle_since, self.current, self.reason, self.since, self._covered)
+        return SavedStatus(*_members_of(self))
 
     def load(self, saved: SavedStatus, shift: float) -> None:
         """Become what was saved, without a word to anybody; times move by ``shift`` seconds."""
         self.idle_since, self.since = moved(saved.idle_since, shift), saved.since + shift
         self.current, self.reason, self._covered = saved.current, saved.reason, saved.covered
+
+
+_members_of = attrgetter("idle_since", "current", "reason", "since", "_covered")
+"""Returns the members of a `SavedStatus`."""

@@ -10,17 +10,17 @@ from typing import Any
 
 import attrs
 import msgspec
+import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from kallichore.conversation.activity import GRACE
 from kallichore.conversation.conversation import Announcement
 from kallichore.conversation.delivery import Deliveries, Delivery, Ending
-from kallichore.conversation.journal import Journal, Shift
+from kallichore.conversation.journal import Shift
 from kallichore.conversation.parts import ConversationParts
 from kallichore.conversation.status import TRANSITIONS, StatusEvent
 from kallichore.models.bodies import ExitCause, KernelExit, RunningRequest
-from kallichore.session.overflow_file import OverflowFile
 from kallichore.wire.client_messages import ClientMessage
 from kallichore.wire.envelope import Excerpt, Header
 from talk import INTRODUCTION, Talk, request
@@ -194,7 +194,6 @@ class Restoring(RuleBasedStateMachine):
             deliveries.end(delivery, Ending.CUT)
         deliveries._distance = distance
         self.one.here.clear()
-
 
     # The kernel
 
@@ -477,7 +476,10 @@ class Restoring(RuleBasedStateMachine):
     @invariant()
     def look_the_same(self) -> None:
         """Whoever looks at them sees the same."""
-        assert self.one.shown() == self.other.shown()
+        one, other = self.one.shown(), self.other.shown()
+        different = {name: (value, other[name]) for name, value in one.items() if value != other[name]}
+
+        assert {} == different
 
     def teardown(self) -> None:
         """All that is open is answered in the same way."""
@@ -488,3 +490,187 @@ class Restoring(RuleBasedStateMachine):
 
 Restoring.TestCase.settings = settings(stateful_step_count=40)
 TestRestoring = Restoring.TestCase
+
+
+# Parts one by one
+
+
+def a_side() -> Side:
+    """Return a side with one execution that runs, one that waits, and one that is open on control."""
+    side = new_side(10.0)
+    side.talk.start()
+    for message in (request("a"), request("b"), request("c", "debug_request", "control")):
+        side.talk.tell(message)
+    side.talk.busy(request("a"))
+    return side
+
+
+def restored(parts: dict[str, bytes]) -> tuple[Side, list[str]]:
+    """Return what goes on with these parts, and what is wrong with them."""
+    side = new_side(10.0)
+    return side, side.parts.restore(parts, 0.0)
+
+
+def printed(side: Side) -> None:
+    """Have the execution that runs print."""
+    side.talk.hear("stream", request("a"), {}, excerpt=Excerpt(text=msgspec.Raw(b'"%s"' % (b"x" * 3000))))
+
+
+def test_nothing_new_is_no_change() -> None:
+    """Only what is not what it was is written."""
+    side = a_side()
+
+    assert side.parts.take_changes() != {}
+    assert side.parts.take_changes() == {}
+
+
+def test_output_changes_little() -> None:
+    """When it came, and the newest of it: what clients wait for, and what ran, is written once."""
+    side = a_side()
+    printed(side)
+    side.parts.take_changes()
+    side.talk.now += 1
+    printed(side)
+
+    assert sorted(side.parts.take_changes()) == ["published", "tail:0"]
+
+
+def test_message_is_written_once_and_gone_when_nobody_has_it() -> None:
+    """It waits, runs and is owed an answer; when all of that is over it is no more."""
+    side = a_side()
+    messages = [name for name in side.parts.take_changes() if name.startswith("message:")]
+    side.talk.run(request("a"))
+    first = side.parts.take_changes()
+    side.talk.run(request("b"))
+    second = side.parts.take_changes()
+
+    assert messages == ["message:0", "message:1", "message:2"]
+    assert {name: part for name, part in {**first, **second}.items() if name in messages} == {
+        "message:0": b"",
+        "message:1": b"",
+    }
+    assert "message:1" not in first
+
+
+def test_another_process_goes_on_with_its_own_numbers() -> None:
+    """Its first changes have all times by its clock, and a new message takes the place of none that is there."""
+    side = a_side()
+    parts = side.parts.take_changes()
+    other, problems = restored(parts)
+    other.talk.tell(request("d"))
+    changes = other.parts.take_changes()
+
+    assert problems == []
+    assert {"queue", "activity", "status", "talk", "published"} < set(changes)
+    assert [name for name in changes if ":" in name] == ["message:3"]
+
+
+def test_what_newer_versions_say_beside_is_passed_over() -> None:
+    """Members and parts that are not known here; a part that is not there is as in a new conversation."""
+    side = a_side()
+    parts = side.parts.take_changes()
+    newer = {name: b'{"is_newer":[1],' + part[1:] if part[:2] == b'{"' else part for name, part in parts.items()}
+    del newer["announcements"]
+    other, problems = restored({**newer, "what:1": b"x", "stream": b"{", "message:x": b"{"})
+
+    assert problems == []
+    assert other.talk.conversation.queue.pending == side.talk.conversation.queue.pending
+    assert not {"what:1", "stream", "message:x"} & set(other.parts.take_changes())
+
+
+@pytest.mark.parametrize(
+    "name", ["talk", "published", "queue", "requests", "status", "activity", "journal", "deliveries", "kernel", "exit"]
+)
+@pytest.mark.parametrize("part", [b"{", b"7.5.", b'"no"', b'[["x"]]', b"\xff"])
+def test_part_that_cannot_be_read_is_named(name: str, part: bytes) -> None:
+    """It is as in a new conversation, and the others are as they were."""
+    side = a_side()
+    other, problems = restored({**side.parts.take_changes(), name: part})
+    fresh = new_side(10.0).parts.take_changes()
+    written = other.parts.take_changes()
+
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{name} cannot be read: ")
+    assert written[name] == fresh.get(name, b"")
+
+
+def test_executions_that_are_lost_are_told() -> None:
+    """What waited is left out; what runs has the kernel, and ends as it would have."""
+    side = a_side()
+    parts = side.parts.take_changes()
+    parts["message:0"] = parts["message:1"] = b"?"
+    other, problems = restored(parts)
+    other.talk.tell(request("d"))
+    other.talk.run(request("a"))
+    changes = other.parts.take_changes()
+
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "message",
+        "message",
+        "1 executions that waited are lost",
+        "2 messages of requests are lost",
+    ]
+    assert other.talk.sent == ["d"]
+    assert changes["message:1"] == b""
+
+
+def test_directory_whose_name_is_no_text_is_the_same_directory() -> None:
+    """Names of files are bytes, and a kernel is started there again."""
+    side = a_side()
+    side.talk.conversation.move_to("/tmp/\udcff")
+
+    assert restored(side.parts.take_changes())[0].talk.conversation.working_directory == "/tmp/\udcff"
+
+
+def test_what_is_nested_too_deep_to_be_written_is_named_afterwards() -> None:
+    """Rather than that the session ends of it."""
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    message = request("d")
+    message.header["deep"] = deep
+    side = a_side()
+    side.talk.tell(message)
+    other, problems = restored(side.parts.take_changes())
+
+    assert [problem.partition(" ")[0] for problem in problems] == ["message:2", "1", "1"]
+    assert [each.msg_id for each in other.talk.conversation.queue.pending] == ["b"]
+
+
+STEPS: dict[str, Callable[[Side], object]] = {
+    "replied": lambda side: side.talk.conversation.requests.replied("c"),
+    "ended": lambda side: side.talk.conversation.requests.ended("c"),
+    "withdrawn": lambda side: side.talk.conversation.queue.withdraw("b"),
+    "dropped": lambda side: side.talk.conversation.queue.clear_pending(),
+    "queue replied": lambda side: side.talk.conversation.queue.on_reply("a", 11.0),
+    "queued": lambda side: side.talk.conversation.queue.submit("d", request("d"), 11.0),
+    "begun": lambda side: side.talk.conversation.activity.begin("d", "comm_msg", 11.0),
+    "activity replied": lambda side: side.talk.conversation.activity.reply("a", 11.0),
+    "activity ended": lambda side: side.talk.conversation.activity.end("a", 11.0),
+    "activity cleared": lambda side: side.talk.conversation.activity.clear(),
+    "status": lambda side: side.talk.change(StatusEvent.HEARTBEAT_LOST),
+    "exit noted": lambda side: side.talk.journal.note_exit(1),
+    "start noted": lambda side: side.talk.journal.note_start(),
+    "held": lambda side: side.talk.conversation.held.append(request("d")),
+    "outbox": lambda side: side.outbox.append(request("d")),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_each_step_is_written(step: Callable[[Side], object]) -> None:
+    """One alone, behind what was written before, is known to the next process."""
+    side = a_side()
+    parts = side.parts.take_changes()
+    step(side)
+    parts.update(side.parts.take_changes())
+    other, problems = restored(parts)
+    rest = {"state", "numbers", "messages", "exits", "busy"}
+    before, after = side.shown(), other.shown()
+
+    assert problems == []
+    assert {name: after[name] for name in after.keys() - rest} == {name: before[name] for name in before.keys() - rest}
+    assert side.talk.conversation.requests.save_beside() == other.talk.conversation.requests.save_beside()
+    assert (side.talk.journal.exits, side.talk.journal.old_exits) == (
+        other.talk.journal.exits,
+        other.talk.journal.old_exits,
+    )
