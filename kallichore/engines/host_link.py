@@ -9,9 +9,9 @@ and wakes who waits in `HostChannel.wait`; that one takes the pieces from the fr
 channel that nobody reads grows, until the host has kept as much as its ``keep_limit`` without a confirmation and stops
 reading from the kernel. So `confirm` is what keeps a flood going.
 
-Nothing is sent before `HostLink.flush`: what is to be sent waits, in order, and `HostLink.on_waiting` is called when the
-first of it comes. Whoever has to write something down before it may leave puts another function there, and flushes when
-that is done.
+Nothing is sent before `HostLink.flush`: what is to be sent waits, in order, and `HostLink.on_waiting` is called when
+the first of it comes. Whoever has to write something down before it may leave puts another function there, and flushes
+when that is done.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import errno
 import os
 import secrets
 import socket
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -154,8 +155,8 @@ class HostLink:
         channels: The channels by number.
         unaccepted: Payloads for the kernel that the host has not said it has, oldest first. The host says so along
             with other frames, and after half a second at the latest.
-        on_waiting: Called, by whoever calls one of the methods, when something waits for `flush` and nothing did before;
-            by default it is `flush` itself.
+        on_waiting: Called, inside of the method that is called, when something waits for `flush` and nothing did
+            before; by default it is `flush` itself.
     """
 
     def __init__(
@@ -293,6 +294,7 @@ class HostLink:
 
     def _push(self) -> bool:
         """Send what was flushed; False if the host does not take all of it now."""
+        assert sys.platform != "win32"
         unsent = self._unsent
         if self._socket is None:
             unsent.clear()
@@ -409,9 +411,7 @@ class HostLink:
 
 def _start(hello: Hello, number: int, positions: Mapping[int, int]) -> int:
     """Return the position from which on a host sends what it has of a channel."""
-    state = hello.channels.get(number)
-    if state is None:
-        raise HostFrameError(f"the host does not have channel {number}")
+    state = hello.channels[number]
     return min(max(state.begin, positions.get(number, 0)), state.end)
 
 

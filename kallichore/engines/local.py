@@ -86,6 +86,7 @@ async def start_host(
 
 
 async def _open_program(directory: Path) -> trio.Process:
+    assert sys.platform != "win32"
     log = os.open(directory / HOST_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         return await trio.lowlevel.open_process(
@@ -122,6 +123,7 @@ async def _listen(process: trio.Process, said: bytearray) -> None:
 
 async def _end(process: trio.Process, said: bytearray) -> None:
     """End a host that nobody will know of: with it goes its kernel."""
+    assert sys.platform != "win32"
     process.kill()
     await process.wait()
     words = said.split()

@@ -225,7 +225,10 @@ def decode_hello(payload: bytes) -> Hello:
     try:
         version = msgspec.json.decode(payload, type=dict[str, Any])["version"]
         if version == VERSION:
-            return msgspec.json.decode(payload, type=Hello)
+            hello = msgspec.json.decode(payload, type=Hello)
+            for number in HostChannelNumber:
+                hello.channels[number]
+            return hello
     except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as error:
         raise HostFrameError(f"what the host says of itself cannot be read: {error}") from error
     raise HostFrameError(f"the host speaks version {version}, and we speak {VERSION}")
