@@ -328,16 +328,17 @@ class HostLink:
 
     # Receiving
 
-    async def _read(self, early: Sequence[Received]) -> None:
+    async def _read(self, connection: socket.socket, early: Sequence[Received]) -> None:
         """Take what comes until the connection is gone; cancelling it closes the connection."""
         buffer = memoryview(bytearray(READ_SIZE))
         try:
             for received in early:
                 self._take(received)
+            # It may be closed before this has run for the first time, and when this was woken and has not run yet.
             while self._socket is not None:
-                await trio.lowlevel.wait_readable(self._socket)
+                await trio.lowlevel.wait_readable(connection)
                 for _ in range(MOST_READS):
-                    size = self._socket.recv_into(buffer)
+                    size = connection.recv_into(buffer)
                     if not size:
                         return
                     for received in self._decoder.feed(buffer[:size]):
@@ -502,7 +503,7 @@ async def open_link(
     try:
         async with trio.open_nursery() as nursery:
             link = HostLink(connection, decoder, hello, positions, unaccepted, nursery)
-            nursery.start_soon(link._read, early)
+            nursery.start_soon(link._read, connection, early)
             try:
                 yield link
             finally:
