@@ -32,12 +32,11 @@ class Hosted:
     directory: Path
     pid: int
 
-    def link(self, positions: Mapping[int, int] = {}, unaccepted: Sequence[Frame] = ()) -> AbstractAsyncContextManager[HostLink]:
+    def link(
+        self, positions: Mapping[int, int] = {}, unaccepted: Sequence[Frame] = ()
+    ) -> AbstractAsyncContextManager[HostLink]:
         """Attach to it."""
         return open_link(self.directory, SECRET, positions, unaccepted)
-
-
-
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """A kernel without any protocol, for tests of hosts: plain sockets, and it does what it is told on control.
 
 It prints the ports of its five channels, as JSON. What comes on shell is sent back on shell. A line on control is a
-command: ``flood COUNT SIZE`` sends so many numbered lines of that size on iopub; ``print COUNT SIZE`` prints them;
+command: ``flood COUNT SIZE`` sends so many numbered lines of that size on iopub; ``print COUNT SIZE`` prints them,
+and ``flood-output COUNT SIZE`` does so beside other things;
 ``worker`` starts a process that is deaf to signals, and prints its id; ``hang-up`` closes iopub; ``say TEXT`` sends a
 line on control; ``exit CODE`` and ``signal NUMBER`` end the kernel.
 """
@@ -31,6 +32,11 @@ def echo(listener):
                 connection.sendall(data)
 
 
+def write_all(write, data):
+    while data:
+        data = data[write(data) :]
+
+
 def main():
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
     print(json.dumps([listener.getsockname()[1] for listener in listeners]), flush=True)
@@ -52,6 +58,9 @@ def main():
             elif command == "print":
                 sys.stdout.buffer.write(lines(*arguments))
                 sys.stdout.buffer.flush()
+            elif command == "flood-output":
+                writing = sys.stdout.buffer.raw.write
+                threading.Thread(target=write_all, args=(writing, lines(*arguments)), daemon=True).start()
             elif command == "worker":
                 worker = subprocess.Popen(["/bin/sh", "-c", "trap '' HUP INT TERM; exec sleep 600"])
                 print(worker.pid, flush=True)

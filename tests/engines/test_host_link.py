@@ -1,4 +1,4 @@
-"""A server's link to a host: cut wherever it may be, nothing is missing in either direction, and nothing comes twice."""
+"""A server's link to a host: cut wherever it may be, nothing is missing in either direction, nor comes twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from hosts import (
 )
 from kallichore.engines.host_link import HostLink, open_link
 from kallichore.errors import HostGoneError, HostRefusedError
-from kallichore.wire.host_frames import Frame
+from kallichore.wire.host_frames import HEAD, Frame, Kind, encode_attach, head
 from plain_kernel import lines
 
 pytestmark = pytest.mark.posix_only("hosts")
@@ -105,7 +105,7 @@ async def test_nothing_is_missing_and_nothing_comes_twice_wherever_a_link_is_cut
 
 
 async def test_payload_is_taken_once_however_often_it_is_sent(private_place: Path) -> None:
-    """What a server sends again, not knowing that the host has it, reaches the kernel once; what is new comes behind."""
+    """What a server sends again, not knowing that the host has it, reaches the kernel once; the new comes behind."""
     async with open_host(private_place / "s") as host:
         async with host.link() as link:
             await connect_all(link)
@@ -127,7 +127,7 @@ async def test_what_was_accepted_is_told_soon_without_other_frames(private_place
         await connect_all(link)
         link.send(HEARTBEAT, b"x")
         with trio.fail_after(PATIENCE):
-            while link.unaccepted:
+            while link.unaccepted:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
     assert link.hello.accepted == 0
@@ -222,8 +222,6 @@ async def test_first_server_that_does_not_read_is_replaced_all_the_same(private_
 
 async def _attach_by_hand(connection: socket.socket) -> None:
     """Prove to be the server, and read nothing."""
-    from kallichore.wire.host_frames import HEAD, encode_attach
-
     challenge = connection.recv(HEAD.size + 32)
     connection.sendall(encode_attach(SECRET, challenge[HEAD.size :], bytes(32), {}))
     with trio.fail_after(PATIENCE):
@@ -245,7 +243,6 @@ async def test_wrong_secret_is_refused_and_disturbs_nobody(private_place: Path) 
 
 async def test_host_that_does_not_know_the_secret_is_refused(private_place: Path) -> None:
     """A socket at which somebody else listens is not taken for the host's."""
-    from kallichore.wire.host_frames import Kind, head
 
     async def pretend(stream: trio.SocketStream) -> None:
         await stream.send_all(head(Kind.CHALLENGE, size=32) + bytes(32))
