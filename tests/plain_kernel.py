@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 from contextlib import suppress
 
@@ -32,9 +31,9 @@ def echo(listener):
                 connection.sendall(data)
 
 
-def write_all(write, data):
+def write_all(data):
     while data:
-        data = data[write(data) :]
+        data = data[os.write(1, data) :]
 
 
 def main():
@@ -56,11 +55,9 @@ def main():
                 sending = iopub["connection"].sendall
                 threading.Thread(target=sending, args=(lines(*arguments),), daemon=True).start()
             elif command == "print":
-                sys.stdout.buffer.write(lines(*arguments))
-                sys.stdout.buffer.flush()
+                write_all(lines(*arguments))
             elif command == "flood-output":
-                writing = sys.stdout.buffer.raw.write
-                threading.Thread(target=write_all, args=(writing, lines(*arguments)), daemon=True).start()
+                threading.Thread(target=write_all, args=(lines(*arguments),), daemon=True).start()
             elif command == "worker":
                 worker = subprocess.Popen(["/bin/sh", "-c", "trap '' HUP INT TERM; exec sleep 600"])
                 print(worker.pid, flush=True)

@@ -31,10 +31,8 @@ from kallichore.wire.host_frames import (
 )
 
 CHANNELS = {str(number): {"is_open": number > 4, "begin": number, "end": 2 * number} for number in range(7)}
-HELLO: dict[str, Any] = {
-    **{"version": 1, "proof": "00", "host_pid": 7, "pid": 8, "started": 1.5, "accepted": 3},
-    **{"channels": CHANNELS, "ended": None, "failed": None},
-}
+SAID = b'{"version": 1, "proof": "00", "host_pid": 7, "pid": 8, "started": 1.5, "accepted": 3, "ended": null}'
+HELLO: dict[str, Any] = {**json.loads(SAID), "channels": CHANNELS, "failed": None}
 
 notes = st.tuples(
     st.sampled_from([Kind.CHALLENGE, Kind.HELLO, Kind.OPENED, Kind.LOST, Kind.ACCEPTED, Kind.ENDED, Kind.REPLACED]),
