@@ -52,6 +52,9 @@ from kallichore.wire.host_frames import (
     is_proven,
 )
 
+# Looking up a member of an enumeration takes longer than what is done with it here.
+_DATA, _ACCEPTED, _SEND = int(Kind.DATA), int(Kind.ACCEPTED), int(Kind.SEND)
+
 READ_SIZE = 1 << 18
 """Bytes that are read at once: more than a Unix socket holds by default, so that one call takes all that is there."""
 
@@ -353,9 +356,9 @@ class HostLink:
 
     def _take(self, received: Received) -> None:
         kind, channel, number, payload = received
-        if kind == Kind.DATA:
+        if kind == _DATA:
             self._channel(channel)._take(payload)
-        elif kind == Kind.ACCEPTED:
+        elif kind == _ACCEPTED:
             unaccepted = self.unaccepted
             while unaccepted and unaccepted[0].number <= number:
                 unaccepted.popleft()
@@ -419,7 +422,7 @@ def _start(hello: Hello, number: int, positions: Mapping[int, int]) -> int:
 
 def _encode_send(number: int, channel: int, data: bytes) -> list[bytes]:
     """Return the frame that takes a payload to the kernel, in pieces."""
-    beginning = head(Kind.SEND, channel, number, len(data))
+    beginning = head(_SEND, channel, number, len(data))
     return [beginning + data] if len(data) <= SMALL else [beginning, data]
 
 

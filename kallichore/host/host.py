@@ -75,6 +75,7 @@ LARGEST_PROOF = 1 << 12
 MOST_STRANGERS = 16
 """Connections of such; the oldest has to make way for the next."""
 
+NEVER = float("inf")
 PROOF_PATIENCE = 5.0
 """Seconds that somebody may take to prove to be a server."""
 ACCEPTED_DELAY = 0.5
@@ -131,6 +132,8 @@ class Loop:
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._deadlines: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._soonest = NEVER
+        """A time before which nothing is to be called."""
         self.is_over = False
 
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
@@ -145,7 +148,9 @@ class Loop:
 
     def call_later(self, key: object, seconds: float, function: Callable[[], None]) -> None:
         """Call a function once; another with this key is not called then."""
-        self._deadlines[key] = (time.monotonic() + seconds, function)
+        when = time.monotonic() + seconds
+        self._deadlines[key] = (when, function)
+        self._soonest = min(self._soonest, when)
 
     def call_off(self, key: object) -> None:
         """Do not call what was to be called later, if it was."""
@@ -154,24 +159,29 @@ class Loop:
     def run(self) -> None:
         poll, handlers = self._poll.poll, self._handlers
         while not self.is_over:
-            for descriptor, events in poll(self._next_deadline() if self._deadlines else None):
+            for descriptor, events in poll(None if self._soonest == NEVER else self._milliseconds()):
                 # One that was called before it may have closed this one.
                 handler = handlers.get(descriptor)
                 if handler:
                     handler(events)
 
-    def _next_deadline(self) -> int | None:
-        """Call what is due; return the milliseconds to the next."""
-        now = time.monotonic()
+    def _milliseconds(self) -> float:
+        """Return how long to wait at most, having called what is due."""
+        left = self._soonest - time.monotonic()
+        if left > 0:
+            return left * 1000 + 1
+        self._soonest = NEVER
         for key, (when, function) in list(self._deadlines.items()):
-            if when <= now and key in self._deadlines:
+            if key not in self._deadlines:
+                # One that was called just now has called it off.
+                continue
+            if when <= time.monotonic():
                 del self._deadlines[key]
                 function()
-        if self.is_over:
-            return 0
-        if not self._deadlines:
-            return None
-        return max(0, int((min(when for when, _ in self._deadlines.values()) - time.monotonic()) * 1000) + 1)
+            else:
+                self._soonest = min(self._soonest, when)
+        # What was called may have ended it all; otherwise this only looks again.
+        return 0
 
 
 class Channel:
@@ -479,7 +489,7 @@ class Peer:
             self._unsent += pieces
             return
         try:
-            count = self._socket.sendmsg(pieces)
+            count = self._socket.send(pieces[0]) if len(pieces) == 1 else self._socket.sendmsg(pieces)
         except BlockingIOError:
             count = 0
         except OSError:
@@ -564,6 +574,8 @@ class Host:
         self._server: Peer | None = None
         self._strangers: list[Peer] = []
         self._accepted = self._told = 0
+        self._will_tell = False
+        """Whether the server will be told after a while what was accepted, if nothing has told it by then."""
         self._news: deque[bytes] = deque()
         self._is_abandoned = False
         self._path = conf["socket"]
@@ -636,7 +648,6 @@ class Host:
         self._server = peer
         self._is_abandoned = False
         self.loop.call_off("abandon")
-        self.loop.call_off("accepted")
         # What the server before wished is none of this one's.
         self._news.clear()
         self._told = self._accepted
@@ -668,9 +679,10 @@ class Host:
             if number:
                 if number != self._accepted + 1:
                     return
-                if self._accepted == self._told:
-                    self.loop.call_later("accepted", ACCEPTED_DELAY, self._tell_accepted)
                 self._accepted = number
+                if not self._will_tell:
+                    self._will_tell = True
+                    self.loop.call_later("accepted", ACCEPTED_DELAY, self._tell_accepted)
             self._socket_channel(channel).write(payload)
         elif kind == CONFIRM:
             self._any_channel(channel).confirm(number)
@@ -707,7 +719,8 @@ class Host:
         else:
             channel.sent.append(data)
             channel.next = channel.end
-            self._send([head(DATA, channel.number, position, len(data)), data])
+            beginning = HEAD.pack(DATA, channel.number, 0, len(data), position)
+            self._send([beginning + data] if len(data) < LARGE else [beginning, data])
         if self.kept > self._limit:
             self.check_limit()
 
@@ -726,9 +739,11 @@ class Host:
             self.push()
 
     def _tell_accepted(self) -> None:
-        if self._server is None:
+        self._will_tell = False
+        if self._server is None or self._told == self._accepted:
             return
         if self._server.is_blocked:
+            self._will_tell = True
             self.loop.call_later("accepted", ACCEPTED_DELAY, self._tell_accepted)
         else:
             self._send([])
@@ -737,8 +752,8 @@ class Host:
         assert self._server is not None
         if self._told != self._accepted:
             self._told = self._accepted
-            self.loop.call_off("accepted")
-            pieces = [head(ACCEPTED, number=self._accepted), *pieces]
+            accepted = head(ACCEPTED, number=self._accepted)
+            pieces = [accepted + pieces[0], *pieces[1:]] if pieces else [accepted]
         self._server.send(pieces)
 
     def push(self) -> None:
