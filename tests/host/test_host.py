@@ -83,7 +83,7 @@ async def test_files_are_private_and_tell_no_secret(private_place: Path) -> None
 
 async def test_kernel_leads_a_group_of_its_own_and_reads_nothing(private_place: Path) -> None:
     """The kernel has its own process group, an empty input, the usual signals, and the directory that was asked for."""
-    script = "cat; pwd; grep Sig /proc/$$/status; exec sleep 600"
+    script = "cat; pwd; grep Sig /proc/self/status; exec sleep 600"
     async with open_host(private_place / "s", run(script), working_directory="/") as host, host.link() as link:
         directory = await read_line(link, STDOUT)
         signals = dict([(await read_line(link, STDOUT)).split(b":\t") for _ in range(5)])
