@@ -474,12 +474,13 @@ async def _attach(
         raise HostRefusedError(f"What listens in {directory} is not this session's host: {error}") from error
     except OSError as error:
         connection.close()
-        # It hung up: because it ended just now, or because it does not believe us.
-        (await connect_to_host(directory)).close()
-        raise HostRefusedError(f"The host in {directory} does not take us for the server of its session") from error
+        hung_up = error
     except BaseException:
         connection.close()
         raise
+    # Because it ended just now, or because it does not believe us.
+    (await connect_to_host(directory)).close()
+    raise HostRefusedError(f"The host in {directory} does not take us for the server of its session") from hung_up
 
 
 @asynccontextmanager

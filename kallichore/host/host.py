@@ -795,7 +795,11 @@ class Host:
         try:
             self.loop.run()
         finally:
-            os.unlink(self._path)
+            try:
+                os.unlink(self._path)
+            except OSError:
+                # Somebody has removed it, perhaps with the directory.
+                pass
             self._kernel.end()
 
 
@@ -1083,9 +1087,13 @@ def count_memory_kills() -> int:
 def remove_own_log() -> None:
     """Remove the file that errors are written to, if it is in this directory and empty."""
     found = os.fstat(2)
-    for entry in os.scandir("."):
-        if not found.st_size and os.path.samestat(found, entry.stat(follow_symlinks=False)):
-            os.unlink(entry.path)
+    try:
+        for entry in os.scandir("."):
+            if not found.st_size and os.path.samestat(found, entry.stat(follow_symlinks=False)):
+                os.unlink(entry.path)
+    except OSError:
+        # The directory may be gone.
+        pass
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import ast
 import errno
 import os
 import random
+import shutil
 import signal
 import socket
 import stat
@@ -204,6 +205,18 @@ async def test_host_that_is_released_early_kills_its_kernel(private_place: Path)
         await wait_gone(worker)
         assert link.hello.pid is not None
         await wait_gone(link.hello.pid)
+
+
+async def test_host_whose_directory_is_gone_can_still_be_released(private_place: Path) -> None:
+    """Whoever removes a session's directory too early does not keep its processes alive by that."""
+    async with open_host(private_place / "s", run("exec sleep 600")) as host, host.link() as link:
+        kernel = link.hello.pid
+        assert kernel is not None
+        shutil.rmtree(host.directory)
+        link.release()
+        await wait_gone(host.pid)
+
+        assert not psutil.pid_exists(kernel)
 
 
 async def start_worker(link: HostLink) -> int:
