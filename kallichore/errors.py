@@ -35,7 +35,7 @@ The tree answers "whose doing was it?", since that decides who has to act::
     ├── ExecutionTimeoutError         the caller's: the time that it gave is up
     ├── KernelDiedError               the kernel's: it ended while somebody waited for it
     ├── HostGoneError                 somebody's: the program beside a kernel is not there any more, nor is its kernel
-    └── HostRefusedError              whose is not known: who is there is not the host that we know, or denies knowing us
+    └── HostRefusedError              somebody's: who is there is not our host, or does not take us for its server
 
 The codes (KS-n) are part of the HTTP API and never change their meaning; the texts are for people.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import sys
 
 from kallichore.cli.kcserver import main
@@ -21,7 +22,17 @@ def restore_environment() -> None:
         del os.environ[name]
 
 
+def run_program() -> None:
+    """Be the interpreter that there is none of here: run the file that is named, as ``python -I -S`` does."""
+    del sys.argv[:3]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
 if __name__ == "__main__":
     multiprocessing.freeze_support()
     restore_environment()
-    sys.exit(main())
+    if sys.argv[1:3] == ["-I", "-S"]:
+        # The program beside a kernel (kallichore.engines.local).
+        run_program()
+    else:
+        sys.exit(main())

@@ -6,6 +6,7 @@ The imports are read from the source, so those under ``TYPE_CHECKING`` and insid
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "state": {"wire", "models", *FOR_ALL},
     # What agents are offered, for both sides.
     "agents": {"models", "conversation", *FOR_ALL},
+    # A program of its own, see `kallichore.host`.
+    "host": set(),
+    # What talks to it.
+    "engines": {"wire", "models", "kernel", "host", *FOR_ALL},
     # The API from outside shares its words with the server, not its code.
     "client": {"wire", "models", *FOR_ALL},
     **{room: {*CHAIN[:place], *FOR_ALL} for place, room in enumerate(CHAIN)},
@@ -127,6 +132,15 @@ def test_rooms_import_only_what_is_left_of_them() -> None:
 def test_public_package_is_imported_by_no_room() -> None:
     """The names that kallichore/__init__.py gathers are for others; inside, a module is imported where it lives."""
     assert [module for module in MODULES if "kallichore" in _own_imports_of(module)] == []
+
+
+def test_program_beside_a_kernel_stands_alone() -> None:
+    """The host's program is imported by nobody, and imports what comes with Python and nothing else."""
+    program = "kallichore.host.host"
+    wanted = {name.split(".")[0] for name in _imports_of(MODULES[program])}
+
+    assert [] == [module for module in MODULES if program in _own_imports_of(module)]
+    assert set() == wanted - sys.stdlib_module_names
 
 
 def test_every_module_is_in_a_known_room() -> None:

@@ -32,6 +32,9 @@ DASHBOARD = (
 )
 """Some of the dashboard's files."""
 
+HOST = "host/host.py"
+"""A program that is found as a file."""
+
 REQUIRED = [Requirement(line) for line in PROJECT["dependencies"]]
 WANTED = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
 
@@ -94,11 +97,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_has_what_is_not_code(wheel: Path) -> None:
-    """The wheel says that it has types, and has the API's description, the page that shows it, and the dashboard."""
+    """The wheel says that it has types, and has the API's description, the page that shows it, the dashboard, and the
+    program that is run beside kernels.
+    """
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
 
-    assert set() == {f"kallichore/{name}" for name in ("py.typed", "kallichore.json", *PAGE, *DASHBOARD)} - names
+    assert set() == {f"kallichore/{name}" for name in ("py.typed", "kallichore.json", HOST, *PAGE, *DASHBOARD)} - names
 
 
 def test_examples_are_typed_against_the_wheel(wheel: Path, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ and wakes who waits in `HostChannel.wait`; that one takes the pieces from the fr
 channel that nobody reads grows, until the host has kept as much as its ``keep_limit`` without a confirmation and stops
 reading from the kernel. So `confirm` is what keeps a flood going.
 
-Nothing is sent before `HostLink.flush`: what is to be sent waits, in order, and `HostLink.on_waiting` is called when the
-first of it comes. Whoever has to write something down before it may leave puts another function there, and flushes when
-that is done.
+Nothing is sent before `HostLink.flush`: what is to be sent waits, in order, and `HostLink.on_waiting` is called when
+the first of it comes. Whoever has to write something down before it may leave puts another function there, and flushes
+when that is done.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import errno
 import os
 import secrets
 import socket
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -50,6 +51,9 @@ from kallichore.wire.host_frames import (
     head,
     is_proven,
 )
+
+# Looking up a member of an enumeration takes longer than what is done with it here.
+_DATA, _ACCEPTED, _SEND = int(Kind.DATA), int(Kind.ACCEPTED), int(Kind.SEND)
 
 READ_SIZE = 1 << 18
 """Bytes that are read at once: more than a Unix socket holds by default, so that one call takes all that is there."""
@@ -154,8 +158,8 @@ class HostLink:
         channels: The channels by number.
         unaccepted: Payloads for the kernel that the host has not said it has, oldest first. The host says so along
             with other frames, and after half a second at the latest.
-        on_waiting: Called, by whoever calls one of the methods, when something waits for `flush` and nothing did before;
-            by default it is `flush` itself.
+        on_waiting: Called, inside of the method that is called, when something waits for `flush` and nothing did
+            before; by default it is `flush` itself.
     """
 
     def __init__(
@@ -293,6 +297,8 @@ class HostLink:
 
     def _push(self) -> bool:
         """Send what was flushed; False if the host does not take all of it now."""
+        if sys.platform == "win32":
+            raise NotImplementedError
         unsent = self._unsent
         if self._socket is None:
             unsent.clear()
@@ -325,16 +331,17 @@ class HostLink:
 
     # Receiving
 
-    async def _read(self, early: Sequence[Received]) -> None:
+    async def _read(self, connection: socket.socket, early: Sequence[Received]) -> None:
         """Take what comes until the connection is gone; cancelling it closes the connection."""
         buffer = memoryview(bytearray(READ_SIZE))
         try:
             for received in early:
                 self._take(received)
+            # It may be closed before this has run for the first time, and when this was woken and has not run yet.
             while self._socket is not None:
-                await trio.lowlevel.wait_readable(self._socket)
+                await trio.lowlevel.wait_readable(connection)
                 for _ in range(MOST_READS):
-                    size = self._socket.recv_into(buffer)
+                    size = connection.recv_into(buffer)
                     if not size:
                         return
                     for received in self._decoder.feed(buffer[:size]):
@@ -349,9 +356,9 @@ class HostLink:
 
     def _take(self, received: Received) -> None:
         kind, channel, number, payload = received
-        if kind == Kind.DATA:
+        if kind == _DATA:
             self._channel(channel)._take(payload)
-        elif kind == Kind.ACCEPTED:
+        elif kind == _ACCEPTED:
             unaccepted = self.unaccepted
             while unaccepted and unaccepted[0].number <= number:
                 unaccepted.popleft()
@@ -409,15 +416,13 @@ class HostLink:
 
 def _start(hello: Hello, number: int, positions: Mapping[int, int]) -> int:
     """Return the position from which on a host sends what it has of a channel."""
-    state = hello.channels.get(number)
-    if state is None:
-        raise HostFrameError(f"the host does not have channel {number}")
+    state = hello.channels[number]
     return min(max(state.begin, positions.get(number, 0)), state.end)
 
 
 def _encode_send(number: int, channel: int, data: bytes) -> list[bytes]:
     """Return the frame that takes a payload to the kernel, in pieces."""
-    beginning = head(Kind.SEND, channel, number, len(data))
+    beginning = head(_SEND, channel, number, len(data))
     return [beginning + data] if len(data) <= SMALL else [beginning, data]
 
 
@@ -469,12 +474,13 @@ async def _attach(
         raise HostRefusedError(f"What listens in {directory} is not this session's host: {error}") from error
     except OSError as error:
         connection.close()
-        # It hung up: because it ended just now, or because it does not believe us.
-        (await connect_to_host(directory)).close()
-        raise HostRefusedError(f"The host in {directory} does not take us for the server of its session") from error
+        hung_up = error
     except BaseException:
         connection.close()
         raise
+    # Because it ended just now, or because it does not believe us.
+    (await connect_to_host(directory)).close()
+    raise HostRefusedError(f"The host in {directory} does not take us for the server of its session") from hung_up
 
 
 @asynccontextmanager
@@ -501,7 +507,7 @@ async def open_link(
     try:
         async with trio.open_nursery() as nursery:
             link = HostLink(connection, decoder, hello, positions, unaccepted, nursery)
-            nursery.start_soon(link._read, early)
+            nursery.start_soon(link._read, connection, early)
             try:
                 yield link
             finally:

@@ -42,7 +42,7 @@ def short_path(directory: Path) -> Iterator[str]:
         finally:
             os.close(descriptor)
     else:
-        with tempfile.TemporaryDirectory(prefix="kc-", dir="/tmp") as place:  # noqa: S108  # it is a private one
+        with tempfile.TemporaryDirectory(prefix="kc-", dir="/tmp") as place:  # it is a private one
             link = os.path.join(place, "s")
             os.symlink(directory.absolute(), link)
             try:
@@ -64,7 +64,8 @@ async def connect_to_host(directory: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
-        while not _connect(connection, directory):
+        while not _connect(connection, directory):  # noqa: ASYNC110
+            # Only the other side knows when it has time.
             await trio.sleep(PAUSE)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
         connection.close()

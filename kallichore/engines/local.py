@@ -86,6 +86,8 @@ async def start_host(
 
 
 async def _open_program(directory: Path) -> trio.Process:
+    if sys.platform == "win32":
+        raise NotImplementedError
     log = os.open(directory / HOST_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         return await trio.lowlevel.open_process(
@@ -122,6 +124,8 @@ async def _listen(process: trio.Process, said: bytearray) -> None:
 
 async def _end(process: trio.Process, said: bytearray) -> None:
     """End a host that nobody will know of: with it goes its kernel."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     process.kill()
     await process.wait()
     words = said.split()

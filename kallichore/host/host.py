@@ -25,14 +25,30 @@ import struct
 import sys
 import time
 from collections import deque
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-try:  # Not hashlib: that loads OpenSSL, which is 4 MB, for three hashes.
-    from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12
-except ImportError:
-    try:
-        from _sha256 import sha256  # type: ignore[import-not-found]
-    except ImportError:
-        from hashlib import sha256
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn, Union
+
+    Payload = Union[bytes, memoryview]
+
+# Where there are no process groups, nothing of this could work.
+assert sys.platform != "win32"
+
+
+def load_sha256() -> Any:
+    """Return the function. Python's own is preferred: with hashlib OpenSSL is loaded, 4 MB for a few hashes."""
+    for name in ("_sha2", "_sha256"):
+        try:
+            return import_module(name).sha256
+        except ImportError:
+            pass
+    return import_module("hashlib").sha256
+
+
+sha256 = load_sha256()
 
 VERSION = 1
 HEAD = struct.Struct(">BBHIQ")
@@ -59,6 +75,7 @@ LARGEST_PROOF = 1 << 12
 MOST_STRANGERS = 16
 """Connections of such; the oldest has to make way for the next."""
 
+NEVER = float("inf")
 PROOF_PATIENCE = 5.0
 """Seconds that somebody may take to prove to be a server."""
 ACCEPTED_DELAY = 0.5
@@ -76,28 +93,33 @@ SO_BUF_LOCK = 72
 MOST_DESCRIPTORS = 256
 """More than this program ever has."""
 
+FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
+
 READ, WRITE = select.POLLIN, select.POLLOUT
 AT_END = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
-def mac(key, data):
+def mac(key: bytes, data: bytes) -> bytes:
     """Return the HMAC-SHA256 of some bytes (RFC 2104)."""
     key = (sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
     inner = sha256(bytes(byte ^ 0x36 for byte in key) + data).digest()
-    return sha256(bytes(byte ^ 0x5C for byte in key) + inner).digest()
+    digest: bytes = sha256(bytes(byte ^ 0x5C for byte in key) + inner).digest()
+    return digest
 
 
-def is_same(one, other):
+def is_same(one: bytes, other: bytes) -> bool:
     """Whether two proofs are the same. How long it takes tells nothing of them."""
     key = os.urandom(32)
     return mac(key, one) == mac(key, other)
 
 
-def head(kind, channel=0, number=0, size=0):
+def head(kind: int, channel: int = 0, number: int = 0, size: int = 0) -> bytes:
+    """Return the head of a frame."""
     return HEAD.pack(kind, channel, 0, size, number)
 
 
-def note(kind, content, channel=0, number=0):
+def note(kind: int, content: Any, channel: int = 0, number: int = 0) -> bytes:
+    """Return a frame whose payload is JSON."""
     payload = json.dumps(content).encode()
     return head(kind, channel, number, len(payload)) + payload
 
@@ -105,82 +127,102 @@ def note(kind, content, channel=0, number=0):
 class Loop:
     """Calls a function for each descriptor that has something, and others when their time has come."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         # Not epoll: for a dozen descriptors this takes as long, and to watch one in another way is no system call.
         self._poll = select.poll()
-        self._handlers = {}
-        self._deadlines = {}
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._deadlines: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._soonest = NEVER
+        """A time before which nothing is to be called."""
         self.is_over = False
 
-    def watch(self, descriptor, events, handler):
+    def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+        """Call a function whenever a descriptor has one of these events, with the events; in place of another."""
         self._handlers[descriptor] = handler
         self._poll.register(descriptor, events)
 
-    def forget(self, descriptor):
+    def forget(self, descriptor: int) -> None:
+        """Look at a descriptor no more. Idempotent."""
         if self._handlers.pop(descriptor, None):
             self._poll.unregister(descriptor)
 
-    def call_later(self, key, seconds, function):
+    def call_later(self, key: object, seconds: float, function: Callable[[], None]) -> None:
         """Call a function once; another with this key is not called then."""
-        self._deadlines[key] = (time.monotonic() + seconds, function)
+        when = time.monotonic() + seconds
+        self._deadlines[key] = (when, function)
+        self._soonest = min(self._soonest, when)
 
-    def call_off(self, key):
+    def call_off(self, key: object) -> None:
+        """Do not call what was to be called later, if it was."""
         self._deadlines.pop(key, None)
 
-    def run(self):
+    def run(self) -> None:
         poll, handlers = self._poll.poll, self._handlers
         while not self.is_over:
-            for descriptor, events in poll(self._next_deadline() if self._deadlines else None):
+            for descriptor, events in poll(None if self._soonest == NEVER else self._milliseconds()):
                 # One that was called before it may have closed this one.
                 handler = handlers.get(descriptor)
                 if handler:
                     handler(events)
 
-    def _next_deadline(self):
-        """Call what is due; return the milliseconds to the next."""
-        now = time.monotonic()
+    def _milliseconds(self) -> float:
+        """Return how long to wait at most, having called what is due."""
+        left = self._soonest - time.monotonic()
+        if left > 0:
+            return left * 1000 + 1
+        self._soonest = NEVER
         for key, (when, function) in list(self._deadlines.items()):
-            if when <= now and self._deadlines.pop(key, None):
+            if key not in self._deadlines:
+                # One that was called just now has called it off.
+                continue
+            if when <= time.monotonic():
+                del self._deadlines[key]
                 function()
-        if self.is_over:
-            return 0
-        if not self._deadlines:
-            return None
-        return max(0, int((min(when for when, _ in self._deadlines.values()) - time.monotonic()) * 1000) + 1)
+            else:
+                self._soonest = min(self._soonest, when)
+        # What was called may have ended it all; otherwise this only looks again.
+        return 0
 
 
 class Channel:
     """One of the kernel's connections or pipes, and what is kept of what came on it.
 
-    Positions count bytes over all connections that it had: ``begin`` that of the first byte kept, ``end`` that behind
-    the last. What this server has been sent is in ``sent``, and what it has not in ``unsent``.
+    Positions count bytes over all connections that it had: ``begin`` is that of the first byte kept, ``end`` that
+    behind the last. What the server has been sent is in ``sent``, and what it has not, from ``next`` on, in ``unsent``.
     """
 
-    def __init__(self, host, number):
+    def __init__(self, host: Host, number: int) -> None:
         self._host = host
         self._loop = host.loop
         self.number = number
-        self.begin = self.end = 0
-        self.sent, self.unsent = deque(), deque()
+        self.begin = self.next = self.end = 0
+        self.sent: deque[bytes] = deque()
+        self.unsent: deque[bytes] = deque()
         self.is_paused = False
-        self._descriptor = self._socket = None
-        self._unwritten = deque()
-        self._request = None
+        self._descriptor: int | None = None
+        self._socket: socket.socket | None = None
+        self._unwritten: deque[Payload] = deque()
+        self._is_stuck = False
+        """Whether the kernel does not take what is in ``_unwritten`` now."""
+        self._request: int | None = None
         """The number of the wish to have it connected, while that is not done."""
         self.has_ended = self.is_end_told = False
 
     @property
-    def is_open(self):
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
         return self._descriptor is not None and self._request is None
 
-    def open_pipe(self, descriptor):
+    def open_pipe(self, descriptor: int) -> None:
+        """Read a pipe to its end."""
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._watch()
 
-    def _watch(self):
+    def _watch(self) -> None:
+        assert self._descriptor is not None
         events = 0 if self.is_paused or self._request is not None else READ
-        if self._unwritten or self._request is not None:
+        if self._is_stuck or self._request is not None:
             events |= WRITE
         if events:
             self._loop.watch(self._descriptor, events, self._act)
@@ -188,34 +230,34 @@ class Channel:
             # Not even its end is of interest now, and poll would tell that whatever is asked for.
             self._loop.forget(self._descriptor)
 
-    def _act(self, events):
-        if self._request is not None:
+    def _act(self, events: int) -> None:
+        if self._request is not None and self._socket is not None:
             self._finish(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
             return
-        if events & WRITE and self._unwritten:
+        if events & WRITE:
             self._write_more()
         if events & (READ | AT_END) and not self.is_paused:
             self._read()
 
     # Connecting
 
-    def connect(self, request, family, numbers):
+    def connect(self, request: int, family: str, numbers: Any) -> None:
         """Connect it in one try; the server is told what came of it."""
         self.close()
         self._request = request
         try:
             code = self._begin(family, numbers)
         except OSError as error:
-            code = error.errno
-        except (TypeError, ValueError, OverflowError, AttributeError):
+            code = error.errno or errno.EIO
+        except (LookupError, TypeError, ValueError, OverflowError):
             code = errno.EINVAL
         if code == errno.EINPROGRESS:
             self._watch()
         else:
             self._finish(code)
 
-    def _begin(self, family, numbers):
-        family = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}.get(family, -1)
+    def _begin(self, name: str, numbers: Any) -> int:
+        family = FAMILIES[name]
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._descriptor = self._socket.fileno()
         self._socket.setblocking(False)
@@ -224,9 +266,9 @@ class Channel:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._socket.connect_ex(numbers if isinstance(numbers, str) else tuple(numbers))
 
-    def _finish(self, code):
-        if not code and self._socket.family != socket.AF_UNIX and is_itself(self._socket):
-            # Who tries a port of this machine often enough is once given it, and meets itself.
+    def _finish(self, code: int) -> None:
+        assert self._request is not None
+        if not code and is_itself(self._socket):
             code = errno.ECONNREFUSED
         request, self._request = self._request, None
         if code:
@@ -236,22 +278,23 @@ class Channel:
             self._write_more()
         self._host.tell(note(OPENED, {"position": self.end, "errno": code or None}, self.number, request))
 
-    def close(self):
+    def close(self) -> None:
         """Close the connection, and forget what is kept of it."""
         self._close_connection()
         self._host.kept -= sum(len(piece) + OVERHEAD for pieces in (self.sent, self.unsent) for piece in pieces)
         self.sent.clear()
         self.unsent.clear()
-        self.begin = self.end
+        self.begin = self.next = self.end
         self.has_ended = self.is_end_told = False
         self._host.check_limit()
 
-    def give_up_connecting(self):
+    def give_up_connecting(self) -> None:
+        """Close a connection that is being made."""
         if self._request is not None:
             self._close_connection()
 
-    def _close_connection(self):
-        self._request = None
+    def _close_connection(self) -> None:
+        self._request, self._is_stuck = None, False
         self._unwritten.clear()
         if self._descriptor is None:
             return
@@ -264,15 +307,17 @@ class Channel:
 
     # To the kernel
 
-    def write(self, payload):
+    def write(self, payload: Payload) -> None:
+        """Send bytes to the kernel: now, or as soon as it takes them. They are dropped if there is no connection."""
         if self._descriptor is None:
             return
         self._unwritten.append(payload)
         if len(self._unwritten) == 1 and self._request is None:
             self._write_more()
 
-    def _write_more(self):
+    def _write_more(self) -> None:
         unwritten = self._unwritten
+        assert self._descriptor is not None
         try:
             while unwritten:
                 count = os.write(self._descriptor, unwritten[0])
@@ -285,15 +330,14 @@ class Channel:
         except OSError:
             # Whoever reads will notice.
             unwritten.clear()
-        if unwritten or self._is_watched_for_writing:
-            self._is_watched_for_writing = bool(unwritten)
+        if self._is_stuck != bool(unwritten):
+            self._is_stuck = not self._is_stuck
             self._watch()
-
-    _is_watched_for_writing = False
 
     # From the kernel
 
-    def _read(self):
+    def _read(self) -> None:
+        assert self._descriptor is not None
         try:
             data = os.read(self._descriptor, PIECE)
         except BlockingIOError:
@@ -309,7 +353,8 @@ class Channel:
         self.end += len(data)
         self._host.keep(self, position, data)
 
-    def confirm(self, position):
+    def confirm(self, position: int) -> None:
+        """Keep no more what is before a position."""
         sent = self.sent
         while sent and self.begin + len(sent[0]) <= position:
             size = len(sent.popleft())
@@ -317,9 +362,10 @@ class Channel:
             self._host.kept -= size + OVERHEAD
         self._host.check_limit()
 
-    def rewind(self, position):
+    def rewind(self, position: int) -> None:
         """Send again what is kept from a position on, or all of it where that is gone."""
         pieces, self.sent, self.unsent = self.sent + self.unsent, deque(), deque()
+        self.next = min(max(self.begin, position), self.end)
         self.is_end_told = False
         place = self.begin
         for piece in pieces:
@@ -334,7 +380,7 @@ class Channel:
             else:
                 self.unsent.append(piece)
 
-    def next_frame(self):
+    def next_frame(self) -> list[bytes] | None:
         """Return the next frame of what was not sent, in pieces; None if there is none."""
         unsent = self.unsent
         if not unsent:
@@ -348,17 +394,18 @@ class Channel:
             self.sent.append(piece)
             frame.append(piece)
             size += len(piece)
-        position = self.end - size - sum(map(len, unsent))
-        frame[0] = head(DATA, self.number, position, size)
+        frame[0] = head(DATA, self.number, self.next, size)
+        self.next += size
         return frame
 
-    def set_paused(self, is_paused):
+    def set_paused(self, is_paused: bool) -> None:
+        """Read what comes no more, or again."""
         self.is_paused = is_paused
         if self._descriptor is not None:
             self._watch()
 
 
-def ask_for_space(connection):
+def ask_for_space(connection: socket.socket) -> None:
     """Ask for a large buffer, before connecting, since what is announced then depends on it."""
     try:
         if sys.platform == "linux":
@@ -371,9 +418,12 @@ def ask_for_space(connection):
         pass
 
 
-def is_itself(connection):
+def is_itself(connection: socket.socket | None) -> bool:
+    """Whether a connection's two ends are one: who tries a port of this machine often enough is once given it."""
+    if connection is None or connection.family == socket.AF_UNIX:
+        return False
     try:
-        return connection.getsockname() == connection.getpeername()
+        return bool(connection.getsockname() == connection.getpeername())
     except OSError:
         return False
 
@@ -381,25 +431,29 @@ def is_itself(connection):
 class Peer:
     """Somebody who connected: a stranger at first, then the server, and at last one that another server replaced."""
 
-    def __init__(self, host, connection):
+    def __init__(self, host: Host, connection: socket.socket) -> None:
         self._host = host
         self._loop = host.loop
-        self._socket = connection
+        self._socket: socket.socket | None = connection
         self._rest = bytearray()
         self._needed = 0
-        self._unsent = []
+        self._unsent: list[Payload] = []
         """The rest of a frame that was begun, in pieces; empty while everything is taken at once."""
         self.nonce = os.urandom(32)
         self.is_stranger, self.is_leaving = True, False
         self._loop.watch(connection.fileno(), READ, self._act)
         self._loop.call_later(self, PROOF_PATIENCE, self.drop)
+
+    def challenge(self) -> None:
+        """Ask for a proof."""
         self.send([head(CHALLENGE, size=len(self.nonce)), self.nonce])
 
     @property
-    def is_blocked(self):
+    def is_blocked(self) -> bool:
+        """Whether it does not take more now."""
         return bool(self._unsent)
 
-    def drop(self):
+    def drop(self) -> None:
         """Close the connection. Idempotent."""
         if self._socket is not None:
             self._loop.call_off(self)
@@ -408,11 +462,12 @@ class Peer:
             self._socket = None
             self._host.forget(self)
 
-    def become_server(self):
+    def become_server(self) -> None:
+        """Note that it has proved itself."""
         self.is_stranger = False
         self._loop.call_off(self)
 
-    def replace(self):
+    def replace(self) -> None:
         """Say that another server has come, and hang up, behind what was begun."""
         self.is_leaving = True
         self._loop.call_later(self, PROOF_PATIENCE, self.drop)
@@ -420,13 +475,13 @@ class Peer:
         if self._socket is not None and not self._unsent:
             self.drop()
 
-    def _act(self, events):
+    def _act(self, events: int) -> None:
         if events & WRITE:
             self._send_more()
         if events & (READ | AT_END) and self._socket is not None:
             self._receive()
 
-    def send(self, pieces):
+    def send(self, pieces: list[Payload]) -> None:
         """Send a frame; what is not taken now goes out when it can."""
         if self._socket is None:
             return
@@ -434,7 +489,7 @@ class Peer:
             self._unsent += pieces
             return
         try:
-            count = self._socket.sendmsg(pieces)
+            count = self._socket.send(pieces[0]) if len(pieces) == 1 else self._socket.sendmsg(pieces)
         except BlockingIOError:
             count = 0
         except OSError:
@@ -447,7 +502,7 @@ class Peer:
                 return
             count -= len(piece)
 
-    def _send_more(self):
+    def _send_more(self) -> None:
         pieces, self._unsent = self._unsent, []
         if pieces:
             self.send(pieces)
@@ -459,7 +514,9 @@ class Peer:
         else:
             self._host.push()
 
-    def _receive(self):
+    def _receive(self) -> None:
+        assert self._socket is not None
+        data: bytes | bytearray
         try:
             data = self._socket.recv(PIECE)
         except BlockingIOError:
@@ -469,6 +526,8 @@ class Peer:
         if not data:
             self.drop()
             return
+        if self.is_leaving:
+            return
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:
@@ -476,11 +535,11 @@ class Peer:
             data, self._rest = self._rest, bytearray()
         try:
             self._take(data)
-        except (ValueError, KeyError, TypeError, struct.error):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             # No server says that.
             self.drop()
 
-    def _take(self, data):
+    def _take(self, data: bytes | bytearray) -> None:
         place, limit, self._needed = 0, len(data), HEAD.size
         while limit - place >= HEAD.size:
             kind, channel, _, size, number = HEAD.unpack_from(data, place)
@@ -490,7 +549,7 @@ class Peer:
             if end > limit:
                 self._needed += size
                 break
-            payload = memoryview(data)[begin:end] if size >= LARGE else bytes(data[begin:end])
+            payload: Payload = memoryview(data)[begin:end] if size >= LARGE else bytes(data[begin:end])
             place = end
             if self.is_stranger:
                 self._host.attach(self, payload)
@@ -504,7 +563,7 @@ class Peer:
 class Host:
     """Holds it all together: the kernel, its channels, and the server that there is or is to come."""
 
-    def __init__(self, conf):
+    def __init__(self, conf: dict[str, Any]) -> None:
         self.loop = Loop()
         self.kept = 0
         self._limit = conf["keep_limit"]
@@ -512,10 +571,12 @@ class Host:
         self._abandon_after = conf["abandon_after"]
         self._channels = [Channel(self, number) for number in range(7)]
         self._is_paused = False
-        self._server = None
-        self._strangers = []
+        self._server: Peer | None = None
+        self._strangers: list[Peer] = []
         self._accepted = self._told = 0
-        self._news = deque()
+        self._will_tell = False
+        """Whether the server will be told after a while what was accepted, if nothing has told it by then."""
+        self._news: deque[bytes] = deque()
         self._is_abandoned = False
         self._path = conf["socket"]
         self._listener = listen(self._path)
@@ -523,17 +584,21 @@ class Host:
         self._await_server()
         self._signals = wake_on_signals(signal.SIGCHLD, signal.SIGTERM)
         self.loop.watch(self._signals, READ, self._take_signals)
-        self._kernel = Kernel()
-        pipes = self._kernel.start(conf["argv"], conf["environment"], conf["directory"])
-        for channel, pipe in zip((STDOUT, STDERR), pipes):
-            self._channels[channel].open_pipe(pipe)
+        try:
+            self._kernel = Kernel()
+            pipes = self._kernel.start(conf["argv"], conf["environment"], conf["directory"])
+        except BaseException:
+            os.unlink(self._path)
+            raise
+        for number, pipe in zip((STDOUT, STDERR), pipes):
+            self._channels[number].open_pipe(pipe)
 
     # Servers
 
-    def _await_servers(self):
+    def _await_servers(self) -> None:
         self.loop.watch(self._listener.fileno(), READ, self._accept)
 
-    def _accept(self, _events):
+    def _accept(self, _events: int) -> None:
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
@@ -546,19 +611,20 @@ class Host:
         if len(self._strangers) >= MOST_STRANGERS:
             self._strangers[0].drop()
         self._strangers.append(Peer(self, connection))
+        self._strangers[-1].challenge()
 
-    def _await_server(self):
+    def _await_server(self) -> None:
         if self._abandon_after:
             self.loop.call_later("abandon", self._abandon_after, self._abandon)
 
-    def _abandon(self):
+    def _abandon(self) -> None:
         self._is_abandoned = True
         if self._kernel.is_running:
             self._terminate()
         else:
             self.loop.is_over = True
 
-    def forget(self, peer):
+    def forget(self, peer: Peer) -> None:
         """A connection is gone."""
         if peer in self._strangers:
             self._strangers.remove(peer)
@@ -566,7 +632,7 @@ class Host:
             self._server = None
             self._await_server()
 
-    def attach(self, peer, payload):
+    def attach(self, peer: Peer, payload: Payload) -> None:
         """Make somebody the server who proves to be one; raises where that is not so."""
         wish = json.loads(bytes(payload))
         nonce = bytes.fromhex(wish["nonce"])
@@ -582,7 +648,6 @@ class Host:
         self._server = peer
         self._is_abandoned = False
         self.loop.call_off("abandon")
-        self.loop.call_off("accepted")
         # What the server before wished is none of this one's.
         self._news.clear()
         self._told = self._accepted
@@ -592,7 +657,7 @@ class Host:
         peer.send([note(HELLO, self._describe(mac(self._secret, b"host" + nonce + peer.nonce)))])
         self.push()
 
-    def _describe(self, proof):
+    def _describe(self, proof: bytes) -> dict[str, Any]:
         return {
             "version": VERSION,
             "proof": proof.hex(),
@@ -608,18 +673,19 @@ class Host:
             "failed": self._kernel.failed,
         }
 
-    def take(self, kind, channel, number, payload):
+    def take(self, kind: int, channel: int, number: int, payload: Payload) -> None:
         """Do what the server says; raises where it makes no sense."""
         if kind == SEND:
             if number:
                 if number != self._accepted + 1:
                     return
-                if self._accepted == self._told:
-                    self.loop.call_later("accepted", ACCEPTED_DELAY, self._tell_accepted)
                 self._accepted = number
+                if not self._will_tell:
+                    self._will_tell = True
+                    self.loop.call_later("accepted", ACCEPTED_DELAY, self._tell_accepted)
             self._socket_channel(channel).write(payload)
         elif kind == CONFIRM:
-            self._channels[self._check(channel)].confirm(number)
+            self._any_channel(channel).confirm(number)
         elif kind == OPEN:
             family, numbers = json.loads(bytes(payload))
             self._socket_channel(channel).connect(number, family, numbers)
@@ -632,19 +698,19 @@ class Host:
         else:
             raise ValueError
 
-    def _check(self, channel):
+    def _any_channel(self, channel: int) -> Channel:
         if channel >= len(self._channels):
             raise ValueError
-        return channel
+        return self._channels[channel]
 
-    def _socket_channel(self, channel):
+    def _socket_channel(self, channel: int) -> Channel:
         if channel not in SOCKETS:
             raise ValueError
         return self._channels[channel]
 
     # To the server
 
-    def keep(self, channel, position, data):
+    def keep(self, channel: Channel, position: int, data: bytes) -> None:
         """Keep what came on a channel, and send it if nothing is before it."""
         self.kept += len(data) + OVERHEAD
         server = self._server
@@ -652,11 +718,13 @@ class Host:
             channel.unsent.append(data)
         else:
             channel.sent.append(data)
-            self._send([head(DATA, channel.number, position, len(data)), data])
+            channel.next = channel.end
+            beginning = HEAD.pack(DATA, channel.number, 0, len(data), position)
+            self._send([beginning + data] if len(data) < LARGE else [beginning, data])
         if self.kept > self._limit:
             self.check_limit()
 
-    def check_limit(self):
+    def check_limit(self) -> None:
         """Read what may be large, or leave it to the kernel's own queues."""
         is_over = self.kept > self._limit
         if is_over != self._is_paused:
@@ -664,42 +732,50 @@ class Host:
             for number in PATIENT:
                 self._channels[number].set_paused(is_over)
 
-    def tell(self, frame):
+    def tell(self, frame: bytes) -> None:
+        """Have the server told something, if there is one; the next is told by HELLO."""
         if self._server is not None:
             self._news.append(frame)
             self.push()
 
-    def _tell_accepted(self):
-        if self._server is not None and not self._server.is_blocked:
+    def _tell_accepted(self) -> None:
+        self._will_tell = False
+        if self._server is None or self._told == self._accepted:
+            return
+        if self._server.is_blocked:
+            self._will_tell = True
+            self.loop.call_later("accepted", ACCEPTED_DELAY, self._tell_accepted)
+        else:
             self._send([])
 
-    def _send(self, pieces):
+    def _send(self, pieces: list[Payload]) -> None:
+        assert self._server is not None
         if self._told != self._accepted:
             self._told = self._accepted
-            self.loop.call_off("accepted")
-            pieces = [head(ACCEPTED, number=self._accepted), *pieces]
+            accepted = head(ACCEPTED, number=self._accepted)
+            pieces = [accepted + pieces[0], *pieces[1:]] if pieces else [accepted]
         self._server.send(pieces)
 
-    def push(self):
+    def push(self) -> None:
         """Send what waits, as much as the server takes."""
         while self._server is not None and not self._server.is_blocked:
             frame = self._next_frame()
             if frame is None:
                 return
-            self._send(frame)
+            self._send([*frame])
 
-    def _next_frame(self):
+    def _next_frame(self) -> list[bytes] | None:
         if self._news:
             return [self._news.popleft()]
         for number in LINE:
             frame = self._channels[number].next_frame()
             if frame is not None:
                 return frame
-        return [] if self._told != self._accepted and "accepted" not in self.loop._deadlines else None
+        return None
 
     # The kernel
 
-    def _take_signals(self, _events):
+    def _take_signals(self, _events: int) -> None:
         numbers = os.read(self._signals, 512)
         if signal.SIGTERM in numbers:
             self._terminate()
@@ -709,21 +785,25 @@ class Host:
             if self._is_abandoned:
                 self.loop.is_over = True
 
-    def _terminate(self):
+    def _terminate(self) -> None:
         """End the kernel: ask it to, then kill it."""
         self._kernel.send_signal(signal.SIGTERM)
         self.loop.call_later("kill", TERM_PATIENCE, lambda: self._kernel.send_signal(signal.SIGKILL))
 
-    def run(self):
+    def run(self) -> None:
         """Go on to the end, and leave nothing."""
         try:
             self.loop.run()
         finally:
-            os.unlink(self._path)
+            try:
+                os.unlink(self._path)
+            except OSError:
+                # Somebody has removed it, perhaps with the directory.
+                pass
             self._kernel.end()
 
 
-def listen(path):
+def listen(path: str) -> socket.socket:
     """Listen on a socket that only its owner may connect to; one that is left of a host that is gone makes way."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -738,14 +818,14 @@ def listen(path):
     return listener
 
 
-def is_deserted(path):
+def is_deserted(path: str) -> bool:
     """Whether there is a socket at which nobody listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
-def wake_on_signals(*numbers):
+def wake_on_signals(*numbers: int) -> int:
     """Return a descriptor from which the numbers of signals can be read as they come."""
     readable, writable = os.pipe()
     os.set_blocking(readable, False)
@@ -759,24 +839,26 @@ def wake_on_signals(*numbers):
 class Kernel:
     """The kernel's process, which leads a group; and a guardian, which kills that group when this program is killed."""
 
-    def __init__(self):
-        self.pid = None
+    def __init__(self) -> None:
+        self.pid: int | None = None
         self.started = time.time()
-        self.ended = self.failed = None
+        self.ended: dict[str, Any] | None = None
+        self.failed: dict[str, Any] | None = None
         self._memory_kills = count_memory_kills()
         self._was_killed = False
         self._guardian, self._guard = start_guardian()
 
     @property
-    def is_running(self):
+    def is_running(self) -> bool:
+        """Whether there is a process."""
         return self.pid is not None and self.ended is None
 
-    def start(self, argv, environment, directory):
+    def start(self, argv: list[str], environment: dict[str, str], directory: str | None) -> tuple[int, ...]:
         """Start the process; return the pipes that it writes to, none if it could not be started."""
         (out, out_there), (err, err_there), (report, report_there) = os.pipe(), os.pipe(), os.pipe()
         pid = os.fork()
         if not pid:
-            become_kernel(argv, environment, directory, self._guard, out_there, err_there, report_there)
+            become_kernel(argv, environment, directory, self._guard, (out_there, err_there), report_there)
         for descriptor in (out_there, err_there, report_there):
             os.close(descriptor)
         with open(report, "rb") as file:
@@ -791,36 +873,43 @@ class Kernel:
         self.pid = pid
         return out, err
 
-    def _guard_group(self, group):
+    def _guard_group(self, group: int) -> None:
         try:
             os.write(self._guard, GROUP.pack(group))
         except OSError:
             # It is gone, and will be replaced.
             pass
 
-    def send_signal(self, number):
+    def send_signal(self, number: int) -> None:
         """Send a signal to the kernel's group, if the kernel has not ended."""
-        if self.is_running:
+        if self.pid is not None and self.is_running:
             self._was_killed |= number == signal.SIGKILL
             kill_group(self.pid, number)
 
-    def look(self):
+    def look(self) -> bool:
         """See what child ended; return whether it was the kernel."""
-        if self._guardian is not None and has_ended(self._guardian):
-            os.waitpid(self._guardian, 0)
+        if reap(self._guardian, os.WNOHANG) is not None:
             os.close(self._guard)
             self._guardian, self._guard = start_guardian()
-            self._guard_group(self.pid if self.is_running else 0)
-        if not self.is_running or not has_ended(self.pid):
-            return False
-        self._reap()
-        return True
+            self._guard_group(self.pid if self.pid is not None and self.is_running else 0)
+        return self._look_at_kernel(os.WNOHANG)
 
-    def _reap(self):
-        # Killed as long as the zombie stands: until then the group's number cannot be somebody else's.
-        kill_group(self.pid, signal.SIGKILL)
+    def _look_at_kernel(self, options: int) -> bool:
+        """Reap the kernel if it has ended; return whether that was so."""
+        pid = self.pid
+        if pid is None or self.ended is not None:
+            return False
+        reaped = reap(pid, options, lambda: self._end_group(pid))
+        if reaped is not None:
+            self._note_end(*reaped)
+        return reaped is not None
+
+    def _end_group(self, group: int) -> None:
+        """Kill what is left of the kernel's group, and have it guarded no more."""
+        kill_group(group, signal.SIGKILL)
         self._guard_group(0)
-        _, status, usage = os.wait4(self.pid, 0)
+
+    def _note_end(self, status: int, usage: resource.struct_rusage) -> None:
         peak = to_kib(usage.ru_maxrss)
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         # The machine kills with SIGKILL. The count is not this process's: an own kill, or another signal, is no proof.
@@ -833,41 +922,56 @@ class Kernel:
             "memory_kill": is_suspect and count_memory_kills() > self._memory_kills,
         }
 
-    def end(self):
+    def end(self) -> None:
         """Kill what is left, and wait for it; then let the guardian go."""
         self.send_signal(signal.SIGKILL)
-        if self.is_running:
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT) if hasattr(os, "waitid") else None
-            self._reap()
+        self._look_at_kernel(0)
         os.close(self._guard)
         os.waitpid(self._guardian, 0)
 
 
-def to_kib(size):
+def to_kib(size: int) -> int:
     """Return a peak as the system tells it, in KiB: macOS tells bytes."""
     return size // 1024 if sys.platform == "darwin" else size
 
 
-def kill_group(group, number):
+def kill_group(group: int, number: int) -> None:
+    """Send a signal to a process group, if it is there and ours, and there is such a signal."""
     try:
         os.killpg(group, number)
     except OSError:
-        # It is gone, or another user's, or there is no such signal.
         pass
 
 
-def has_ended(pid):
-    """Whether a child has ended; it stays to be reaped where the system has a way to ask that."""
+def reap(
+    pid: int, options: int, before: Callable[[], None] = lambda: None
+) -> tuple[int, resource.struct_rusage] | None:
+    """Reap a child that has ended, and call a function while its zombie stands: until it is reaped, its group's number
+    cannot be somebody else's. Where the system has no way to do that, which is macOS, the function is called at once
+    after it.
+
+    Args:
+        pid: The child.
+        options: ``os.WNOHANG`` to return None where it has not ended; 0 to wait.
+        before: The function.
+    """
     if hasattr(os, "waitid"):
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    with os.popen(f"ps -o stat= -p {pid}") as states:
-        return states.read().strip().startswith("Z")
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | options) is None:
+            return None
+        before()
+        _, status, usage = os.wait4(pid, 0)
+        return status, usage
+    found, status, usage = os.wait4(pid, options)
+    if not found:
+        return None
+    before()
+    return status, usage
 
 
 GROUP = struct.Struct("i")
 
 
-def start_guardian():
+def start_guardian() -> tuple[int, int]:
     """Start what kills the kernel's group when this program is gone; return its process, and a pipe to it.
 
     It is told the number of the group, or 0 for none, and acts when the pipe ends, however that comes about.
@@ -883,7 +987,8 @@ def start_guardian():
     return pid, writable
 
 
-def guard(pipe):
+def guard(pipe: int) -> None:
+    """Be the guardian: read to the end of the pipe, and kill the group named last."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
@@ -901,31 +1006,34 @@ def guard(pipe):
         kill_group(group, signal.SIGKILL)
 
 
-def become_kernel(argv, environment, directory, guard, out, err, report):
+def become_kernel(
+    argv: list[str], environment: dict[str, str], directory: str | None, guard: int, pipes: tuple[int, int], report: int
+) -> NoReturn:
     """Become the kernel, in a child that was just made; never returns. Why it could not is written to ``report``."""
     place = directory
     try:
+        signal.set_wakeup_fd(-1)
         os.setpgid(0, 0)
         # From here on its group ends with this program's parent, whatever happens to that.
         os.write(guard, GROUP.pack(os.getpid()))
         die_with_parent()
         null = os.open(os.devnull, os.O_RDWR)
-        for descriptor, number in ((null, 0), (out, 1), (err, 2)):
+        for descriptor, number in ((null, 0), (pipes[0], 1), (pipes[1], 2)):
             os.dup2(descriptor, number)
         restore_signals()
         if directory is not None:
             os.chdir(directory)
         place = argv[0]
-        os.execvpe(argv[0], argv, environment)
+        os.execvpe(argv[0], argv, environment)  # noqa: S606  # as it was asked for
     except OSError as error:
-        failure = {"errno": error.errno, "filename": place, "message": os.strerror(error.errno)}
+        failure = {"errno": error.errno, "filename": place, "message": error.strerror or str(error)}
     except Exception as error:
         failure = {"errno": errno.EINVAL, "filename": place, "message": str(error)}
     os.write(report, json.dumps(failure).encode())
     os._exit(127)
 
 
-def die_with_parent():
+def die_with_parent() -> None:
     """Have this process killed when its parent is, where the system can: should the guardian fail, for one."""
     if sys.platform != "linux":
         return
@@ -940,7 +1048,7 @@ def die_with_parent():
         os._exit(127)
 
 
-def restore_signals():
+def restore_signals() -> None:
     """Have the usual signals, as far as they were before this program changed them."""
     for name in ("SIGPIPE", "SIGXFSZ", "SIGTERM", "SIGCHLD", "SIGINT", "SIGHUP"):
         number = getattr(signal, name)
@@ -948,17 +1056,17 @@ def restore_signals():
             signal.signal(number, signal.SIG_DFL)
 
 
-IGNORED = {}
+IGNORED: dict[int, Any] = {}
 """What was done for signals that this program ignores, before it did."""
 
 
-def ignore_signals():
+def ignore_signals() -> None:
     """Ignore what is meant for a terminal's programs: this one goes on."""
     for number in (signal.SIGINT, signal.SIGHUP):
         IGNORED[number] = signal.signal(number, signal.SIG_IGN)
 
 
-def count_memory_kills():
+def count_memory_kills() -> int:
     """Return how many processes were killed for memory so far, in our control group and on the whole machine."""
     group, text = "", ""
     try:
@@ -976,15 +1084,20 @@ def count_memory_kills():
     return sum(int(line[1]) for line in lines if line[:1] == ["oom_kill"])
 
 
-def remove_own_log():
+def remove_own_log() -> None:
     """Remove the file that errors are written to, if it is in this directory and empty."""
     found = os.fstat(2)
-    for entry in os.scandir("."):
-        if not found.st_size and os.path.samestat(found, entry.stat(follow_symlinks=False)):
-            os.unlink(entry.path)
+    try:
+        for entry in os.scandir("."):
+            if not found.st_size and os.path.samestat(found, entry.stat(follow_symlinks=False)):
+                os.unlink(entry.path)
+    except OSError:
+        # The directory may be gone.
+        pass
 
 
-def main():
+def main() -> None:
+    """Read what to do, start the kernel, and go on until a server lets go of it."""
     conf = json.loads(sys.stdin.buffer.read())
     if os.fork():
         # Who started this does not have to wait for it: that is process 1's work from the first moment.

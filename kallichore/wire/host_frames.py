@@ -225,7 +225,10 @@ def decode_hello(payload: bytes) -> Hello:
     try:
         version = msgspec.json.decode(payload, type=dict[str, Any])["version"]
         if version == VERSION:
-            return msgspec.json.decode(payload, type=Hello)
+            hello = msgspec.json.decode(payload, type=Hello)
+            for number in HostChannelNumber:
+                hello.channels[number]
+            return hello
     except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as error:
         raise HostFrameError(f"what the host says of itself cannot be read: {error}") from error
     raise HostFrameError(f"the host speaks version {version}, and we speak {VERSION}")
@@ -268,6 +271,9 @@ def decode_opening(payload: bytes) -> Opening:
         raise HostFrameError(f"the answer to a connection cannot be read: {error}") from error
 
 
+_DATA = int(Kind.DATA)
+
+
 class HostDecoder:
     """Reads what comes from a host."""
 
@@ -299,12 +305,12 @@ class HostDecoder:
                 position = self._position
                 self._missing -= size
                 self._position += size
-                yield Received(Kind.DATA, self._channel, position, piece)
+                yield Received(_DATA, self._channel, position, piece)
                 continue
             if limit - place < HEAD.size:
                 break
             kind, channel, _, size, number = HEAD.unpack_from(data, place)
-            if kind == Kind.DATA:
+            if kind == _DATA:
                 self._missing, self._channel, self._position = size, channel, number
                 place += HEAD.size
                 continue
