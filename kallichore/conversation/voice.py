@@ -71,6 +71,11 @@ class Voice:
             self._add(batch, urgent=self._is_urgent)
 
     @property
+    def is_within_batch(self) -> bool:
+        """Whether a batch is being taken in."""
+        return self._batch is not None
+
+    @property
     def held(self) -> Sequence[tuple[Sequence[bytes], bool]]:
         """What is held back: messages that came together, and whether they are urgent."""
         return self._held

@@ -27,6 +27,9 @@ from kallichore.session.session import Session
 DOCUMENT = "JPY_SESSION_NAME"
 """The variable that tells a kernel which document it works for."""
 
+REMEMBERED = "jupyter"
+"""The name under which sessions that outlive a server have what is known of them here."""
+
 LARGEST_VARIABLE = 100_000
 """Bytes of a variable and its name; Linux takes 131,072, and then says no more than that a list is too long."""
 
@@ -48,13 +51,29 @@ class Kernels:
     _turns: WeakValueDictionary[str, trio.Lock] = attrs.field(factory=WeakValueDictionary, init=False)
     """Who starts a kernel under an id, or opens a document, while others wait who want the same."""
 
+    def __attrs_post_init__(self) -> None:
+        for session in self.server.sessions:
+            known = session.remembered(REMEMBERED) or {}
+            if known.get("name"):
+                self._names[session.session_id] = known["name"]
+            for members in known.get("notebooks", ()):
+                notebook = NotebookSession(**members)
+                self._notebooks[notebook.id] = notebook
+
+    def _remember(self, session: Session) -> None:
+        """Have the next server know which kernelspec a session's kernel is of, and which documents it works for."""
+        kernel_id = self.id_of(session)
+        notebooks = [attrs.asdict(each) for each in self._notebooks.values() if each.kernel_id == kernel_id]
+        session.remember(REMEMBERED, {"name": self._names.get(session.session_id), "notebooks": notebooks})
+
     # Kernels
 
     def id_of(self, session: Session) -> str:
         """Return a session's kernel id: its own id, or one made of it where that is not shaped like others are."""
         if UUID_SHAPED.fullmatch(session.session_id):
             return session.session_id
-        return str(uuid.uuid5(uuid.UUID(self.server.server_id), f"{session.session_id} {session.created}"))
+        # The same with the next server, if it outlives this one.
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{session.session_id} {session.created}"))
 
     def find(self, kernel_id: str) -> Session:
         """Return the session of a kernel id.
@@ -117,6 +136,7 @@ class Kernels:
         except KallichoreError as error:
             raise _unavailable(name, error) from error
         self._names[kernel_id] = found
+        self._remember(session)
         try:
             await session.start()
         except KallichoreError as error:
@@ -216,6 +236,7 @@ class Kernels:
             session = await self._kernel_for(_part(wanted, "kernel"), path)
             notebook = NotebookSession(str(uuid.uuid4()), path, name, kind, self.id_of(session))
             self._notebooks[notebook.id] = notebook
+            self._remember(session)
             return notebook
 
     async def _kernel_for(self, kernel: Mapping[str, Any], path: str) -> Session:
@@ -254,6 +275,7 @@ class Kernels:
         notebook.name = notebook.name if (name := _text(wanted, "name")) is None else name
         notebook.type = _text(wanted, "type") or notebook.type
         notebook.kernel_id = self.id_of(after)
+        self._remember(after)
         if after is not before:
             await self.end(before)
 

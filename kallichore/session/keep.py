@@ -62,11 +62,20 @@ class Keep:
             "environment": {name: value.encode("utf-8", "replace").decode() for name, value in environment.items()},
             "connection": None if info is None else unstructure(info),
         }
-        self.record = attrs.evolve(self.record, facts=facts, boot_id=boot_id())
+        self.record = attrs.evolve(self.record, boot_id=boot_id())
+        self.note(facts)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Write down what the next server has to know, by name. A full disk is a line in the log.
+
+        Args:
+            facts: What JSON is made of.
+        """
+        self.record = attrs.evolve(self.record, facts={**self.record.facts, **facts})
         try:
             self.record.write(self.directory)
         except OSError as error:
-            logger.error("Could not write down how the kernel was launched, in %s: %s", self.directory, error)
+            logger.error("Could not write down %s, in %s: %s", ", ".join(facts), self.directory, error)
 
     def launched(self) -> tuple[Sequence[VarAction], dict[str, str], ConnectionInfo | None]:
         """Return what was written down about the latest launch: what `note_launch` was given."""

@@ -90,9 +90,14 @@ class Keeper:
         self._link, self.positions = link, positions
         self._confirmed, self._sent = {}, 0
         if link is None:
-            self._taken = {}
+            self.forget_kernel()
         else:
             link.on_waiting = self.note
+
+    def forget_kernel(self) -> None:
+        """Forget what was sent to a kernel and taken in from it: another one begins anew."""
+        self._taken = {}
+        self._written[SENT] = b""
 
     def note(self) -> None:
         """Note that there is something to be written."""
@@ -115,7 +120,7 @@ class Keeper:
 
     def commit(self) -> None:
         """Write down what is new, and let it go out: to clients, to the kernel. A full disk ends the first only."""
-        if self._is_closed:
+        if self._is_closed or self.conversation.voice.is_within_batch:
             return
         self._is_due = False
         before = self.trouble
@@ -158,6 +163,8 @@ class Keeper:
             # What the host has meanwhile does no harm there: it is not sent again.
             self._sent = sent[-1].number
             own[SENT] = _write([(frame.number, frame.channel, frame.data) for frame in sent])
+        elif not self._written.get(SENT, b"[]"):
+            own[SENT] = b"[]"
         written = self._written
         for name, part in own.items():
             if written.get(name) != part:

@@ -498,6 +498,20 @@ class Session(metaclass=ForUsers):
         else:
             self.begin_stop()
 
+    def remember(self, name: str, value: Any) -> None:
+        """Have the next server know something of this session, if it outlives this one.
+
+        Args:
+            name: What it is.
+            value: What JSON is made of.
+        """
+        if self.keep is not None:
+            self.keep.note({name: value})
+
+    def remembered(self, name: str) -> Any:
+        """Return what `remember` was given, by this server or one before; None for nothing."""
+        return None if self.keep is None else self.keep.record.facts.get(name)
+
     def stop_keeping(self) -> None:
         """Write nothing down any more: there is nothing that will be asked for again."""
         if self.keeper is not None:

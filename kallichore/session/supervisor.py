@@ -261,6 +261,7 @@ class Supervisor:
         if self.keep is None or self.keeper is None:
             return place_child(plan, self.facilities.watchdog, self.facilities.runtime_directory)
         self._note_launch()
+        self.keeper.forget_kernel()
         self.keeper.commit()
         abandon_after = self.facilities.config.abandon_after
         return place_beside_host(plan, self.keep.directory, self.keep.secret, abandon_after=abandon_after)

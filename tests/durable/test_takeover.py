@@ -293,3 +293,19 @@ async def test_idle_of_the_past_does_not_come_again(private_place: Path) -> None
         messages = await receive_until(channel, is_idle(msg_id))
 
     assert not any(is_idle(first)(message) for message in messages)
+
+
+async def test_jupyter_clients_find_their_documents(private_place: Path) -> None:
+    """The next server has the same kernels for Jupyter's clients, and the same documents tied to them."""
+    async with keeping(private_place) as client:
+        await client.call("PUT", "/sessions", body())
+        await client.call("POST", "/sessions/s/start")
+        (kernel,) = await client.call("GET", "/api/kernels")
+        wanted = {"path": "a.ipynb", "type": "notebook", "name": "a", "kernel": {"id": kernel["id"]}}
+        await client.call("POST", "/api/sessions", wanted)
+    async with ending(private_place) as client:
+        (after,) = await client.call("GET", "/api/kernels")
+        (document,) = await client.call("GET", "/api/sessions")
+
+    assert kernel["id"] == after["id"] == document["kernel"]["id"]
+    assert document["path"] == "a.ipynb"
