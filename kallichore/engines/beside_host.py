@@ -13,14 +13,18 @@ import trio
 import trio_util
 
 from kallichore.engines.host_link import HostLink, open_link
-from kallichore.engines.local import start_host
+from kallichore.engines.local import HOST_LOG, start_host
 from kallichore.engines.placement import Placement
+from kallichore.errors import HostGoneError, StartupError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.spawn import startup_error
 from kallichore.kernel.survivors import describe_survivors
 from kallichore.wire.channels import OUTPUTS
 from kallichore.wire.host_frames import Frame
+
+LAST_WORDS = 2000
+"""Characters of a host's log that are told when it did not start: a traceback's end."""
 
 HOST_GONE = "was ended with the host beside it, which is gone: somebody killed it, or the machine did"
 
@@ -160,15 +164,27 @@ async def place_beside_host(
         )
     except OSError as error:
         raise startup_error(plan, error) from error
-    async with open_link(directory, secret) as link:
-        failed = link.hello.failed
-        if failed is None:
-            yield _placement(link)
-        else:
-            link.release()
-            await link.lost.wait()
+    failed = None
+    try:
+        async with open_link(directory, secret) as link:
+            failed = link.hello.failed
+            if failed is None:
+                yield _placement(link)
+            else:
+                link.release()
+                await link.lost.wait()
+    except HostGoneError as error:
+        raise StartupError("KS-5", f"The host of {plan.argv[0]} ended at once: {_last_words(directory)}") from error
     if failed is not None:
         raise startup_error(plan, OSError(failed.errno, failed.message, failed.filename))
+
+
+def _last_words(directory: Path) -> str:
+    """Return what a host has said of what went wrong in it."""
+    try:
+        return (directory / HOST_LOG).read_text("utf-8", "replace")[-LAST_WORDS:].strip() or "it did not say why"
+    except OSError:
+        return "it did not say why"
 
 
 @asynccontextmanager

@@ -220,7 +220,7 @@ async def test_shutdown_by_request_ends_kernels_and_leaves_the_session(private_p
 async def test_restarted_machine_is_named(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that went with its machine is reported as that, and its session can be started again."""
     monkeypatch.setattr("kallichore.session.keep.boot_id", lambda: "before")
-    async with keeping(private_place, abandon_after=0.01) as client, open_started(client, body()):
+    async with keeping(private_place, abandon_after=1) as client, open_started(client, body()):
         pid = (await client.call("GET", "/sessions/s"))["process_id"]
     # Nobody comes back in time.
     await wait_ended(pid)
