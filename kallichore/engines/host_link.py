@@ -133,6 +133,8 @@ class _Request:
     number: int
     done: trio.Event = attrs.field(factory=trio.Event)
     answer: Opening | None = None
+    was_given_up: bool = False
+    """Whether the channel is no longer what was wished here: closed, opened again, or lost with the link."""
 
 
 class HostLink:
@@ -217,23 +219,25 @@ class HostLink:
 
         Raises:
             OSError: The system refused; with its number.
-            HostGoneError: The link was lost.
+            HostGoneError: The link was lost, or somebody else opened or closed the channel meanwhile.
         """
         if self.lost.is_set():
             raise HostGoneError(f"There is no connection to the host to open channel {channel} by")
         request = _Request(self._next_request)
         self._next_request += 1
+        self._give_up_request(channel)
         self._requests[channel] = request
         self.channels[channel]._close()
         self._put(encode_open(channel, request.number, family, numbers))
         try:
             await request.done.wait()
         except trio.Cancelled:
-            if self._requests.get(channel) is request:
+            # It may have been answered in the same moment.
+            if not request.was_given_up:
                 self.close_channel(channel)
             raise
         if request.answer is None:
-            raise HostGoneError(f"The connection to the host was lost, or channel {channel} was opened again")
+            raise HostGoneError(f"The connection to the host was lost, or channel {channel} closed meanwhile")
         if request.answer.errno is not None:
             raise OSError(request.answer.errno, os.strerror(request.answer.errno))
         return request.answer.position
@@ -397,6 +401,7 @@ class HostLink:
     def _give_up_request(self, channel: int) -> None:
         request = self._requests.pop(channel, None)
         if request is not None:
+            request.was_given_up = True
             request.done.set()
 
     def _lose(self) -> None:

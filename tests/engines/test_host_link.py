@@ -367,6 +367,31 @@ async def test_cancelled_opening_leaves_the_channel_closed(private_place: Path) 
     assert not state.is_open
 
 
+async def test_opening_that_another_takes_over_is_told(private_place: Path) -> None:
+    """Of two tasks that open one channel the second has it, and the first is not left waiting."""
+    gone = []
+
+    async def open_first(link: HostLink, port: int) -> None:
+        with pytest.raises(HostGoneError):
+            await link.open(SHELL, "inet", ["127.0.0.1", port])
+        gone.append(True)
+
+    async with open_host(private_place / "s") as host, host.link() as link:
+        port = int((await read_line(link, STDOUT)).split(b",")[0][1:])
+        link.on_waiting = lambda: None
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(open_first, link, port)
+                await trio.testing.wait_all_tasks_blocked()
+                link.on_waiting = link.flush
+                link.flush()
+                await link.open(SHELL, "inet", ["127.0.0.1", port])
+        link.send(SHELL, b"second")
+
+        assert b"second" == await read(link, SHELL, 6)
+    assert [True] == gone
+
+
 async def test_cancelled_wait_loses_nothing(private_place: Path) -> None:
     """What comes after a wait was cancelled is there for the next."""
     async with open_host(private_place / "s") as host, host.link() as link:
