@@ -314,11 +314,26 @@ class Deliveries:
 
     def save(self) -> SavedDeliveries:
         """Return what would be owed if all who are here were cut now, for `load`: they end with this process."""
-        # Who came with a number has what is before it, which counts when it goes.
-        confirmed = (each.confirmed for each in self._here if each.speaks and each.own is None)
-        owed = max((self.owed, *confirmed))
+        owed = self.owed_if_cut
         had = sorted(number for number in self._had if number >= owed)
         return SavedDeliveries(owed, runs_of(had), self._distance, self._had_clients)
+
+    @property
+    def owed_if_cut(self) -> int:
+        """What would be owed if all who are here were cut now."""
+        # Who came with a number has what is before it, which counts when it goes.
+        return max((self.owed, *(each.confirmed for each in self._here if each.speaks and each.own is None)))
+
+    @property
+    def has_more_than_owed(self) -> bool:
+        """Whether more than that number says who has what: somebody had messages ahead of their turn."""
+        return bool(self._had)
+
+    def note_confirmed(self, number: int) -> None:
+        """Take what is before a number as confirmed: another process knew it, behind `load`."""
+        if number > self.owed:
+            self.owed = self.journal.needed = number
+            self.changes += 1
 
     def load(self, saved: SavedDeliveries) -> None:
         """Owe what was saved; the journal is to keep it when it is refilled."""

@@ -273,6 +273,10 @@ class HostLink:
         else:
             self._confirmed[channel] = position
 
+    def pace(self, channel: int, seconds: float) -> None:
+        """Have what comes on a channel gather for so long before it is read again, as in a flood; 0 for not at all."""
+        self._put(head(Kind.PACE, channel, round(seconds * 1e6)))
+
     def signal(self, number: int) -> None:
         """Send a signal to the kernel and to all that is in its process group."""
         self._put(head(Kind.SIGNAL, 0, number))

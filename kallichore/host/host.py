@@ -52,7 +52,7 @@ sha256 = load_sha256()
 
 VERSION = 1
 HEAD = struct.Struct(">BBHIQ")
-ATTACH, OPEN, CLOSE, SEND, CONFIRM, SIGNAL, RELEASE = range(1, 8)
+ATTACH, OPEN, CLOSE, SEND, CONFIRM, SIGNAL, RELEASE, PACE = range(1, 9)
 CHALLENGE, HELLO, DATA, OPENED, LOST, ACCEPTED, ENDED, REPLACED = range(16, 24)
 
 IOPUB, STDOUT, STDERR = 1, 5, 6
@@ -82,6 +82,8 @@ ACCEPTED_DELAY = 0.5
 """Seconds after which a server is told what was taken, if no other frame has told it."""
 TERM_PATIENCE = 2.0
 """Seconds that a kernel has to end by itself when it is asked to."""
+LONGEST_REST = 1.0
+"""Seconds that a channel is not read at most because its server wants more at once."""
 ACCEPT_PAUSE = 1.0
 """Seconds until somebody is let in again when there were no descriptors left."""
 
@@ -199,6 +201,10 @@ class Channel:
         self.sent: deque[bytes] = deque()
         self.unsent: deque[bytes] = deque()
         self.is_paused = False
+        self.pace = 0.0
+        """Seconds in which what comes gathers before it is read again: in a flood, a wake-up costs more than what it
+        brings."""
+        self._is_resting = False
         self._descriptor: int | None = None
         self._socket: socket.socket | None = None
         self._unwritten: deque[Payload] = deque()
@@ -221,7 +227,7 @@ class Channel:
 
     def _watch(self) -> None:
         assert self._descriptor is not None
-        events = 0 if self.is_paused or self._request is not None else READ
+        events = 0 if self.is_paused or self._is_resting or self._request is not None else READ
         if self._is_stuck or self._request is not None:
             events |= WRITE
         if events:
@@ -236,7 +242,7 @@ class Channel:
             return
         if events & WRITE:
             self._write_more()
-        if events & (READ | AT_END) and not self.is_paused:
+        if events & (READ | AT_END) and not self.is_paused and not self._is_resting:
             self._read()
 
     # Connecting
@@ -352,6 +358,15 @@ class Channel:
         position = self.end
         self.end += len(data)
         self._host.keep(self, position, data)
+        if self.pace and len(data) < PIECE:
+            self._is_resting = True
+            self._watch()
+            self._loop.call_later(self, self.pace, self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_resting = False
+        if self._descriptor is not None:
+            self._watch()
 
     def confirm(self, position: int) -> None:
         """Keep no more what is before a position."""
@@ -653,6 +668,7 @@ class Host:
         self._told = self._accepted
         for channel in self._channels:
             channel.give_up_connecting()
+            channel.pace = 0.0
             channel.rewind(positions.get(channel.number, 0))
         peer.send([note(HELLO, self._describe(mac(self._secret, b"host" + nonce + peer.nonce)))])
         self.push()
@@ -695,6 +711,8 @@ class Host:
             self._kernel.send_signal(number)
         elif kind == RELEASE:
             self.loop.is_over = True
+        elif kind == PACE:
+            self._any_channel(channel).pace = min(number / 1e6, LONGEST_REST)
         else:
             raise ValueError
 

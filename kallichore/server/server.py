@@ -298,7 +298,7 @@ class Server(metaclass=ForUsers):
             session.begin_stop()
 
     def request_exit(self, reason: str) -> None:
-        """Begin to end the server, and its kernels if they do not outlive it: see `ServerConfig.on_exit`. Idempotent."""
+        """Begin to end the server, and the kernels that do not outlive it; see `ServerConfig.on_exit`. Idempotent."""
         self._note_shutdown(reason)
         for session in self._sessions.values():
             session.end_with_server()

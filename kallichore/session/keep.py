@@ -19,6 +19,7 @@ from kallichore.kernel.leftovers import is_own_kernel
 from kallichore.models.bodies import ConnectionInfo, VarAction
 from kallichore.models.converter import parse_body, unstructure
 from kallichore.session.keeper import read_positions, read_sent, read_supervision
+from kallichore.state.confirmed_page import ConfirmedPage
 from kallichore.state.directory import boot_id
 from kallichore.state.session_log import SessionLog
 from kallichore.state.session_record import SessionRecord
@@ -35,11 +36,13 @@ class Keep:
         directory: Its own directory.
         record: What changes rarely, as it is written there.
         log: What happens in it.
+        page: What its clients have.
     """
 
     directory: Path
     record: SessionRecord
     log: SessionLog
+    page: ConfirmedPage
 
     @property
     def secret(self) -> bytes:

@@ -22,6 +22,7 @@ import trio
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.parts import ConversationParts
 from kallichore.engines.host_link import HostLink
+from kallichore.state.confirmed_page import ConfirmedPage
 from kallichore.state.session_log import Commit, SessionLog
 from kallichore.wire.host_frames import Frame
 
@@ -46,6 +47,7 @@ class Keeper:
         conversation: What it said, and what follows.
         parts: What of that has to be remembered.
         describe: Returns what the supervisor is doing.
+        page: Where what clients confirmed is noted.
         on_told: Called when what was said is in the journal, to wake who reads it.
     """
 
@@ -54,14 +56,17 @@ class Keeper:
     conversation: Conversation
     parts: ConversationParts
     describe: Callable[[], Mapping[str, Any]]
+    page: ConfirmedPage
     on_told: Callable[[], None]
     positions: Callable[[], dict[int, int]] = dict
     """Returns how far the kernel's bytes were taken in."""
     trouble: str = attrs.field(default="", init=False)
     """Why the latest commit could not be written; empty if it could."""
     _link: HostLink | None = attrs.field(default=None, init=False)
-    _written: dict[str, bytes] = attrs.field(factory=dict, init=False)
-    """The parts of our own, as they were written last."""
+    _described: Mapping[str, Any] | None = attrs.field(default=None, init=False)
+    """What the supervisor was doing, as it was written last."""
+    _is_forgotten: bool = attrs.field(default=False, init=False)
+    """Whether what is written of a kernel is of an earlier one."""
     _taken: dict[int, int] = attrs.field(factory=dict, init=False)
     _confirmed: dict[int, int] = attrs.field(factory=dict, init=False)
     _sent: int = attrs.field(default=0, init=False)
@@ -74,11 +79,18 @@ class Keeper:
     _epoch: float = attrs.field(factory=lambda: time.time() - trio.current_time(), init=False)
     """When Trio's clock was at zero, in seconds since 1970: the next server's will be another."""
 
-    def restore(self, parts: Mapping[str, bytes]) -> list[str]:
-        """Take up what another server wrote down; return what of it could not be read, in words."""
+    def restore(self, parts: Mapping[str, bytes], end: int) -> list[str]:
+        """Take up what another server wrote down; return what of it could not be read, in words.
+
+        Args:
+            parts: The parts.
+            end: The number that the next message will have.
+        """
         shift = read_supervision(parts).get("epoch", self._epoch) - self._epoch
-        self._taken = {int(number): position for number, position in _read(parts, POSITIONS).items()}
-        return self.parts.restore(parts, shift)
+        self._taken = read_positions(parts)
+        problems = self.parts.restore(parts, shift)
+        self.parts.deliveries.note_confirmed(min(self.page.number, end))
+        return problems
 
     def follow(self, link: HostLink | None, positions: Callable[[], dict[int, int]]) -> None:
         """Take the kernel's messages from this host from now on, and have frames for it wait for commits.
@@ -96,8 +108,14 @@ class Keeper:
 
     def forget_kernel(self) -> None:
         """Forget what was sent to a kernel and taken in from it: another one begins anew."""
-        self._taken = {}
-        self._written[SENT] = b""
+        self._taken, self._sent, self._is_forgotten = {}, 0, True
+
+    def note_confirmed(self) -> None:
+        """Note that a client has more than before. Mostly one number says it all, and nothing has to be written."""
+        if not self._is_closed:
+            self.page.note(self.parts.deliveries.owed_if_cut)
+            if self.parts.deliveries.has_more_than_owed:
+                self.note()
 
     def note(self) -> None:
         """Note that there is something to be written."""
@@ -149,26 +167,32 @@ class Keeper:
 
     def close(self) -> None:
         """Write what is new, and nothing after that. Idempotent."""
+        if self._is_closed:
+            return
         self.commit()
         self._is_closed = True
         self._due.set()
         self.log.close()
+        self.page.close()
 
     def _add_own(self, parts: dict[str, bytes]) -> None:
         """Add the parts that are not the conversation's, where they changed."""
-        self._taken.update(self.positions())
-        own = {SUPERVISION: _write({**self.describe(), "epoch": self._epoch}), POSITIONS: _write(self._taken)}
+        described = self.describe()
+        if described != self._described:
+            self._described = described
+            parts[SUPERVISION] = _write({**described, "epoch": self._epoch})
+        taken = {**self._taken, **self.positions()}
+        if taken != self._taken or self._is_forgotten:
+            self._taken = taken
+            parts[POSITIONS] = _write(taken)
         sent = self._link.unaccepted if self._link is not None else ()
         if sent and sent[-1].number > self._sent:
             # What the host has meanwhile does no harm there: it is not sent again.
             self._sent = sent[-1].number
-            own[SENT] = _write([(frame.number, frame.channel, frame.data) for frame in sent])
-        elif not self._written.get(SENT, b"[]"):
-            own[SENT] = b"[]"
-        written = self._written
-        for name, part in own.items():
-            if written.get(name) != part:
-                parts[name] = written[name] = part
+            parts[SENT] = _write([(frame.number, frame.channel, frame.data) for frame in sent])
+        elif self._is_forgotten:
+            parts[SENT] = b""
+        self._is_forgotten = False
 
     def _confirm(self, link: HostLink) -> None:
         for number, position in self._taken.items():

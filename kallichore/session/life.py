@@ -112,6 +112,9 @@ class KernelLife:
     """Whether the kernel was left to the server that comes next."""
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _identity: tuple[int, str | None] | None = None
+    _hosted_sockets: Sequence[tuple[int, HostedSocket]] = ()
+    """The connections that the host has, by number, once there are any."""
+    _hosted_outputs: Sequence[tuple[str, HostedOutput]] = ()
     _plan: LaunchPlan | None = attrs.field(default=None)
     last_words: deque[str] = attrs.field(factory=lambda: deque(maxlen=LAST_WORDS))
     """What the kernel complained about last."""
@@ -155,17 +158,9 @@ class KernelLife:
     @property
     def positions(self) -> dict[int, int]:
         """Up to where what came from the kernel's host was taken in, by the number of its stream."""
-        positions: dict[int, int] = {}
-        if self.channels is not None:
-            for channel in FROM_KERNEL:
-                socket = self.channels.sockets[channel]
-                if isinstance(socket, HostedSocket):
-                    positions[NUMBERS[channel]] = socket.taken
-        if self.process is not None:
-            for name, number in OUTPUTS.items():
-                output = getattr(self.process, name)
-                if isinstance(output, HostedOutput):
-                    positions[number] = output.given - self._output.held(name)
+        positions = {number: socket.taken for number, socket in self._hosted_sockets}
+        for name, output in self._hosted_outputs:
+            positions[OUTPUTS[name]] = output.given - self._output.held(name)
         return positions
 
     # Acts: what others ask of this life; none of them waits
@@ -316,6 +311,8 @@ class KernelLife:
 
     def _listen(self, channels: KernelChannels, nursery: trio.Nursery, patience: StartPatience | None) -> None:
         """Begin to take in what the kernel says, and whether its heart beats."""
+        sockets = ((NUMBERS[channel], channels.sockets[channel]) for channel in FROM_KERNEL)
+        self._hosted_sockets = [(number, each) for number, each in sockets if isinstance(each, HostedSocket)]
         for channel in FROM_KERNEL:
             nursery.start_soon(self._pump, channels, channel)
         heart = Heart(
@@ -361,7 +358,10 @@ class KernelLife:
             if channel is Channel.IOPUB:
                 since = conversation.activity.since or conversation.status.idle_since
                 gauge.count(len(batch), now, since)
-                if gauge.pause and socket.is_drained:
+                if isinstance(socket, HostedSocket):
+                    # Where it waits, neither the host nor we are woken.
+                    socket.pace(gauge.pause)
+                elif gauge.pause and socket.is_drained:
                     await trio.sleep(gauge.pause)
                 elif patience := patience_for(batch):
                     await self._let_clients_read(now + patience)
@@ -487,6 +487,8 @@ class KernelLife:
 
     async def _look_after(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> None:
         self.link, self.process = placement.link, placement.process
+        outputs = (("stdout", self.process.stdout), ("stderr", self.process.stderr))
+        self._hosted_outputs = [(name, each) for name, each in outputs if isinstance(each, HostedOutput)]
         if self.keeper is not None:
             self.keeper.follow(self.link, lambda: self.positions)
         with self._scope:

@@ -128,9 +128,10 @@ class Session(metaclass=ForUsers):
                 self.conversation,
                 ConversationParts(self.conversation, self.audience.deliveries, self.supervisor.outbox),
                 self.supervisor.describe,
+                self.keep.page,
                 self._tell_news,
             )
-            self.audience.deliveries.on_change = self.keeper.note
+            self.audience.deliveries.on_change = self.keeper.note_confirmed
         if policy := make_policy(request, config):
             self.idle_watch = IdleWatch(self, policy)
 
@@ -523,8 +524,8 @@ class Session(metaclass=ForUsers):
         Args:
             recovered: What that server wrote down.
         """
-        assert self.keep is not None and self.keeper is not None
-        problems = [*recovered.problems, *self.keeper.restore(recovered.parts)]
+        assert self.keeper is not None
+        problems = [*recovered.problems, *self.keeper.restore(recovered.parts, recovered.end)]
         journal = self.conversation.journal
         for first, payloads in recovered.messages():
             journal.refill(first, payloads, recovered.urgent)

@@ -310,7 +310,7 @@ class Supervisor:
                 "requested_by": life.requested_by,
                 "why_culled": life.why_culled,
                 "is_stopping": life.stop_asked.is_set(),
-                "last_words": list(life.last_words),
+                "last_words": tuple(life.last_words),
             }
         return described
 

@@ -18,6 +18,7 @@ from kallichore.models.bodies import NewSession
 from kallichore.models.converter import unstructure
 from kallichore.session.keep import Keep, read_body
 from kallichore.state.address import write_address
+from kallichore.state.confirmed_page import ConfirmedPage
 from kallichore.state.directory import StateDirectory, boot_id, open_state_directory
 from kallichore.state.recovery import Recovered, recover
 from kallichore.state.session_log import SessionLog
@@ -57,7 +58,7 @@ class Vault:
         place = self.directory.create(request.session_id)
         try:
             record.write(place)
-            return Keep(place, record, SessionLog.create(place))
+            return Keep(place, record, SessionLog.create(place), ConfirmedPage(place))
         except OSError:
             self.directory.remove(request.session_id)
             raise
@@ -85,10 +86,11 @@ class Vault:
                 record = SessionRecord.read(place)
                 request = read_body(record.request, NewSession)
                 recovered = recover(place)
+                page = ConfirmedPage(place)
             except (KallichoreError, OSError) as error:
                 logger.error("A session could not be found again, its files stay in %s: %s", place, error)
                 continue
-            yield Keep(place, record, recovered.log), recovered, request
+            yield Keep(place, record, recovered.log, page), recovered, request
 
     def remove(self, keep: Keep) -> None:
         """Remove a session's place, with all that is in it."""

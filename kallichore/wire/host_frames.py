@@ -45,6 +45,7 @@ class Kind(IntEnum):
     CONFIRM = 5
     SIGNAL = 6
     RELEASE = 7
+    PACE = 8
     CHALLENGE = 16
     HELLO = 17
     DATA = 18

@@ -58,6 +58,9 @@ class HostStream(Protocol):
     def send(self, channel: int, data: bytes, *, may_be_lost: bool = False) -> None:
         """Have the host write to the kernel."""
 
+    def pace(self, channel: int, seconds: float) -> None:
+        """Have what comes gather for so long before the host reads it."""
+
 
 class HostedSocket:
     """A connection that one task receives from, and any may send on.
@@ -101,6 +104,7 @@ class HostedSocket:
         self._early: list[Frames] = []
         self._came_at_once = False
         self._is_closed = False
+        self._pace = 0.0
         self._is_broken = False
         """Whether what came is no ZMTP."""
         self._fed = self.taken = self._channel.position - sum(map(len, self._channel.pieces))
@@ -151,6 +155,12 @@ class HostedSocket:
             self._stream.send(self._number, b"".join(encode(frames)), may_be_lost=not self._counts)
 
     # Receiving
+
+    def pace(self, seconds: float) -> None:
+        """Have what comes gather for so long before it is read, where many small messages come; 0 for not at all."""
+        if seconds != self._pace:
+            self._pace = seconds
+            self._stream.pace(self._number, seconds)
 
     @property
     def is_drained(self) -> bool:

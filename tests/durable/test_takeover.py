@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from kallichore.client.api_client import ApiClient
+from kallichore.client.api_client import ApiClient, send_request
 from kallichore.client.channel_client import ChannelClient, make_execute_request, make_message, open_channel
 from kernels import (
     ask_until,
@@ -302,7 +303,7 @@ async def test_jupyter_clients_find_their_documents(private_place: Path) -> None
         await client.call("POST", "/sessions/s/start")
         (kernel,) = await client.call("GET", "/api/kernels")
         wanted = {"path": "a.ipynb", "type": "notebook", "name": "a", "kernel": {"id": kernel["id"]}}
-        await client.call("POST", "/api/sessions", wanted)
+        await send_request(client.address, "POST", "/api/sessions", json.dumps(wanted).encode())
     async with ending(private_place) as client:
         (after,) = await client.call("GET", "/api/kernels")
         (document,) = await client.call("GET", "/api/sessions")

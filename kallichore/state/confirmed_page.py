@@ -1,0 +1,54 @@
+"""The number that changes most often, in a page of memory that outlives the process.
+
+What a client confirms is noted with each of its pongs, and is one number: up to where it has everything. A write for
+each would cost more than all else that a pong leads to; a store into a mapped file costs nothing, and the system keeps
+the page when the process is killed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from struct import Struct
+
+NAME = "confirmed"
+
+_NUMBER = Struct("<QQ")
+"""The number, and the same with all bits turned: a page that says anything else says nothing."""
+
+_ALL = (1 << 64) - 1
+
+
+class ConfirmedPage:
+    """The page of one session, made if it is not there.
+
+    Args:
+        directory: The session's.
+
+    Raises:
+        OSError: It could not be made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        descriptor = os.open(directory / NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            # Not a hole: a full disk would end the process at the first store.
+            os.pwrite(descriptor, os.pread(descriptor, _NUMBER.size, 0).ljust(_NUMBER.size, b"\0"), 0)
+            self._page = mmap.mmap(descriptor, _NUMBER.size)
+        finally:
+            os.close(descriptor)
+
+    @property
+    def number(self) -> int:
+        """The latest number; 0 where there is none, or it was damaged."""
+        number, turned = _NUMBER.unpack_from(self._page)
+        return number if number ^ turned == _ALL else 0
+
+    def note(self, number: int) -> None:
+        """Keep a number in the place of the one before."""
+        _NUMBER.pack_into(self._page, 0, number, number ^ _ALL)
+
+    def close(self) -> None:
+        """Let go of the page; what it says stays. Idempotent."""
+        self._page.close()
