@@ -73,6 +73,7 @@ class Keeper:
     """The number of the latest frame for the kernel that was written down."""
     _taken_back: Sequence[tuple[int, int]] = attrs.field(default=(), init=False)
     _is_due: bool = attrs.field(default=False, init=False)
+    _is_waited_for: bool = attrs.field(default=False, init=False)
     _due: trio.Event = attrs.field(factory=trio.Event, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
 
@@ -121,7 +122,12 @@ class Keeper:
         """Note that there is something to be written."""
         if not self._is_due:
             self._is_due = True
-            self._due.set()
+            if not self._is_waited_for:
+                self._due.set()
+
+    def wait_for(self) -> None:
+        """Wait for the `commit` that comes within this turn of the loop; the task need not be woken for it."""
+        self._is_waited_for = True
 
     async def run(self) -> None:
         """Write what `note` was called for, until `close`: a kernel's end is written down whoever is cancelled."""
@@ -129,7 +135,8 @@ class Keeper:
             while not self._is_closed:
                 await self._due.wait()
                 self._due = trio.Event()
-                self.commit()
+                if self._is_due:
+                    self.commit()
 
     def note_taken_back(self, numbers: Sequence[range]) -> None:
         """Note that messages were taken out of the journal, right behind a commit; they are taken out of the log."""
@@ -140,7 +147,7 @@ class Keeper:
         """Write down what is new, and let it go out: to clients, to the kernel. A full disk ends the first only."""
         if self._is_closed or self.conversation.voice.is_within_batch:
             return
-        self._is_due = False
+        self._is_due = self._is_waited_for = False
         before = self.trouble
         voice = self.conversation.voice
         journal, held = voice.journal, voice.held

@@ -213,6 +213,8 @@ class KernelLife:
         now = trio.current_time()
         conversation, is_output = self.conversation, channel is Channel.IOPUB
         read, hear = self.channels.readers[channel].read, conversation.hear
+        if self.keeper is not None:
+            self.keeper.wait_for()
         conversation.begin_hearing(now, is_output=is_output)
         try:
             for frames in batch:

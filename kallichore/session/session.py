@@ -294,9 +294,12 @@ class Session(metaclass=ForUsers):
 
         A request for which there is no kernel, and none on its way, is answered with an error.
         """
-        self.supervisor.send(message)
-        if self.keeper is not None:
-            self.keeper.note()
+        if self.keeper is None:
+            self.supervisor.send(message)
+        else:
+            self.keeper.wait_for()
+            self.supervisor.send(message)
+            self.keeper.commit()
 
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
