@@ -19,7 +19,7 @@ import trio
 from kallichore.errors import HostGoneError
 from kallichore.wire.frames import Frames
 from kallichore.wire.zmtp import SUBSCRIPTION, Decoder, ZmtpError, encode, opening
-from kallichore.zeromq.connecting import Address, Endpoint, connect_again
+from kallichore.zeromq.connecting import Address, Endpoint, ask_mechanism, connect_again
 
 _FAMILIES = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"}
 
@@ -105,6 +105,10 @@ class HostedSocket:
         self._came_at_once = False
         self._is_closed = False
         self._pace = 0.0
+        self._waiting: list[Sequence[bytes]] = []
+        """What is to be sent as soon as there is a connection."""
+        self._was_cut = False
+        """Whether the last handshake came to nothing: then it is asked whether there can be one."""
         self._is_broken = False
         """Whether what came is no ZMTP."""
         self._fed = self.taken = self._channel.position - sum(map(len, self._channel.pieces))
@@ -129,8 +133,13 @@ class HostedSocket:
         if not self.connected.is_set() or self.lost.is_set():
             await connect_again(self._address, self._connect_once, hurry)
             self.connected.set()
+            waiting, self._waiting = self._waiting, []
+            for frames in waiting:
+                self.send(frames)
 
     async def _connect_once(self, where: Endpoint) -> None:
+        if self._was_cut:
+            await ask_mechanism(where, "NULL")
         self._decoder, self._early, self._is_broken = Decoder(), [], False
         family = _FAMILIES.get(socket.AddressFamily(where.family), "unix")
         try:
@@ -138,6 +147,7 @@ class HostedSocket:
         except HostGoneError:
             # Whoever waits for the kernel's end is told so, and ends this.
             await trio.sleep_forever()
+        self._was_cut = True
         self._stream.send(self._number, self._opening, may_be_lost=True)
         while not self._decoder.is_open:
             await self._channel.wait()
@@ -146,12 +156,16 @@ class HostedSocket:
             self._early += self._feed()
         if self._is_subscriber:
             self._stream.send(self._number, SUBSCRIPTION, may_be_lost=True)
+        self._was_cut = False
 
     # Sending
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send one message: now, or as soon as the host takes it."""
-        if not self._is_closed:
+        if not self.connected.is_set():
+            # The host would drop what it has no connection for.
+            self._waiting.append(frames)
+        elif not self._is_closed:
             self._stream.send(self._number, b"".join(encode(frames)), may_be_lost=not self._counts)
 
     # Receiving
@@ -198,10 +212,6 @@ class HostedSocket:
             return True
         return not self._channel.pieces and (self._channel.ended or self._stream.lost.is_set())
 
-    def _note_end(self) -> None:
-        if self._has_ended:
-            self.lost.set()
-
     def _advance(self) -> list[Frames]:
         """Return the messages that are complete with the next piece; none if there is none."""
         batch, self._early = self._early, []
@@ -212,7 +222,8 @@ class HostedSocket:
                 self._is_broken = True
                 self._channel.pieces.clear()
         self.taken = self._fed - self._decoder.held
-        self._note_end()
+        if not batch and self._has_ended:
+            self.lost.set()
         return batch
 
     def _feed(self) -> list[Frames]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ import trio
 import trio.testing
 import zmq
 
+from kallichore.engines.host_link import HostLink, open_link
+from kallichore.engines.local import start_host
 from kallichore.wire.curve_keys import CurveKeys
 from kallichore.zeromq.connecting import ForeignKernelError
 from kallichore.zeromq.connection import KernelConnection
 from kallichore.zeromq.curve_socket import MOST_REFUSALS, CurveConnector, CurveSocket, make_keys
+from kallichore.zeromq.hosted_socket import HostedSocket
 from kallichore.zeromq.kernel_socket import KernelSocket
 from kallichore.zeromq.unread import Budget
 
@@ -31,9 +36,12 @@ Bind = Callable[..., tuple[Any, Any]]
 Make = Callable[..., KernelConnection]
 
 
-@pytest.fixture(params=["NULL", "CURVE"])
+HOSTED = pytest.param("hosted", marks=pytest.mark.posix_only("a host beside the kernel"))
+
+
+@pytest.fixture(params=["NULL", "CURVE", HOSTED])
 def mechanism(request: pytest.FixtureRequest) -> str:
-    """Return what both sides speak."""
+    """Return what both sides speak; ``hosted`` is NULL, on a connection that a host holds."""
     return str(request.param)
 
 
@@ -62,17 +70,36 @@ def bind(mechanism: str) -> Iterator[Bind]:
 
 
 @asynccontextmanager
+async def open_host() -> AsyncIterator[HostLink]:
+    """Yield the link to a host whose kernel does nothing, and end both."""
+    with tempfile.TemporaryDirectory() as place:
+        directory, secret = Path(place), b"secret"
+        await start_host(directory, secret, ["sleep", "600"], dict(os.environ), place, abandon_after=60)
+        async with open_link(directory, secret) as link:
+            try:
+                yield link
+            finally:
+                link.release()
+                with trio.CancelScope(shield=True):
+                    await link.lost.wait()
+
+
+@asynccontextmanager
 async def maker(mechanism: str, keys: CurveKeys = KEYS) -> AsyncIterator[Make]:
     """Yield what makes connections; they are closed on leaving."""
     connector = CurveConnector(keys)
     made: list[KernelConnection] = []
     try:
         with trio.fail_after(LIMIT):  # noqa: ASYNC100  # around what is done with them
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+
+                stream = await stack.enter_async_context(open_host()) if mechanism == "hosted" else None
 
                 def make(address: Any, kind: str = "DEALER", identity: bytes = b"") -> KernelConnection:
                     ours: KernelConnection
-                    if mechanism == "CURVE":
+                    if stream is not None:
+                        ours = HostedSocket(address, kind, identity, stream, len(made))
+                    elif mechanism == "CURVE":
                         ours = CurveSocket(address, kind, identity, nursery, connector)
                     else:
                         ours = KernelSocket(address, kind, identity, nursery, Budget(LIMIT_BYTES))
@@ -308,7 +335,7 @@ async def test_address_that_is_none_is_refused(mechanism: str, address: Any) -> 
 
 async def test_kernel_of_the_other_mechanism_is_refused_at_once(mechanism: str, bind: Bind) -> None:
     """That a kernel encrypts, and we do not, or the other way round, is no question of time; the error says it."""
-    other = {"NULL": "CURVE", "CURVE": "NULL"}[mechanism]
+    other = "NULL" if mechanism == "CURVE" else "CURVE"
     _, address = bind(zmq.ROUTER, speaks=other)
     async with maker(mechanism) as make:
         with pytest.raises(ForeignKernelError, match=f"asks for the mechanism {other}"):
