@@ -535,6 +535,7 @@ class Session(metaclass=ForUsers):
         journal.refill(recovered.end, ())
         for problem in problems:
             logger.error("[session %s] Found damaged: %s", self.session_id, problem)
+        assert self.keep is not None
         self.supervisor.take_over(find(recovered.parts, self.keep.record))
 
     def close(self) -> None:

@@ -92,7 +92,6 @@ async def maker(mechanism: str, keys: CurveKeys = KEYS) -> AsyncIterator[Make]:
     try:
         with trio.fail_after(LIMIT):  # noqa: ASYNC100  # around what is done with them
             async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-
                 stream = await stack.enter_async_context(open_host()) if mechanism == "hosted" else None
 
                 def make(address: Any, kind: str = "DEALER", identity: bytes = b"") -> KernelConnection:
