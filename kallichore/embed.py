@@ -7,6 +7,7 @@ clients are to hear how their session ended.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -35,7 +36,7 @@ from kallichore.models.bodies import NewSession
 from kallichore.server import Server, open_server
 from kallichore.server.border import open_border
 from kallichore.session.session import Session
-from kallichore.state.address import go_on_at_the_same_address
+from kallichore.state.address import FormerPort, go_on_at_the_same_address
 from kallichore.transport.base_path import BelowBase, app_below, below
 from kallichore.transport.connection_file import (
     ServerAddress,
@@ -52,6 +53,8 @@ from kallichore.transport.request_head import (
     refusal,
 )
 from kallichore.transport.unix_socket import open_unix_listener
+
+logger = logging.getLogger(__name__)
 
 FAREWELL = 1.0
 """Seconds that connections get after the last session has ended: to deliver last messages and answers."""
@@ -195,7 +198,7 @@ async def _open_listeners(
 ) -> tuple[list[trio.abc.Listener[Any]], ServerAddress]:
     if config.transport == "tcp":
         try:
-            listeners = await trio.open_tcp_listeners(config.port, host="127.0.0.1")
+            listeners = await _listen_on_tcp(config)
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigurationError(
@@ -214,6 +217,16 @@ async def _open_listeners(
     name = rf"\\.\pipe\kallichore-{os.getpid()}"
     pipe = await stack.enter_async_context(open_pipe_listener(name))
     return [pipe], ServerAddress(transport="named-pipe", named_pipe=name)
+
+
+async def _listen_on_tcp(config: ServerConfig) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(config.port, host="127.0.0.1")
+    except OSError as error:
+        if not isinstance(config.port, FormerPort):
+            raise
+        logger.warning("Port %d, which the server before had, is somebody else's now: %s", config.port, error.strerror)
+        return await trio.open_tcp_listeners(0, host="127.0.0.1")
 
 
 def _socket_path(config: ServerConfig, runtime_directory: Path) -> Path:

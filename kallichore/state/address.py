@@ -14,6 +14,10 @@ from kallichore.state.whole_file import replace_file
 _NAME = "address.json"
 
 
+class FormerPort(int):
+    """A port that nobody chose: the server before had it. If it is taken, another does."""
+
+
 def write_address(directory: Path, document: dict[str, Any]) -> None:
     """Note where a server is reached, for its owner only.
 
@@ -43,8 +47,8 @@ def go_on_at_the_same_address(config: ServerConfig) -> ServerConfig:
     if isinstance(config.token, MadeToken) and known.get("bearer_token"):
         changes["token"] = known["bearer_token"]
     if known.get("transport") == config.transport:
-        if config.transport == "tcp" and not config.port and known.get("port"):
-            changes["port"] = known["port"]
+        if config.transport == "tcp" and not config.port and isinstance(known.get("port"), int):
+            changes["port"] = FormerPort(known["port"])
         if config.transport == "socket" and config.unix_socket is None and known.get("socket_path"):
             changes["unix_socket"] = Path(known["socket_path"])
     return attrs.evolve(config, **changes)

@@ -310,3 +310,15 @@ async def test_jupyter_clients_find_their_documents(private_place: Path) -> None
 
     assert kernel["id"] == after["id"] == document["kernel"]["id"]
     assert document["path"] == "a.ipynb"
+
+
+async def test_server_whose_port_was_taken_meanwhile_has_another(private_place: Path) -> None:
+    """Nobody chose the port that the server before had, so it is no reason not to start."""
+    async with keeping(private_place, transport="tcp") as client:
+        port = client.address.port
+    (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    async with listener, ending(private_place) as after:
+        status = await after.call("GET", "/status")
+
+    assert status["sessions"] == 0
+    assert after.address.port != port
