@@ -117,6 +117,11 @@ class Found:
     sent: Sequence[Frame]
     was_rebooted: bool
 
+    @property
+    def is_adopted(self) -> bool:
+        """Whether somebody else had started the kernel: no host is beside it, and nothing was kept meanwhile."""
+        return self.phase is Phase.RUNNING and self.process is None
+
     def end(self) -> Ending:
         """Return how a kernel ended that has no host any more, once nothing is left of it."""
         pid, started = self.process or (0, None)

@@ -578,15 +578,18 @@ class KernelLife:
         Must run shielded, as `run_launched`. A kernel that was asked to stop is left to itself after the grace period:
         it is not ours to kill.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(self.relay, info, when_connected=when_connected))
-            nursery.start_soon(self._end_adoption_when_asked, nursery.cancel_scope)
-            with suppress(StartupError):
-                await self._wait_adopted()
-                assert self.channels is not None
-                await self.channels.wait_any_lost()
-                await self.drain()
-            nursery.cancel_scope.cancel()
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(self.relay, info, when_connected=when_connected))
+                nursery.start_soon(self._end_adoption_when_asked, nursery.cancel_scope)
+                with suppress(StartupError):
+                    await self._wait_adopted()
+                    assert self.channels is not None
+                    await self.channels.wait_any_lost()
+                    await self.drain()
+                nursery.cancel_scope.cancel()
+        if self.is_left:
+            return
         text = "The connection to the adopted kernel ended"
         if self.is_culled:
             text += f". {self.why_culled}"

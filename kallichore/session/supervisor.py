@@ -323,7 +323,12 @@ class Supervisor:
         if self.keep is not None:
             self._actions, self.initial_env, self._meeting.info = self.keep.launched()
         info = self._meeting.info
-        if not found.phase.has_kernel or info is None or self.keep is None:
+        if not found.phase.has_kernel or self.keep is None:
+            return
+        if info is None or found.is_adopted:
+            text = "The connection to the adopted kernel ended with the server that had it; adopt it again"
+            self._change(StatusEvent.EXITED, text)
+            self.conversation.say("exited", 0)
             return
         life = self._make_life()
         life.requested_by, life.why_culled = found.requested_by, found.why_culled

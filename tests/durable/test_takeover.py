@@ -322,3 +322,21 @@ async def test_server_whose_port_was_taken_meanwhile_has_another(private_place: 
 
     assert status["sessions"] == 0
     assert after.address.port != port
+
+
+async def test_adopted_kernel_is_to_be_adopted_again(private_place: Path) -> None:
+    """Nobody keeps what a kernel says that has no host: its session has exited, says why, and can adopt it again."""
+    async with keeping(private_place) as client, open_started(client, body()):
+        info = await client.call("GET", "/sessions/s/connection_info")
+        async with keeping(private_place / "other") as second:
+            await second.call("PUT", "/sessions", body("t"))
+            await second.call("PUT", "/sessions/t/adopt", info)
+        async with ending(private_place / "other") as third:
+            session = await third.call("GET", "/sessions/t")
+            await third.call("PUT", "/sessions/t/adopt", info)
+            async with open_channel(third.address, "t") as channel:
+                said = await run_code(channel, "print still here")
+        await client.call("POST", "/shutdown")
+
+    assert session["status"] == "exited"
+    assert said == "still here\n"
