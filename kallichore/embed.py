@@ -221,11 +221,11 @@ async def _open_listeners(
 
 async def _listen_on_tcp(config: ServerConfig) -> list[trio.SocketListener]:
     try:
-        return await trio.open_tcp_listeners(config.port, host="127.0.0.1")
+        return await trio.open_tcp_listeners(int(config.port), host="127.0.0.1")
     except OSError as error:
         if not isinstance(config.port, FormerPort):
             raise
-        logger.warning("Port %d, which the server before had, is somebody else's now: %s", config.port, error.strerror)
+        logger.warning("Port %d, which the server before had, is somebody else's now: %s", config.port, error)
         return await trio.open_tcp_listeners(0, host="127.0.0.1")
 
 

@@ -42,9 +42,9 @@ async def keeping(place: Path, **settings: Any) -> AsyncIterator[ApiClient]:
 
 
 @asynccontextmanager
-async def ending(place: Path) -> AsyncIterator[ApiClient]:
+async def ending(place: Path, **settings: Any) -> AsyncIterator[ApiClient]:
     """Run a server that ends its kernels."""
-    async with keeping(place, on_exit="stop") as client:
+    async with keeping(place, on_exit="stop", **settings) as client:
         yield client
 
 
@@ -310,6 +310,17 @@ async def test_jupyter_clients_find_their_documents(private_place: Path) -> None
 
     assert kernel["id"] == after["id"] == document["kernel"]["id"]
     assert document["path"] == "a.ipynb"
+
+
+@pytest.mark.parametrize("transport", ["tcp", "socket"])
+async def test_next_server_is_reached_where_the_one_before_was(private_place: Path, transport: str) -> None:
+    """Clients come back to the same address with the same token, where nobody chose others."""
+    async with keeping(private_place, transport=transport) as client:
+        before = client.address
+    async with ending(private_place, transport=transport) as client:
+        after = client.address
+
+    assert before == after
 
 
 async def test_server_whose_port_was_taken_meanwhile_has_another(private_place: Path) -> None:
