@@ -110,7 +110,8 @@ class KernelLife:
     over: trio.Event = attrs.field(factory=trio.Event)
     is_left: bool = False
     """Whether the kernel was left to the server that comes next."""
-    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """What looks after the kernel runs in it, until it is left."""
     _identity: tuple[int, str | None] | None = None
     _hosted_sockets: Sequence[tuple[int, HostedSocket]] = ()
     """The connections that the host has, by number, once there are any."""
@@ -175,7 +176,7 @@ class KernelLife:
     def leave(self) -> None:
         """Leave a kernel with a host to the server that comes next: it goes on, and is looked after no longer."""
         self.is_left = True
-        self._scope.cancel()
+        self.scope.cancel()
 
     def send(self, message: ClientMessage) -> None:
         """Send a message to the kernel, or keep it until the kernel is ready."""
@@ -493,7 +494,7 @@ class KernelLife:
         self._hosted_outputs = [(name, each) for name, each in outputs if isinstance(each, HostedOutput)]
         if self.keeper is not None:
             self.keeper.follow(self.link, lambda: self.positions)
-        with self._scope:
+        with self.scope:
             ending = await self._wait_for_the_end(placement, relay)
         if not self.is_left:
             self._conclude_for_good(ending)
@@ -571,57 +572,6 @@ class KernelLife:
         )
         report = self.conversation.last_exit = make_exit_report(known)
         return report.text
-
-    async def run_adopted(self, info: ConnectionInfo, when_connected: Callable[[], None]) -> None:
-        """Look after a kernel that somebody else launched, until one of its connections is lost.
-
-        Must run shielded, as `run_launched`. A kernel that was asked to stop is left to itself after the grace period:
-        it is not ours to kill.
-        """
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(partial(self.relay, info, when_connected=when_connected))
-                nursery.start_soon(self._end_adoption_when_asked, nursery.cancel_scope)
-                with suppress(StartupError):
-                    await self._wait_adopted()
-                    assert self.channels is not None
-                    await self.channels.wait_any_lost()
-                    await self.drain()
-                nursery.cancel_scope.cancel()
-        if self.is_left:
-            return
-        text = "The connection to the adopted kernel ended"
-        if self.is_culled:
-            text += f". {self.why_culled}"
-            logger.info("[session %s] %s", self.sender.session, text)
-            self.conversation.say_output("stderr", f"[kallichore] {text}\n")
-        self.conversation.change_status(StatusEvent.EXITED, text, trio.current_time())
-        self.conversation.say("exited", 0)
-        if not self.started.is_settled:
-            self.started.fail(self.failure or StartupError("KS-6", text))
-        self.over.set()
-
-    async def _wait_adopted(self) -> None:
-        """Return when the kernel has answered; raise when it did not."""
-        async with trio.open_nursery() as nursery:
-
-            async def give_up() -> None:
-                await self.stop_asked.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(give_up)
-            await self.started.wait()
-            nursery.cancel_scope.cancel()
-        if not self.started.is_settled:
-            raise StartupError("KS-16", "The adoption was given up")
-
-    async def _end_adoption_when_asked(self, scope: trio.CancelScope) -> None:
-        await self.stop_asked.wait()
-        if self.failure is None and self.is_relaying:
-            self.request("shutdown_request", {"restart": self.restarting}, "control")
-            with trio.move_on_after(self.facilities.config.shutdown_grace):
-                await self.hurry.wait()
-        scope.cancel()
 
 
 async def _wait_for_both(one: trio.Event, other: trio.Event) -> None:

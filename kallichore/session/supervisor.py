@@ -39,6 +39,7 @@ from kallichore.kernel.inheritance import Inheritance
 from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
 from kallichore.models.bodies import ConnectionInfo, InterruptMode, NewSession, RestartSession, Status, VarAction
 from kallichore.models.converter import unstructure
+from kallichore.session.adoption import run_adopted
 from kallichore.session.facilities import Facilities
 from kallichore.session.keep import Found, Keep
 from kallichore.session.keeper import Keeper
@@ -370,7 +371,7 @@ class Supervisor:
             self._phase.value = starting
             self._meeting.info = info
             life = self._make_life()
-            self._give(life, lambda: life.run_adopted(info, self._meeting.release_ports))
+            self._give(life, lambda: run_adopted(life, info, self._meeting.release_ports))
             # Clients are not told: an adopted kernel does not start, it is there.
             self.conversation.status.apply(StatusEvent.ADOPTION_REQUESTED, None, trio.current_time())
             return await life.started.wait()
