@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents": {"models", "conversation", *FOR_ALL},
     # A program of its own, see `kallichore.host`.
     "host": set(),
-    # What talks to it.
+    # Where kernels are placed, and what talks to their hosts.
     "engines": {"wire", "models", "kernel", "host", *FOR_ALL},
     # The API from outside shares its words with the server, not its code.
     "client": {"wire", "models", *FOR_ALL},
@@ -50,6 +50,8 @@ for _room in TRANSPORT_USERS:
     MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "transport"}
 for _room in STATE_USERS:
     MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "state"}
+# Who runs a kernel says where it is placed.
+MAY_IMPORT["session"] = {*MAY_IMPORT["session"], "engines"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT["cli"], "client", "agents"}
 # Neighbours: all stand on the server, or on nothing of ours.
 MAY_IMPORT["jupyter"] -= {"api"}

@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 async def run_adopted(life: KernelLife, info: ConnectionInfo, when_connected: Callable[[], None]) -> None:
     """Look after a kernel that somebody else launched, until one of its connections is lost.
 
-    Must run shielded, as `KernelLife.run_launched`. A kernel that was asked to stop is left to itself after the grace period:
-    it is not ours to kill.
+    Must run shielded, as `KernelLife.run_launched`. A kernel that was asked to stop is left to itself after the grace
+    period: it is not ours to kill.
 
     Args:
         life: The life that is lived.
