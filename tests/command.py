@@ -36,8 +36,8 @@ _NOTE = re.compile(r"^Waiting for the kernel .*\n", re.MULTILINE)
 
 def ended_as(process: CompletedProcess[bytes]) -> Ended:
     """Return how a command ended."""
-    said = process.stderr.decode()
-    return Ended(process.returncode, process.stdout.decode(), _NOTE.sub("", said), "".join(_NOTE.findall(said)))
+    printed, said = (text.decode().replace(os.linesep, "\n") for text in (process.stdout, process.stderr))
+    return Ended(process.returncode, printed, _NOTE.sub("", said), "".join(_NOTE.findall(said)))
 
 
 async def kcclient(*arguments: str, stdin: bytes = b"", **environment: str) -> Ended:

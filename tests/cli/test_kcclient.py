@@ -41,27 +41,52 @@ from kernels import (
 
 COMMAND = [sys.executable, "-m", "kallichore.cli.kcclient"]
 
-FORKING = """
+no_ctrl_c = pytest.mark.posix_only("Ctrl-C for another process, which on Windows needs a console that both have")
+
+EACH = """
 import gc, json, os, shlex, sys, tempfile
 from kallichore.cli.kcclient import main
+
+def run(words):
+    while words and words[0].startswith("KALLICHORE_"):
+        name, _, os.environ[name] = words.pop(0).partition("=")
+    main(words, prog_name="kcclient")
+
+def run_in_a_fork(words, out, err):
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        run(words)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def run_here(words, out, err):
+    kept, streams = dict(os.environ), (sys.stdout, sys.stderr)
+    sys.stdout, sys.stderr = (open(file.fileno(), "w", encoding="utf-8", closefd=False) for file in (out, err))
+    try:
+        run(words)
+    except SystemExit as ended:
+        return ended.code
+    finally:
+        sys.stdout.close()
+        sys.stderr.close()
+        sys.stdout, sys.stderr = streams
+        os.environ.clear()
+        os.environ.update(kept)
 
 gc.freeze()
 told = []
 for line in json.load(sys.stdin):
-    words = shlex.split(line)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            while words and words[0].startswith("KALLICHORE_"):
-                name, _, os.environ[name] = words.pop(0).partition("=")
-            main(words, prog_name="kcclient")
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        told.append([code, *(os.pread(file.fileno(), 1 << 20, 0).decode() for file in (out, err))])
+        code = (run_in_a_fork if hasattr(os, "fork") else run_here)(shlex.split(line), out, err)
+        for file in (out, err):
+            file.seek(0)
+        told.append([code, *(file.read().decode().replace(os.linesep, "\\n") for file in (out, err))])
 json.dump(told, sys.stdout)
 """
-"""Runs command lines, each in a process of its own, without half a second of imports for each."""
+"""Runs command lines, without half a second of imports for each: in a process of its own where that can be had so.
+On Windows all run in one, one after the other.
+"""
 
 
 def _environment(**more: str) -> dict[str, str]:
@@ -91,7 +116,7 @@ async def kcclient_each(lines: Iterable[str], options: str = "") -> dict[str, En
     lines = list(lines)
     with trio.fail_after(REAL_TIME):
         ended = await trio.run_process(
-            [sys.executable, "-c", FORKING],
+            [sys.executable, "-c", EACH],
             stdin=json.dumps([f"{options} {line}" for line in lines]).encode(),
             env=_environment(),
             capture_stdout=True,
@@ -116,7 +141,7 @@ class Lines:
                 raise StopAsyncIteration
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode()
+        return line.decode().removesuffix("\r")
 
     async def find(self, text: str) -> str:
         """Return the next line that has some text in it."""
@@ -147,7 +172,8 @@ async def running(*arguments: str) -> AsyncIterator[tuple[trio.Process, Lines]]:
 @pytest.fixture
 def connection_file(private_place: Path) -> str:
     """Return where the test's server puts its connection file."""
-    return str(private_place / "server.json")
+    # With slashes on Windows, too: it is given in lines that are split as a shell would.
+    return (private_place / "server.json").as_posix()
 
 
 @pytest.fixture
@@ -273,15 +299,15 @@ async def test_server_is_found_by_what_is_typed_first(server: RunningServer, con
 
 async def test_dead_server_is_told_by_every_command(private_place: Path, connection_file: str) -> None:
     """A connection file that outlived its server: each command names the address, says what to do, and ends with 1."""
-    dead = private_place / "dead.json"
-    async with serve(ServerConfig(transport="socket", connection_file=Path(connection_file))) as server:
-        dead.write_bytes(Path(connection_file).read_bytes())
+    dead, here = (private_place / "dead.json").as_posix(), Path(__file__).as_posix()
+    async with serve(ServerConfig(transport=LOCAL, connection_file=Path(connection_file))) as server:
+        Path(dead).write_bytes(Path(connection_file).read_bytes())
     async with serve() as other:
         pass
     commands = [
         *("list", "status", "configuration", "idle-timeout-hours --hours 1", "create", "start", "info", "connect"),
         *("execute --code 1", "exec 1", "console", "logs", "logs -f", "interrupt", "shutdown", "shutdown -s x"),
-        *("restart", "kill", "delete", "listen", "history", "kernels", f"run {__file__}", f"run -s x {__file__}"),
+        *("restart", "kill", "delete", "listen", "history", "kernels", f"run {here}", f"run -s x {here}"),
     ]
     over_tcp = f"-u {other.address} list"
     ended = await kcclient_each([over_tcp, *(f"-c {dead} {command}" for command in commands)])
@@ -438,6 +464,7 @@ async def test_log_is_shown_from_its_end(server: RunningServer, connection_file:
     assert session.out.endswith(" [stdout] last\n")
 
 
+@no_ctrl_c
 async def test_log_is_followed_until_ctrl_c(server: RunningServer, connection_file: str) -> None:
     """Lines come as they are printed; an interrupt ends it without a word, the end of the session with code 0."""
     client = ApiClient(address_of(server))
@@ -475,6 +502,7 @@ async def test_exec_needs_no_server() -> None:
     assert "\x1b" not in failed.err
 
 
+@no_ctrl_c
 @pytest.mark.parametrize("on_a_server", [False, True])
 async def test_exec_passes_interrupts_on(on_a_server: bool, server: RunningServer, connection_file: str) -> None:
     """Ctrl-C interrupts the code, and the exit code is a shell's; the session and its kernel go all the same."""

