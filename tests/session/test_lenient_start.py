@@ -47,5 +47,6 @@ async def test_start_of_a_kernel_that_cannot_be_understood_ends_with_the_reason(
 
 async def test_one_bad_message_does_not_end_a_start() -> None:
     """Somebody else's message may be among those of a good kernel."""
-    async with open_client() as client, open_started(client, body("s", "bad-first", connection_timeout=START_LIMIT)) as channel:
+    request = body("s", "bad-first", connection_timeout=START_LIMIT)
+    async with open_client() as client, open_started(client, request) as channel:
         assert await run_code(channel, "print 1") == "1\n"

@@ -42,7 +42,8 @@ def _exports() -> bytes:
     forwarded_at = function_at + len(FUNCTION) + 1
     directory = struct.pack("<IIHHIIIIIII", 0, 0, 0, 0, texts, 1, 1, 1, tables, tables + 4, tables + 8)
     # An address inside this section is no code but the name of another library's function.
-    return directory + struct.pack("<IIHH", forwarded_at, function_at, 0, 0) + name + FUNCTION + b"\0" + FORWARDED_TO + b"\0"
+    entries = struct.pack("<IIHH", forwarded_at, function_at, 0, 0)
+    return directory + entries + name + FUNCTION + b"\0" + FORWARDED_TO + b"\0"
 
 
 def _headers(exports_size: int) -> bytes:
