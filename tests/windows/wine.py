@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import inspect
 import io
 import os
 import shutil
@@ -66,8 +67,8 @@ SHORT = ("tests/windows", *_in_room("kernel", "batch_files", "program_path", "sp
 NOT_SHORT = "not tcp and not people"
 """For every change: over the pipe only, and without what starts most processes. Two minutes where nothing else runs."""
 
-LIMIT = 900
-"""Seconds after which a run is ended, and has failed: something hangs. All of it takes some four minutes."""
+LIMIT = 3000
+"""Seconds after which a run is ended, and has failed: something hangs."""
 
 
 def get_wine() -> None:
@@ -88,8 +89,9 @@ def requirements() -> list[str]:
 def cache_place() -> Path:
     """Return where the environment is, or is to be: its name changes with all that it is made of."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    own = (Path(__file__), Path(wine_library.__file__), WINE_CUSTOMS)
-    inputs = "\n".join([*requirements(), *(file.read_text() for file in (CONSTRAINTS, *own))])
+    files = (CONSTRAINTS, WINE_CUSTOMS, Path(wine_library.__file__))
+    making = (inspect.getsource(function) for function in (make_environment, unpack_python))
+    inputs = "\n".join([WINDOWS_PYTHON, *requirements(), *(file.read_text() for file in files), *making])
     return cache / "kallichore-wine" / hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
