@@ -18,7 +18,7 @@ import attrs
 import pytest
 import trio
 
-from command import Ended, ended_as
+from command import Ended, ended_as, ended_with
 from kallichore._version import __version__
 from kallichore.cli.kcclient import main
 from kallichore.client.api_client import ApiClient
@@ -121,7 +121,7 @@ async def kcclient_each(lines: Iterable[str], options: str = "") -> dict[str, En
             env=_environment(),
             capture_stdout=True,
         )
-    return {line: Ended(*told) for line, told in zip(lines, json.loads(ended.stdout), strict=True)}
+    return {line: ended_with(*told) for line, told in zip(lines, json.loads(ended.stdout), strict=True)}
 
 
 @attrs.define
@@ -292,7 +292,8 @@ async def test_server_is_found_by_what_is_typed_first(server: RunningServer, con
 
     assert dict.fromkeys(ways, (0, "found")) == {way: (ended[way].code, ended[way].rows[0][0]) for way in ways}
     assert (1, "") == (ended[other].code, ended[other].out)
-    assert "Could not reach a server at unix:/nobody.sock" in ended[other].err
+    unreached = "A Unix socket, " if sys.platform == "win32" else "Could not reach a server at unix:"
+    assert f"Error: {unreached}/nobody.sock" in ended[other].err
     assert (1, "") == (ended[wrong].code, ended[wrong].out)
     assert "this is not it; use --connection-file or --token" in ended[wrong].err
 
@@ -312,7 +313,7 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
     over_tcp = f"-u {other.address} list"
     ended = await kcclient_each([over_tcp, *(f"-c {dead} {command}" for command in commands)])
     told = (
-        f"Error: Could not reach a server at unix:{server.address}: No such file or directory; "
+        f"Error: Could not reach a server at {address_of(server)}: No such file or directory; "
         "is it running? To start one: kcserver --connection-file FILE\n"
     )
 
@@ -370,7 +371,8 @@ async def test_wrong_command_lines_end_with_code_2() -> None:
 
 async def test_addresses_that_cannot_be_right_are_explained(private_place: Path) -> None:
     """No URL, no connection file, a file of something else, another program's port: one line of reason, code 1."""
-    (private_place / "text").write_text("hello")
+    none, text = private_place / "none", private_place / "text"
+    text.write_text("hello")
 
     async def greet(stream: trio.SocketStream) -> None:
         await stream.send_all(b"SSH-2.0-OpenSSH_9.2\r\n")
@@ -380,8 +382,8 @@ async def test_addresses_that_cannot_be_right_are_explained(private_place: Path)
         port = listeners[0].socket.getsockname()[1]
         commands = {
             "-u http://127.0.0.1:99999 list": "use http://host:port or unix:/path",
-            f"-c {private_place}/none list": f"Could not read the connection file {private_place}/none: No such file",
-            f"-c {private_place}/text list": f"{private_place}/text is not a connection file",
+            f"-c {none.as_posix()} list": f"Could not read the connection file {none}: No such file",
+            f"-c {text.as_posix()} list": f"{text} is not a connection file",
             f"-u http://127.0.0.1:{port} list": "is no Kallichore server",
         }
         ended = await kcclient_each(commands)
