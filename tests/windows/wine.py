@@ -55,14 +55,16 @@ FULL = (
     *("tests/windows", "tests/zeromq", "tests/transport"),
     *_in_room("kernel", "batch_files", "environment", "launch_plan", "memory_alarm", "output", "ports"),
     *_in_room("kernel", "program_path", "spawn", "windows_codes"),
-    *_in_room("session", "exit_report", "inheritance", "intake", "line_log", "overflow_file"),
-    *_in_room("session", "start", "start_reasons"),
+    "tests/session",
     *_in_room("attach", "channel_sockets", "frames", "incoming", "outgoing", "pings"),
-    *_in_room("client", "address", "finding"),
+    *_in_room("client", "address", "finding", "api_client"),
+    "tests/api",
+    *_in_room("jupyter", "access", "clients", "dialect", "oddities", "rest", "sockets"),
+    *("tests/agents", "tests/mcp_room", "tests/cli"),
 )
-"""What may differ on Windows: processes, pipes, sockets, files, and starts and ends of sessions. The pure rooms (wire,
-models, conversation) have nothing of a system in them; they pass, and are left out for the time they take. So are the
-long ones of the other rooms: most of their tests start kernels, which takes seconds each under Wine."""
+"""What may differ on Windows: processes, pipes, sockets, files, the lives of sessions, and all that people, agents and
+Jupyter's clients reach them by. The pure rooms (wire, models, conversation) have nothing of a system in them; they pass,
+and are left out for the time they take."""
 SHORT = ("tests/windows", *_in_room("kernel", "batch_files", "program_path", "spawn", "windows_codes"))
 NOT_SHORT = "not tcp and not people"
 """For every change: over the pipe only, and without what starts most processes. Two minutes where nothing else runs."""
