@@ -63,8 +63,8 @@ FULL = (
     *("tests/agents", "tests/mcp_room", "tests/cli"),
 )
 """What may differ on Windows: processes, pipes, sockets, files, the lives of sessions, and all that people, agents and
-Jupyter's clients reach them by. The pure rooms (wire, models, conversation) have nothing of a system in them; they pass,
-and are left out for the time they take."""
+Jupyter's clients reach them by. The pure rooms (wire, models, conversation) have nothing of a system in them; they
+pass, and are left out for the time they take."""
 SHORT = ("tests/windows", *_in_room("kernel", "batch_files", "program_path", "spawn", "windows_codes"))
 NOT_SHORT = "not tcp and not people"
 """For every change: over the pipe only, and without what starts most processes. Two minutes where nothing else runs."""
