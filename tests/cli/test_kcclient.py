@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import shutil
@@ -312,8 +314,10 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
     ]
     over_tcp = f"-u {other.address} list"
     ended = await kcclient_each([over_tcp, *(f"-c {dead} {command}" for command in commands)])
+    # The system's own words.
+    nothing = ctypes.FormatError(2).strip() if sys.platform == "win32" else os.strerror(errno.ENOENT)
     told = (
-        f"Error: Could not reach a server at {address_of(server)}: No such file or directory; "
+        f"Error: Could not reach a server at {address_of(server)}: {nothing}; "
         "is it running? To start one: kcserver --connection-file FILE\n"
     )
 
@@ -530,6 +534,7 @@ async def test_console_runs_what_is_piped_into_it(server: RunningServer, connect
     assert ["first"] == [session.session_id for session in server.sessions]
 
 
+@pytest.mark.posix_only("bash, whose version click asks for")
 async def test_each_shell_gets_its_completion_script() -> None:
     """Each script is the shell's own, and asks kcclient what to offer."""
     ended = await kcclient_each(["completion bash", "completion zsh", "completion fish"])
