@@ -58,7 +58,8 @@ FULL = (
     "tests/session",
     *_in_room("attach", "channel_sockets", "frames", "incoming", "outgoing", "pings"),
     *_in_room("client", "address", "finding", "api_client"),
-    "tests/api",
+    *_in_room("api", "by_name", "events", "execute", "http", "logs", "metrics", "pages", "secrets", "sessions"),
+    *_in_room("api", "too_large"),
     *_in_room("jupyter", "access", "clients", "dialect", "oddities", "rest", "sockets"),
     *("tests/agents", "tests/mcp_room", "tests/cli"),
 )
@@ -188,8 +189,8 @@ def copy_project(place: Path) -> Path:
     """Put our own code and tests into the prefix and return where they are."""
     target = place / "prefix/drive_c/project"
     shutil.rmtree(target, ignore_errors=True)
-    for name in ("kallichore", "tests"):
-        shutil.copytree(PROJECT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("kallichore", "tests", "docs"):
+        shutil.copytree(PROJECT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
     for name in ("kallichore.json", "pyproject.toml"):
         shutil.copy(PROJECT / name, target)
     return target
