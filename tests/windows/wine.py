@@ -61,7 +61,9 @@ FULL = (
     *_in_room("api", "by_name", "events", "execute", "http", "logs", "metrics", "pages", "secrets", "sessions"),
     *_in_room("api", "too_large"),
     *_in_room("jupyter", "access", "clients", "dialect", "oddities", "rest", "sockets"),
-    *("tests/agents", "tests/mcp_room", "tests/cli"),
+    *("tests/agents", "tests/mcp_room"),
+    *_in_room("cli", "answers", "cells", "escapes", "exit_codes", "exit_warning", "images", "installed", "kcclient"),
+    *_in_room("cli", "kcserver", "launch", "tables", "target"),
 )
 """What may differ on Windows: processes, pipes, sockets, files, the lives of sessions, and all that people, agents and
 Jupyter's clients reach them by. The pure rooms (wire, models, conversation) have nothing of a system in them; they
