@@ -52,12 +52,14 @@ def _in_room(room: str, *names: str) -> tuple[str, ...]:
 
 
 FULL = (
-    *("tests/windows", "tests/zeromq", "tests/transport"),
+    *("tests/windows", "tests/zeromq"),
+    *_in_room("transport", "auth", "connection_file", "front_door", "named_pipe", "permissions"),
+    *_in_room("transport", "places", "request_head", "runtime_directory", "unix_socket"),
     *_in_room("kernel", "batch_files", "environment", "launch_plan", "memory_alarm", "output", "ports"),
     *_in_room("kernel", "program_path", "spawn", "windows_codes"),
     "tests/session",
     *_in_room("attach", "channel_sockets", "frames", "incoming", "outgoing", "pings"),
-    *_in_room("client", "address", "finding", "api_client"),
+    *_in_room("client", "address", "finding"),
     *_in_room("api", "by_name", "events", "execute", "http", "logs", "metrics", "pages", "secrets", "sessions"),
     *_in_room("api", "too_large"),
     *_in_room("jupyter", "access", "clients", "dialect", "oddities", "rest", "sockets"),
