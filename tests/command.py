@@ -34,10 +34,16 @@ class Ended:
 _NOTE = re.compile(r"^Waiting for the kernel .*\n", re.MULTILINE)
 
 
+def ended_with(code: int, printed: str, said: str) -> Ended:
+    """Return how a command ended, its note apart."""
+    return Ended(code, printed, _NOTE.sub("", said), "".join(_NOTE.findall(said)))
+
+
 def ended_as(process: CompletedProcess[bytes]) -> Ended:
     """Return how a command ended."""
-    said = process.stderr.decode()
-    return Ended(process.returncode, process.stdout.decode(), _NOTE.sub("", said), "".join(_NOTE.findall(said)))
+    return ended_with(
+        process.returncode, *(text.decode().replace(os.linesep, "\n") for text in (process.stdout, process.stderr))
+    )
 
 
 async def kcclient(*arguments: str, stdin: bytes = b"", **environment: str) -> Ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from kallichore.embed import RunningServer, serve
 from kernels import scripted_argv
 
 TOKEN = "t0ken"
+
+LINKS = sys.platform != "win32"
+"""Whether everybody may make symbolic links: on Windows they take a privilege, and in Wine they lead nowhere."""
 
 
 @attrs.frozen
@@ -79,7 +83,8 @@ def install_kernels(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         (folder / name / "kernel.json").write_text(json.dumps({**document, "interrupt_mode": "message"}))
     (folder / "script" / "logo-64x64.png").write_bytes(b"\x89PNG")
     (private_place / "secret").write_text("secret")
-    (folder / "script" / "logo-svg.svg").symlink_to(private_place / "secret")
+    if LINKS:
+        (folder / "script" / "logo-svg.svg").symlink_to(private_place / "secret")
     monkeypatch.setenv("JUPYTER_PATH", str(private_place / "jupyter"))
     return folder
 

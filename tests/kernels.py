@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import trio
 
 from kallichore.client.address import Address
@@ -27,6 +28,12 @@ LOCAL = "named-pipe" if sys.platform == "win32" else "socket"
 REAL_TIME = 90.0 if sys.platform == "win32" else 30.0
 """Seconds after which a wait for a real kernel has failed; on a noisy machine they take a second or two, and under Wine
 ten times as long."""
+
+START_LIMIT = 10 if sys.platform == "win32" else 2
+"""Seconds for a kernel that starts in its usual time and then does nothing that could be waited for."""
+
+KILLED = (1, "code 1") if sys.platform == "win32" else (-1, "SIGKILL")
+"""The exit code of a kernel that was killed on request, and what is told of its end: Windows has no signals."""
 
 
 def scripted_argv(*behaviours: str) -> tuple[str, ...]:
@@ -200,6 +207,10 @@ async def wait_ended(pid: int) -> None:
             await trio.lowlevel.wait_readable(descriptor)
     finally:
         os.close(descriptor)
+
+
+unseen_in_wine = pytest.mark.not_in_wine("nobody can see that a process is suspended")
+"""For tests in which a process is frozen and has to be seen to be."""
 
 
 def freeze(pid: int) -> None:

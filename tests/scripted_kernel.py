@@ -37,6 +37,7 @@ Code is one command a line; the words are in `COMMANDS` below.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import hmac
 import json
@@ -59,6 +60,11 @@ SLEEP = (
     else ["sleep"]
 )
 """A program that does nothing for as many seconds as its argument says."""
+
+
+def own_ids() -> tuple[int, ...]:
+    """Return the ids of this process, and of its group and session where there is such a thing."""
+    return (os.getpid(),) if sys.platform == "win32" else (os.getpid(), os.getpgid(0), os.getsid(0))
 
 
 class Interrupted(Exception):
@@ -88,9 +94,18 @@ class Kernel:
         signal.signal(signal.SIGINT, self.on_sigint)
         if "ignore-sigterm" in behaviours:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if event := os.environ.get("JPY_INTERRUPT_EVENT"):
+            threading.Thread(target=self.hear_event, args=[int(event)], daemon=True).start()
 
     def on_sigint(self, *_: object) -> None:
         self.interrupted = True
+
+    def hear_event(self, event: int) -> None:
+        """Be interrupted in Windows' way: the parent sets an event, of which this process has inherited a handle."""
+        wait = ctypes.WinDLL("kernel32").WaitForSingleObject
+        wait.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+        while wait(event, 0xFFFFFFFF) == 0:
+            self.on_sigint()
 
     # Wire
 
@@ -485,7 +500,7 @@ COMMANDS: dict[str, Any] = {
     "orphan": Kernel.do_orphan,
     "env": lambda kernel, text: kernel.stream(os.environ.get(text, "<unset>")),
     "argv": lambda kernel, text: kernel.stream(json.dumps(sys.argv)),
-    "pid": lambda kernel, text: kernel.stream(f"{os.getpid()} {os.getpgid(0)} {os.getsid(0)}"),
+    "pid": lambda kernel, text: kernel.stream(" ".join(map(str, own_ids()))),
     "cwd": lambda kernel, text: kernel.stream(os.getcwd()),
     "headers": Kernel.do_headers,
     "content": lambda kernel, text: kernel.stream(kernel.raw_content.decode()),

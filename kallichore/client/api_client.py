@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -11,7 +12,7 @@ import h11
 import trio
 
 from kallichore.client.address import Address
-from kallichore.errors import KallichoreError
+from kallichore.errors import ConfigurationError, KallichoreError
 from kallichore.transport.named_pipe import connect_named_pipe
 
 READ_SIZE = 1 << 16
@@ -44,11 +45,11 @@ async def open_stream(address: Address) -> trio.abc.Stream:
 
     Raises:
         OSError: Nobody listens there; the message names the address.
-        ConfigurationError: It is on a named pipe, and this is not Windows.
+        ConfigurationError: It is on a named pipe, and this is not Windows; or on a Unix socket, and this is.
     """
     try:
         if address.socket_path is not None:
-            return await trio.open_unix_socket(address.socket_path)
+            return await _open_unix_socket(address.socket_path)
         if address.named_pipe is not None:
             return await connect_named_pipe(address.named_pipe)
         assert address.host is not None
@@ -58,6 +59,12 @@ async def open_stream(address: Address) -> trio.abc.Stream:
         # Trio's own error for TCP has no reason, since each attempt has one.
         reason = f": {error.strerror}" if error.strerror else ""
         raise ConnectionError(f"Could not reach a server at {address}{reason}") from error
+
+
+async def _open_unix_socket(path: str) -> trio.abc.Stream:
+    if sys.platform == "win32":
+        raise ConfigurationError(f"A Unix socket, {path}, cannot be reached on Windows; use a URL or a connection file")
+    return await trio.open_unix_socket(path)
 
 
 class NoAnswerError(ConnectionResetError, h11.RemoteProtocolError):

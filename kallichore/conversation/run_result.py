@@ -147,8 +147,8 @@ class ResultCollector:
         self._clears = False
 
     def _update(self, content: Mapping[str, Any]) -> Output:
-        display = _display(content)
-        for place in self._places.get(_display_id(content) or "", ()):
+        display, name = _display(content), _display_id(content)
+        for place in () if name is None else self._places.get(name, ()):
             self._outputs[place] = display
         return display
 

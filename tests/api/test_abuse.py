@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -47,7 +48,7 @@ CHECKS = [
 
 SESSIONS = {
     "adopts": body("adopts", argv=[]),
-    "fails": body("fails", argv=["false"]),
+    "fails": body("fails", argv=[sys.executable, "-S", "-c", "raise SystemExit(1)"]),
     "a/b ü": body("a/b ü", connection_timeout=0),
     "runs": body("runs"),
 }
@@ -181,7 +182,7 @@ OVERSIZE_HEADS = {
 @pytest.mark.parametrize("path", ["/status", "/sessions/nobody/channels"])
 def test_oversize_heads_are_refused(server: Victim, path: str, lines: list[str]) -> None:
     """A head of megabytes is answered before it has all come, and its connection closed."""
-    before = server.process.num_fds()
+    before = server.open_descriptors()
     with server.watched(), server.connect() as connection:
         send(connection, [server.head("GET", path, *lines)])
         answer = answer_of(connection)
@@ -230,7 +231,7 @@ def test_bodies_of_many_megabytes_are_answered(
 @pytest.mark.parametrize("length", ["9" * 20, "-1", "1e3", "0x10", "9" * 5000, "3\r\nContent-Length: 4"], ids=len)
 def test_lengths_that_cannot_be_keep_nobody_waiting(server: Victim, length: str) -> None:
     """A length beyond all measure, or that is none, is refused or waits for its body; others are served meanwhile."""
-    before = server.process.num_fds()
+    before = server.open_descriptors()
     with server.watched(), server.connect() as connection:
         connection.sendall(server.head("POST", "/client_heartbeat", f"Content-Length: {length}") + b"abc")
         connection.shutdown(socket.SHUT_WR)
@@ -322,6 +323,7 @@ FAILURES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.posix_only("shells, and programs that take no time to start")
 def test_a_hundred_starts_that_fail_at_once_leave_nothing(server: Victim) -> None:
     """Each is told why, as described; then the sessions can be deleted, and no process or descriptor is left."""
     clear(server)
@@ -333,7 +335,7 @@ def test_a_hundred_starts_that_fail_at_once_leave_nothing(server: Victim) -> Non
 
     # With the first kernel that is to register, ZeroMQ is loaded, and stays.
     fail("first", {"argv": ["false"], "protocol_version": "5.5"})
-    descriptors, children = server.process.num_fds(), server.process.children(recursive=True)
+    descriptors, children = server.open_descriptors(), server.process.children(recursive=True)
     with server.watched(), ThreadPoolExecutor(100) as pool:
         answers = list(pool.map(fail, names, islice(cycle(FAILURES), 100)))
     schema = {"$ref": "#/components/schemas/startupError", "components": DESCRIPTION["components"]}

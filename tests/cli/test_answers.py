@@ -197,9 +197,9 @@ def test_program_ends_while_a_read_is_left_behind() -> None:
     )
     process: Any
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         code = process.wait(LIMIT)
         out, err = process.stdout.read(), process.stderr.read()
 
-    assert (code, out, err) == (0, b"over\n", b"")
+    assert (code, out, err) == (0, "over\n", "")

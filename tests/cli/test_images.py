@@ -78,6 +78,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     assert ["image-001.png", "image-002.png"] == [path.name for path in first]
 
 
+@pytest.mark.posix_only("links that need no privilege")
 def test_folders_of_ours_go_after_a_day(tmp_path: Path) -> None:
     """Others' folders, links, and what is newer stay."""
     old, new, other = (tmp_path / name for name in (f"{PREFIX}old", f"{PREFIX}new", "other"))
@@ -94,6 +95,7 @@ def test_folders_of_ours_go_after_a_day(tmp_path: Path) -> None:
     assert [other / "image"] == list(other.iterdir())
 
 
+@pytest.mark.posix_only("modes of folders, and times of theirs that can be set")
 def test_folder_of_our_own_is_made_for_the_first_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is its owner's only, and takes the place of those that are a day old."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

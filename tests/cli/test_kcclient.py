@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import shutil
@@ -18,7 +20,7 @@ import attrs
 import pytest
 import trio
 
-from command import Ended, ended_as
+from command import Ended, ended_as, ended_with
 from kallichore._version import __version__
 from kallichore.cli.kcclient import main
 from kallichore.client.api_client import ApiClient
@@ -41,27 +43,52 @@ from kernels import (
 
 COMMAND = [sys.executable, "-m", "kallichore.cli.kcclient"]
 
-FORKING = """
+no_ctrl_c = pytest.mark.posix_only("Ctrl-C for another process, which on Windows needs a console that both have")
+
+EACH = """
 import gc, json, os, shlex, sys, tempfile
 from kallichore.cli.kcclient import main
+
+def run(words):
+    while words and words[0].startswith("KALLICHORE_"):
+        name, _, os.environ[name] = words.pop(0).partition("=")
+    main(words, prog_name="kcclient")
+
+def run_in_a_fork(words, out, err):
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        run(words)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def run_here(words, out, err):
+    kept, streams = dict(os.environ), (sys.stdout, sys.stderr)
+    sys.stdout, sys.stderr = (open(file.fileno(), "w", encoding="utf-8", closefd=False) for file in (out, err))
+    try:
+        run(words)
+    except SystemExit as ended:
+        return ended.code
+    finally:
+        sys.stdout.close()
+        sys.stderr.close()
+        sys.stdout, sys.stderr = streams
+        os.environ.clear()
+        os.environ.update(kept)
 
 gc.freeze()
 told = []
 for line in json.load(sys.stdin):
-    words = shlex.split(line)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            while words and words[0].startswith("KALLICHORE_"):
-                name, _, os.environ[name] = words.pop(0).partition("=")
-            main(words, prog_name="kcclient")
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        told.append([code, *(os.pread(file.fileno(), 1 << 20, 0).decode() for file in (out, err))])
+        code = (run_in_a_fork if hasattr(os, "fork") else run_here)(shlex.split(line), out, err)
+        for file in (out, err):
+            file.seek(0)
+        told.append([code, *(file.read().decode().replace(os.linesep, "\\n") for file in (out, err))])
 json.dump(told, sys.stdout)
 """
-"""Runs command lines, each in a process of its own, without half a second of imports for each."""
+"""Runs command lines, without half a second of imports for each: in a process of its own where that can be had so.
+On Windows all run in one, one after the other.
+"""
 
 
 def _environment(**more: str) -> dict[str, str]:
@@ -91,12 +118,12 @@ async def kcclient_each(lines: Iterable[str], options: str = "") -> dict[str, En
     lines = list(lines)
     with trio.fail_after(REAL_TIME):
         ended = await trio.run_process(
-            [sys.executable, "-c", FORKING],
+            [sys.executable, "-c", EACH],
             stdin=json.dumps([f"{options} {line}" for line in lines]).encode(),
             env=_environment(),
             capture_stdout=True,
         )
-    return {line: Ended(*told) for line, told in zip(lines, json.loads(ended.stdout), strict=True)}
+    return {line: ended_with(*told) for line, told in zip(lines, json.loads(ended.stdout), strict=True)}
 
 
 @attrs.define
@@ -116,7 +143,7 @@ class Lines:
                 raise StopAsyncIteration
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode()
+        return line.decode().removesuffix("\r")
 
     async def find(self, text: str) -> str:
         """Return the next line that has some text in it."""
@@ -147,7 +174,8 @@ async def running(*arguments: str) -> AsyncIterator[tuple[trio.Process, Lines]]:
 @pytest.fixture
 def connection_file(private_place: Path) -> str:
     """Return where the test's server puts its connection file."""
-    return str(private_place / "server.json")
+    # With slashes on Windows, too: it is given in lines that are split as a shell would.
+    return (private_place / "server.json").as_posix()
 
 
 @pytest.fixture
@@ -266,27 +294,30 @@ async def test_server_is_found_by_what_is_typed_first(server: RunningServer, con
 
     assert dict.fromkeys(ways, (0, "found")) == {way: (ended[way].code, ended[way].rows[0][0]) for way in ways}
     assert (1, "") == (ended[other].code, ended[other].out)
-    assert "Could not reach a server at unix:/nobody.sock" in ended[other].err
+    unreached = "A Unix socket, " if sys.platform == "win32" else "Could not reach a server at unix:"
+    assert f"Error: {unreached}/nobody.sock" in ended[other].err
     assert (1, "") == (ended[wrong].code, ended[wrong].out)
     assert "this is not it; use --connection-file or --token" in ended[wrong].err
 
 
 async def test_dead_server_is_told_by_every_command(private_place: Path, connection_file: str) -> None:
     """A connection file that outlived its server: each command names the address, says what to do, and ends with 1."""
-    dead = private_place / "dead.json"
-    async with serve(ServerConfig(transport="socket", connection_file=Path(connection_file))) as server:
-        dead.write_bytes(Path(connection_file).read_bytes())
+    dead, here = (private_place / "dead.json").as_posix(), Path(__file__).as_posix()
+    async with serve(ServerConfig(transport=LOCAL, connection_file=Path(connection_file))) as server:
+        Path(dead).write_bytes(Path(connection_file).read_bytes())
     async with serve() as other:
         pass
     commands = [
         *("list", "status", "configuration", "idle-timeout-hours --hours 1", "create", "start", "info", "connect"),
         *("execute --code 1", "exec 1", "console", "logs", "logs -f", "interrupt", "shutdown", "shutdown -s x"),
-        *("restart", "kill", "delete", "listen", "history", "kernels", f"run {__file__}", f"run -s x {__file__}"),
+        *("restart", "kill", "delete", "listen", "history", "kernels", f"run {here}", f"run -s x {here}"),
     ]
     over_tcp = f"-u {other.address} list"
     ended = await kcclient_each([over_tcp, *(f"-c {dead} {command}" for command in commands)])
+    # The system's own words.
+    nothing = ctypes.FormatError(2).strip() if sys.platform == "win32" else os.strerror(errno.ENOENT)
     told = (
-        f"Error: Could not reach a server at unix:{server.address}: No such file or directory; "
+        f"Error: Could not reach a server at {address_of(server)}: {nothing}; "
         "is it running? To start one: kcserver --connection-file FILE\n"
     )
 
@@ -344,7 +375,8 @@ async def test_wrong_command_lines_end_with_code_2() -> None:
 
 async def test_addresses_that_cannot_be_right_are_explained(private_place: Path) -> None:
     """No URL, no connection file, a file of something else, another program's port: one line of reason, code 1."""
-    (private_place / "text").write_text("hello")
+    none, text = private_place / "none", private_place / "text"
+    text.write_text("hello")
 
     async def greet(stream: trio.SocketStream) -> None:
         await stream.send_all(b"SSH-2.0-OpenSSH_9.2\r\n")
@@ -354,8 +386,8 @@ async def test_addresses_that_cannot_be_right_are_explained(private_place: Path)
         port = listeners[0].socket.getsockname()[1]
         commands = {
             "-u http://127.0.0.1:99999 list": "use http://host:port or unix:/path",
-            f"-c {private_place}/none list": f"Could not read the connection file {private_place}/none: No such file",
-            f"-c {private_place}/text list": f"{private_place}/text is not a connection file",
+            f"-c {none.as_posix()} list": f"Could not read the connection file {none}: No such file",
+            f"-c {text.as_posix()} list": f"{text} is not a connection file",
             f"-u http://127.0.0.1:{port} list": "is no Kallichore server",
         }
         ended = await kcclient_each(commands)
@@ -438,6 +470,7 @@ async def test_log_is_shown_from_its_end(server: RunningServer, connection_file:
     assert session.out.endswith(" [stdout] last\n")
 
 
+@no_ctrl_c
 async def test_log_is_followed_until_ctrl_c(server: RunningServer, connection_file: str) -> None:
     """Lines come as they are printed; an interrupt ends it without a word, the end of the session with code 0."""
     client = ApiClient(address_of(server))
@@ -475,6 +508,7 @@ async def test_exec_needs_no_server() -> None:
     assert "\x1b" not in failed.err
 
 
+@no_ctrl_c
 @pytest.mark.parametrize("on_a_server", [False, True])
 async def test_exec_passes_interrupts_on(on_a_server: bool, server: RunningServer, connection_file: str) -> None:
     """Ctrl-C interrupts the code, and the exit code is a shell's; the session and its kernel go all the same."""
@@ -500,6 +534,7 @@ async def test_console_runs_what_is_piped_into_it(server: RunningServer, connect
     assert ["first"] == [session.session_id for session in server.sessions]
 
 
+@pytest.mark.posix_only("bash, whose version click asks for")
 async def test_each_shell_gets_its_completion_script() -> None:
     """Each script is the shell's own, and asks kcclient what to offer."""
     ended = await kcclient_each(["completion bash", "completion zsh", "completion fish"])

@@ -22,8 +22,11 @@ import trio
 
 from kallichore import __version__
 from kallichore.client.address import from_connection_document
-from kallichore.client.api_client import ApiClient, ApiError
-from kernels import REAL_TIME, body, has_ended, open_started, run_code
+from kallichore.client.api_client import ApiClient, ApiError, open_stream
+from kernels import LOCAL, REAL_TIME, body, has_ended, local_address, open_started, run_code
+
+LOCAL_WORDS = "named pipe" if sys.platform == "win32" else "Unix socket"
+"""What the transport of this machine alone is called when it is told."""
 
 COMMAND = [sys.executable, "-m", "kallichore.cli.kcserver"]
 
@@ -50,6 +53,17 @@ async def appears(path: Path, process: trio.Process) -> Any:
     return json.loads(path.read_text())
 
 
+async def end(process: trio.Process, client: ApiClient) -> int:
+    """End a server in order and return its exit code: by SIGTERM; on Windows, where no process can signal another
+    without a console that both have, on request.
+    """
+    if sys.platform == "win32":
+        await client.call("POST", "/shutdown")
+    else:
+        process.send_signal(signal.SIGTERM)
+    return await process.wait()
+
+
 def run_to_end(*options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Run kcserver to its end."""
     return subprocess.run(
@@ -71,9 +85,8 @@ def test_help_names_every_option() -> None:
     short, long = run_to_end("-h"), run_to_end("--help")
 
     assert (0, short.stdout) == (short.returncode, long.stdout)
-    assert {"--handshake-socket", "--connection-file", "--unix-socket", "--token"} <= set(
-        re.findall(r"--[\w-]+", long.stdout)
-    )
+    assert {"--handshake-socket", "--connection-file", "--token"} <= set(re.findall(r"--[\w-]+", long.stdout))
+    assert ("--unix-socket" in long.stdout) is (sys.platform != "win32")
 
 
 @pytest.mark.parametrize(
@@ -82,8 +95,11 @@ def test_help_names_every_option() -> None:
         (["--transport", "bogus"], "bogus"),
         (["--token", "missing"], "missing"),
         (["--log-file", "no/such/folder/log"], "log file"),
-        (["--connection-file", "no/such/folder/f", "--transport", "tcp"], "no/such/folder/f"),
-        (["--unix-socket", "/tmp/" + "x" * 110], "110|11[0-9] bytes"),
+        (["--connection-file", "no/such/folder/f", "--transport", "tcp"], "no.such.folder.f"),
+        pytest.param(
+            *(["--unix-socket", "/tmp/" + "x" * 110], "110|11[0-9] bytes"),
+            marks=pytest.mark.posix_only("a Unix socket"),
+        ),
         (["--handshake-socket", "nobody.sock"], "nobody.sock"),
     ],
 )
@@ -108,7 +124,7 @@ def test_port_that_is_taken_is_refused() -> None:
 
 @pytest.mark.parametrize("transport", ["tcp", None])
 async def test_connection_file_tells_how_to_reach_the_server(transport: str | None, private_place: Path) -> None:
-    """Its members fit the transport, only its owner may read it, and it goes with the server."""
+    """Its members fit the transport, and it goes with the server; the log stays."""
     file, log = private_place / "kc.json", private_place / "log"
     options = [
         "--connection-file",
@@ -119,20 +135,30 @@ async def test_connection_file_tells_how_to_reach_the_server(transport: str | No
     ]
     async with run_kcserver(*options, stdout=subprocess.DEVNULL) as process:
         document = await appears(file, process)
-        mode, log_mode = file.stat().st_mode, log.stat().st_mode
-        name = Path(f"/proc/{process.pid}/comm").read_text()
-        status = await ApiClient(from_connection_document(document)).call("GET", "/status")
-        process.send_signal(signal.SIGTERM)
-        code = await process.wait()
+        client = ApiClient(from_connection_document(document))
+        status = await client.call("GET", "/status")
+        code = await end(process, client)
 
-    assert (0o600, 0o600) == (stat.S_IMODE(mode), stat.S_IMODE(log_mode))
-    assert "kcserver\n" == name
     assert (process.pid, str(log), 64) == (document["server_pid"], document["log_path"], len(document["bearer_token"]))
-    assert ("tcp" if transport else "socket") == document["transport"]
+    assert (transport or LOCAL) == document["transport"]
     assert document["server_id"] == status["server_id"]
     assert (0, ["log"]) == (code, [path.name for path in private_place.iterdir()])
 
 
+@pytest.mark.posix_only("modes of files; tests/transport looks at their access lists")
+async def test_connection_file_and_log_are_their_owners_alone(private_place: Path) -> None:
+    """Nobody else may read who may connect, or what was logged."""
+    file, log = private_place / "kc.json", private_place / "log"
+    options = ["--connection-file", str(file), "--log-file", str(log)]
+    async with run_kcserver(*options, stdout=subprocess.DEVNULL) as process:
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (file, log)]
+        await end(process, client)
+
+    assert [0o600, 0o600] == modes
+
+
+@pytest.mark.posix_only("a Unix socket; tests/windows tells a launcher by a pipe")
 async def test_handshake_tells_a_launcher_that_listens(private_place: Path) -> None:
     """One document and the end of the stream, on TCP by default; no file is written."""
     async with await open_listener(private_place / "h.sock") as listener:
@@ -162,20 +188,25 @@ async def open_listener(path: Path) -> trio.SocketListener:
     return trio.SocketListener(listening)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_signals_end_the_server_and_its_kernels(number: signal.Signals, private_place: Path) -> None:
+no_signals = pytest.mark.posix_only("signals to another process; tests/windows has Ctrl-Break come from its own")
+
+
+@no_signals
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+async def test_signals_end_the_server_and_its_kernels(name: str, private_place: Path) -> None:
     """Exit code 0, kernels gone, nothing left."""
     file = private_place / "kc.json"
     async with run_kcserver("--connection-file", str(file), stdout=subprocess.DEVNULL) as process:
         client = ApiClient(from_connection_document(await appears(file, process)))
         async with open_started(client, body()):
             pid = (await client.call("GET", "/sessions/s"))["process_id"]
-            process.send_signal(number)
+            process.send_signal(signal.Signals[name])
             code = await process.wait()
 
     assert (0, True, []) == (code, has_ended(pid), list(private_place.iterdir()))
 
 
+@no_signals
 async def test_second_signal_hurries(private_place: Path) -> None:
     """A kernel that ignores everything is killed at the second signal, long before its grace period is over."""
     file = private_place / "kc.json"
@@ -210,10 +241,10 @@ async def test_memory_of_large_messages_is_given_back(private_place: Path) -> No
                 await run_code(channel, "flood 1 10000000")
             while memory().rss > before + (10 << 20):  # noqa: ASYNC110  # memory is no event
                 await trio.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        await process.wait()
+        await end(process, client)
 
 
+@pytest.mark.posix_only("a terminal that hangs up")
 async def test_hang_up_is_ignored_under_nohup(private_place: Path) -> None:
     """A server that was started with SIGHUP ignored goes on."""
     file = private_place / "kc.json"
@@ -246,8 +277,7 @@ async def test_nobody_has_to_read_what_it_prints(private_place: Path) -> None:
                 # Each leaves a line of 80 characters or more; a pipe holds 64 KiB.
                 await client.call("GET", f"/sessions?{'x' * 80}")
             text = await run_code(channel, "print alive")
-        process.send_signal(signal.SIGTERM)
-        code = await process.wait()
+        code = await end(process, client)
         for stream in (process.stdout, process.stderr):
             assert stream is not None
             await stream.aclose()
@@ -255,6 +285,7 @@ async def test_nobody_has_to_read_what_it_prints(private_place: Path) -> None:
     assert ("alive\n", 0) == (text, code)
 
 
+@pytest.mark.posix_only("a shell, and streams that are closed")
 async def test_closed_streams_are_no_obstacle(private_place: Path) -> None:
     """Started without standard streams, it serves, and no socket takes their place."""
     file = private_place / "kc.json"
@@ -284,8 +315,7 @@ async def test_log_tells_requests_in_the_usual_form(private_place: Path) -> None
         await client.call("PUT", "/sessions", body("abc"))
         await client.call("GET", "/sessions/abc")
         lines = log.read_text().splitlines()
-        process.send_signal(signal.SIGTERM)
-        await process.wait()
+        await end(process, client)
         assert process.stdout is not None
         console = b""
         while data := await process.stdout.receive_some():
@@ -294,7 +324,7 @@ async def test_log_tells_requests_in_the_usual_form(private_place: Path) -> None
 
     assert all(re.match(r"\d\d:\d\d:\d\d \[(ERROR|WARN|INFO|DEBUG|TRACE)\] ", line) for line in lines)
     assert any(" [INFO] get_session(abc) - X-Span-ID: " in line for line in lines)
-    assert "Listening on Unix socket: " in console.decode()
+    assert f"Listening on {LOCAL_WORDS}: " in console.decode()
     assert "sesame" not in log.read_text() + console.decode()
     assert not token.exists()
 
@@ -321,14 +351,14 @@ async def test_version_that_a_client_pins_can_be_reported(private_place: Path) -
     file = private_place / "kc.json"
     options = ["--report-version", "0.1.69", "--connection-file", str(file)]
     async with run_kcserver(*options, stdout=subprocess.DEVNULL) as process:
-        status = await ApiClient(from_connection_document(await appears(file, process))).call("GET", "/status")
-        process.send_signal(signal.SIGTERM)
-        await process.wait()
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        status = await client.call("GET", "/status")
+        await end(process, client)
 
     assert ("0.1.69", __version__) == (status["version"], status["kallichore_version"])
 
 
-@pytest.mark.parametrize("transport", ["tcp", "socket"])
+@pytest.mark.parametrize("transport", ["tcp", LOCAL])
 async def test_no_connection_is_accepted_once_a_shutdown_is_answered(transport: str, private_place: Path) -> None:
     """Who has the answer does not reach the dying server again, while a kernel still takes its time to end."""
     file = private_place / "kc.json"
@@ -336,15 +366,16 @@ async def test_no_connection_is_accepted_once_a_shutdown_is_answered(transport: 
     async with run_kcserver(*options, stdout=subprocess.DEVNULL) as process:
         client = ApiClient(from_connection_document(await appears(file, process)))
         async with open_started(client, body("s", "ignore-shutdown", "ignore-sigterm")):
-            path = await client.call("GET", "/sessions/s/channels") if transport == "socket" else None
+            path = await client.call("GET", "/sessions/s/channels") if transport == LOCAL else None
             await client.call("POST", "/shutdown")
             with pytest.raises(OSError, match="Could not reach"):
                 await client.call("GET", "/status")
             if path is not None:
-                with pytest.raises(OSError):  # refused, or gone
-                    await trio.open_unix_socket(path)
+                with pytest.raises(OSError, match="Could not reach"):
+                    await open_stream(local_address(path))
             still_runs = process.returncode is None
-            process.send_signal(signal.SIGTERM)
+            if sys.platform != "win32":
+                process.send_signal(signal.SIGTERM)
             code = await process.wait()
 
     assert (True, 0) == (still_runs, code)
@@ -372,8 +403,7 @@ async def test_creating_a_session_is_a_line_in_the_log(private_place: Path) -> N
         client = ApiClient(from_connection_document(await appears(file, process)))
         await client.call("PUT", "/sessions", body("abc", working_directory=str(private_place)))
         text = log.read_text()
-        process.send_signal(signal.SIGTERM)
-        await process.wait()
+        await end(process, client)
 
     assert f"[INFO] [session abc] Created: Scripted, in {private_place}\n" in text
 
@@ -422,6 +452,7 @@ async def test_installed_command_is_isolated(variables: dict[str, str], private_
     assert {f"{name}={value}" for name, value in theirs.items()} <= set(info.value.body["output"].splitlines())
 
 
+@pytest.mark.posix_only("Unix sockets")
 async def test_live_socket_is_not_taken_and_a_stale_one_is(private_place: Path) -> None:
     """A second server at the same path is refused; after the first was killed, the path is free again."""
     path = private_place / "own.sock"

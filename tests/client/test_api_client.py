@@ -20,6 +20,7 @@ from kallichore.client.api_client import ApiClient, ApiError, complaint, send_re
 from kallichore.client.channel_client import make_execute_request, open_channel, send_and_leave
 from kallichore.client.event_stream import open_events
 from kallichore.client.websocket import ChannelClosedError
+from kallichore.errors import ConfigurationError
 from kernels import LOCAL, REAL_TIME, body, is_done, is_type, local_address, open_client, open_started, receive_until
 
 NOBODY = r"\\.\pipe\kallichore-nobody" if sys.platform == "win32" else "{}/no.sock"
@@ -133,6 +134,15 @@ async def test_connection_that_closes_without_an_answer_is_nobody() -> None:
         async with listening(saying(b"")) as address:
             with pytest.raises(ConnectionError):
                 await ApiClient(address).call("GET", "/status")
+
+
+async def test_address_of_another_system_is_refused_in_words() -> None:
+    """A Unix socket on Windows, and a named pipe elsewhere, are no failures of ours but of the address."""
+    path = r"\\.\pipe\theirs"
+    address = Address(socket_path="/theirs") if sys.platform == "win32" else Address(named_pipe=path)
+
+    with pytest.raises(ConfigurationError, match=r"on Windows.*; use"):
+        await ApiClient(address).call("GET", "/status")
 
 
 @pytest.mark.posix_only("a Unix socket")

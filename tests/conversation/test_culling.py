@@ -185,6 +185,16 @@ def test_question_about_the_kernel_does_not_put_off_the_end() -> None:
     assert Step.END is watched.look(IDLE, HOUR + 1)
 
 
+def test_question_before_the_end_does_not_bring_it_forward() -> None:
+    """Once it is answered, the kernel has what is left of its time."""
+    watched = clock()
+    watched.look(IDLE, WARNED)
+    watched.look(HOLDS[CullHold.RUNNING], HOUR - 20)
+    after = watched.look(IDLE, HOUR - 10), watched.look_at
+
+    assert after == (Step.NOTHING, HOUR)
+
+
 def test_work_that_counts_not_is_ended_by_the_time_since_it_was_asked_for() -> None:
     """With ``busy``, what still runs an hour after anybody did anything is ended."""
     watched, at_work = clock(busy=True), attrs.evolve(HOLDS[CullHold.INPUT], active_at=10)
@@ -293,10 +303,13 @@ def test_three_looks_end_an_idle_session(policy: CullPolicy, ready_at: float) ->
         (2.01, "2 seconds"),
         (59.9, "1 minute"),
         (1, "1 second"),
+        (1.2, "1 second"),
         (59, "59 seconds"),
         (60, "1 minute"),
         (3600.0002, "1 hour"),
         (5400, "1.5 hours"),
+        (86399, "24 hours"),
+        (86400, "1 day"),
         (2 * 86400, "2 days"),
     ],
 )

@@ -67,6 +67,33 @@ def test_clients_are_behind_by_more_than_memory_is_meant_for() -> None:
     assert [True, False, False] == seen
 
 
+@pytest.mark.parametrize(("beyond", "behind"), [(0, False), (1, True)])
+def test_as_much_as_memory_is_meant_for_is_not_behind(beyond: int, behind: bool) -> None:
+    """Memory is there to be used; a client that has only just come is not known to take anything."""
+    overflow = OverflowFile()
+    deliveries = Deliveries(Journal(10, 100, overflow, 0))
+    one = deliveries.begin()
+    deliveries.journal.extend([b"x" * 10, b"x" * beyond])
+    fresh = deliveries.are_behind
+    deliveries.note_pace(one, keeps_up=True)
+    known = deliveries.are_behind
+    overflow.close()
+
+    assert (False, behind) == (fresh, known)
+
+
+def test_ping_is_open_until_it_is_answered() -> None:
+    """The answer to a later one answers it as well."""
+    delivery = deliveries_of(2).begin()
+    seen = [delivery.is_open]
+    delivery.ping(1)
+    seen.append(delivery.is_open)
+    delivery.pong(delivery.ping(2))
+    seen.append(delivery.is_open)
+
+    assert [False, True, False] == seen
+
+
 # A client's ending: the table
 
 

@@ -83,7 +83,22 @@ def test_update_of_what_was_never_shown_adds_nothing() -> None:
     unknown = shown("new", "d", "update_display_data")
     nameless = shown("new", None, "update_display_data")
 
-    assert ["old"] == [str(output) for output in collect(shown("old"), unknown, nameless).outputs]
+    assert ["old", "empty"] == [
+        str(output) for output in collect(shown("old"), shown("empty", ""), unknown, nameless).outputs
+    ]
+
+
+def test_display_without_text_reads_as_nothing() -> None:
+    """A picture has no text of its own."""
+    assert "" == str(Display({"image/png": "aGk="}))
+
+
+def test_what_a_careless_kernel_leaves_out_is_empty() -> None:
+    """What is printed nowhere is on standard output; an error has no name and no words."""
+    result = collect(message("stream", text="a"), message("stream", name="stderr"), message("error"))
+
+    assert (Printed("stdout", "a"), Printed("stderr", "")) == result.outputs
+    assert ExecutionError(name="", message="", traceback=()) == result.error
 
 
 @pytest.mark.parametrize(

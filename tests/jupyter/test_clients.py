@@ -72,7 +72,7 @@ async def run(program: str, server: RunningServer, directory: Path) -> str:
             capture_stderr=True,
             check=False,
         )
-    return done.stdout.decode() or done.stderr.decode()
+    return (done.stdout or done.stderr).decode().replace(os.linesep, "\n")
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from kallichore.client.event_stream import open_events
 from kallichore.mcp import way_in
 from kallichore.mcp.beside import PROTOCOL_VERSIONS
 from kallichore.mcp.names import is_token
-from kernels import REAL_TIME, ask_until, body, execute, is_kernel, open_client, open_started, receive_until
+from kernels import LOCAL, REAL_TIME, ask_until, body, execute, is_kernel, open_client, open_started, receive_until
 from mcp_windows import open_window
 
 TCP = {"transport": "tcp", "token": "tok"}
-UNIX = {"transport": "socket", "token": "tok"}
+HERE = {"transport": LOCAL, "token": "tok"}
 
 
 async def register(client: ApiClient, **members: Any) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def test_versions_are_those_of_the_package() -> None:
     assert mcp_types.version.KNOWN_PROTOCOL_VERSIONS == PROTOCOL_VERSIONS
 
 
-@pytest.mark.parametrize("transport", [TCP, UNIX], ids=["tcp", "socket"])
+@pytest.mark.parametrize("transport", [TCP, HERE], ids=["tcp", LOCAL])
 async def test_window_and_agent_reach_each_other(transport: dict[str, Any]) -> None:
     """On every transport: a window's commands are found and run by an agent, its plot is an image, a command that
     fails says why, and the window is told which agents are there.

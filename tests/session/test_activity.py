@@ -30,9 +30,8 @@ from kernels import (
     scripted,
     statuses_of,
     thaw,
+    unseen_in_wine,
 )
-
-unseen_in_wine = pytest.mark.not_in_wine("nobody can see that a process is suspended")
 
 QUICK_HEART = {"heartbeat_limit": 0.5, "heartbeat_pause": 0.1}
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from kallichore.conversation.delivery import Ending
+from kallichore.conversation.delivery import UNDER_WAY, Ending
 from kallichore.conversation.journal import Journal
 from kallichore.session.clients import BATCH_MESSAGES, LIVE_MESSAGES, Attendance, Audience, ClientSlot, Wish
 from kallichore.session.overflow_file import OverflowFile
@@ -46,6 +46,18 @@ def count_wakes(slot: ClientSlot) -> list[bool]:
 
 
 # Who is there
+
+
+def test_more_may_wait_in_memory_for_a_client_that_keeps_up() -> None:
+    """While it takes what it is sent, the journal has room beyond its own; when it stands still, not."""
+    audience = make_audience()
+    slot = audience.attach(Wish())
+    seen = [audience.journal.allowance]
+    for keeps_up in (True, False):
+        slot.note_pace(keeps_up=keeps_up)
+        seen.append(audience.journal.allowance)
+
+    assert [0, UNDER_WAY, 0] == seen
 
 
 def test_client_that_takes_over_displaces_the_one_that_had() -> None:

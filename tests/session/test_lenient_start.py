@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from kallichore.client.api_client import ApiError
-from kernels import REAL_TIME, body, open_client, open_started, run_code
+from kernels import REAL_TIME, START_LIMIT, body, open_client, open_started, run_code
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ async def test_careless_kernel_starts_and_runs_code(habit: str) -> None:
 async def test_start_of_a_kernel_that_cannot_be_understood_ends_with_the_reason(habit: str, reason: str) -> None:
     """It will do no better, so it gets as long as one that does not answer."""
     async with open_client() as client:
-        await client.call("PUT", "/sessions", body("s", habit, connection_timeout=2))
+        await client.call("PUT", "/sessions", body("s", habit, connection_timeout=START_LIMIT))
         with trio.fail_after(REAL_TIME), pytest.raises(ApiError) as refused:
             await client.call("POST", "/sessions/s/start")
 
@@ -47,5 +47,6 @@ async def test_start_of_a_kernel_that_cannot_be_understood_ends_with_the_reason(
 
 async def test_one_bad_message_does_not_end_a_start() -> None:
     """Somebody else's message may be among those of a good kernel."""
-    async with open_client() as client, open_started(client, body("s", "bad-first", connection_timeout=2)) as channel:
+    request = body("s", "bad-first", connection_timeout=START_LIMIT)
+    async with open_client() as client, open_started(client, request) as channel:
         assert await run_code(channel, "print 1") == "1\n"

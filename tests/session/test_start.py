@@ -17,7 +17,7 @@ from kallichore.errors import KernelDiedError, StartupError
 from kallichore.models.bodies import NewSession, Status, VarAction, VarActionType
 from kallichore.server import open_server
 from kallichore.wire.envelope import KernelReader
-from kernels import REAL_TIME, freeze, has_ended, scripted, scripted_argv
+from kernels import KILLED, REAL_TIME, START_LIMIT, freeze, has_ended, scripted, scripted_argv
 
 FAST = ServerConfig(token=None, shutdown_grace=0.5, terminate_grace=0.5)
 
@@ -285,7 +285,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 async def test_deaf_kernel_is_ended_and_what_it_printed_is_told() -> None:
     """A kernel whose sockets are open but that never answers is KS-7; its process is gone, its output in the error."""
     argv = (sys.executable, "-c", TELLING, *scripted_argv("deaf"))
-    error, _ = await fail_to_start(NewSession(session_id="s", argv=argv, connection_timeout=1))
+    error, _ = await fail_to_start(NewSession(session_id="s", argv=argv, connection_timeout=START_LIMIT))
     word, pid = (error.output or "").split()
 
     assert (error.code, error.exit_code, word) == ("KS-7", 130, "process")
@@ -313,7 +313,7 @@ async def test_kernel_that_falls_silent_before_it_told_who_it_is_is_ended(privat
     argv = hanging_once(private_place, "silent-shell")
     with trio.fail_after(REAL_TIME):
         async with open_server(config) as server, trio.open_nursery() as nursery:
-            session = server.create_session(NewSession(session_id="s", argv=argv, connection_timeout=2))
+            session = server.create_session(NewSession(session_id="s", argv=argv, connection_timeout=START_LIMIT))
 
             async def freeze_when_alive() -> None:
                 await wait_asked_for_info(session)
@@ -357,7 +357,7 @@ async def test_kill_ends_a_start_and_the_session_can_be_started_again(
             error, status, running = info.value, session.status, session.is_running
             again = await session.start()
 
-    exit_code, told = (1, "code 1") if sys.platform == "win32" else (-1, "SIGKILL")
+    exit_code, told = KILLED
     assert (error.code, error.exit_code, error.output) == (code, exit_code, "hanging")
     assert told in error.message
     assert (status, running, again["status"]) == (Status.EXITED, False, "ok")

@@ -16,6 +16,9 @@ from kallichore.wire.signing import Signer
 SIGNER = Signer("key")
 HEADER = b'{"msg_id": "m", "msg_type": "stream"}'
 
+BETWEEN = b',"parent_header":{},"channel":"iopub","content":'
+"""What an envelope has between its header and its content."""
+
 MARKS = ("parent_header", "channel", "content", "metadata", "buffers", "header")
 """Names that a message may have anywhere, and that must not be taken for the envelope's own."""
 
@@ -112,15 +115,32 @@ def test_message_with_metadata_or_buffers_is_not_plain(more: bytes, buffers: tup
         b"",
         b'{"kind":"kernel","status":{"status":"idle"}}',
         envelope(Parts("iopub", b'{"msg_type":"t","msg_id":"%b"}' % (b"m" * LONGEST_HEADER), b"{}", b"{}", b"{}")),
-        b'{"kind":"jupyter","header":{},"parent_header":{},"channel":"iopub","content":{},"metadata":{},"buffers":["AA',
-        b'{"kind":"jupyter","header":{},"parent_header":{},"channel":"iopub","content":{},"metadata":{},"other":["A"]}',
-        b'{"kind":"jupyter","header":{},"parent_header":{},"channel":"iopub","content":{},"metadata":{},"buffers":["A"]}',
+        envelope(Parts("iopub", b'{"msg_type":"t","msg_id":"m","x":{"y":1%b{}}}' % BETWEEN, b"{}", b"{}", b"{}")),
+        *(b'{"kind":"jupyter","header":{}%b{},"metadata":{},%b' % (BETWEEN, end) for end in (
+            b'"buffers":["AA', b'"buffers":["AAAABBB', b'"other":["AAAA"]}', b'"buffets":["AAAA"]}',
+            b'"buffers":["A"]}', b'"buffers":["AA*AA"]}',
+        )),
     ],
-    ids=["nothing", "news", "long header", "cut off", "other member", "no base64"],
+    ids=[
+        *("nothing", "news", "long header", "header like an envelope", "cut off", "cut off in a buffer"),
+        *("other member", "other member as long", "no base64", "base64 with a letter of others in it"),
+    ],
 )
 def test_what_is_no_such_envelope_is_left(payload: bytes) -> None:
     """Nothing is returned, and the next one is read."""
     reader, usual = EnvelopeReader(), Parts("iopub", HEADER, b"{}", b"{}", b"{}")
+    reader.read(envelope(usual))
 
     assert (reader.read_plain(payload), reader.read(payload)) == (None, None)
     assert reader.read(envelope(usual)) == usual
+
+
+def test_channel_is_empty_where_none_was_read() -> None:
+    """Before the first message, and after one that has to be read as JSON."""
+    reader, usual = EnvelopeReader(), Parts("iopub", HEADER, b'{"msg_id": "q"}', b"{}", b"{}")
+    before = reader.channel, reader.parent
+    reader.read(envelope(usual))
+    read = reader.channel, reader.parent
+    reader.read(b'{"kind":"jupyter","header":{}}')
+
+    assert (("", b""), ("iopub", b'{"msg_id": "q"}'), "") == (before, read, reader.channel)

@@ -348,6 +348,36 @@ def test_most_parts_are_read() -> None:
     assert len(read_default(b"".join(write_default(message))).buffers) == count
 
 
+class Sized(bytes):
+    """A buffer that says to be of a size that nobody has the memory for."""
+
+    size = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+
+@pytest.mark.parametrize("beyond", [-1, 0])
+def test_offsets_of_the_default_framing_have_32_bits(beyond: int) -> None:
+    """A buffer may begin up to there; where one begins later, the message cannot be written."""
+    head = write_default(msgspec.structs.replace(PARTS, buffers=(b"", b"")))
+    large = Sized()
+    large.size = (1 << 32) - sum(map(len, head)) + beyond
+    message = msgspec.structs.replace(PARTS, buffers=(large, b"end"))
+    if beyond < 0:
+        assert struct.pack(">I", (1 << 32) - 1) == write_default(message)[0][-4:]
+    else:
+        with pytest.raises(JupyterFrameError, match="more than 4 GiB"):
+            write_default(message)
+
+
+def test_channel_that_is_no_utf8_is_a_name_all_the_same() -> None:
+    """It is none of ours, and the message is refused by that name."""
+    frame = v1_frame(msgspec.structs.replace(PARTS, channel="x")).replace(b"x", b"\xff", 1)
+
+    assert "\ufffd" == read_v1(frame).channel
+
+
 @pytest.mark.parametrize("text", ['{"header":{"a":"\ud800"}}', '{"header":{"a":"\udcff"},"channel":"shell"}'])
 def test_half_of_a_surrogate_pair_in_text_is_replaced(text: str) -> None:
     """Text that has no UTF-8 is a message all the same."""
@@ -383,19 +413,19 @@ def test_deep_document_does_not_hide_the_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "reason"),
     [
-        '{"content":%s}',
-        '{"header":{},"content":%s} more',
-        '{"header":{},"content":%s',
-        '{"header":{},"content":[%s}',
-        '{"header":{},"channel":"\\ud800","content":%s,"x":01}',
-        "%s",
+        ('{"content":%s}', "has no header"),
+        ('{"header":{},"content":%s} more', "no such JSON"),
+        ('{"header":{},"content":%s', "no such JSON"),
+        ('{"header":{},"content":[%s}', "no such JSON"),
+        ('{"header":{},"channel":"\\ud800","content":%s,"x":01}', "no such JSON"),
+        ("%s", "no such JSON"),
     ],
 )
-def test_deep_text_that_is_no_message_is_refused(text: str) -> None:
+def test_deep_text_that_is_no_message_is_refused(text: str, reason: str) -> None:
     """With the same error as what is not deep."""
-    with pytest.raises(JupyterFrameError):
+    with pytest.raises(JupyterFrameError, match=reason):
         read_default(text % DEEP.decode())
 
 
