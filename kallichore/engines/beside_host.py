@@ -15,6 +15,7 @@ import trio_util
 from kallichore.engines.host_link import HostLink, open_link
 from kallichore.engines.local import start_host
 from kallichore.engines.placement import Placement
+from kallichore.errors import HostGoneError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.spawn import startup_error
@@ -154,6 +155,7 @@ async def place_beside_host(
         StartupError: ``KS-5``, there is no process.
     """
     try:
+        await release_host(directory, secret)
         await start_host(
             *(directory, secret, plan.argv, plan.environment, plan.working_directory or os.getcwd()),
             abandon_after=abandon_after,
@@ -169,6 +171,22 @@ async def place_beside_host(
             await link.lost.wait()
     if failed is not None:
         raise startup_error(plan, OSError(failed.errno, failed.message, failed.filename))
+
+
+async def release_host(directory: Path, secret: bytes) -> None:
+    """Let a host go that is there still though its kernel's end was written down, and wait until it listens no more.
+
+    A server may be killed before it lets go of one, and one that was let go needs a moment: two cannot listen in the
+    same place. A kernel that it has nevertheless is killed.
+
+    Raises:
+        HostRefusedError: Somebody else listens there.
+    """
+    with suppress(HostGoneError):
+        async with open_link(directory, secret) as link:
+            link.release()
+            link.flush()
+            await link.lost.wait()
 
 
 @asynccontextmanager

@@ -85,6 +85,7 @@ class Found:
 
     Args:
         phase: What it was doing.
+        is_launched: Whether a kernel of this phase may have been launched.
         process: The kernel's process id, and when it was started.
         requested_by: What asked the kernel to end.
         why_culled: Why it was ended, where nobody used it.
@@ -96,6 +97,7 @@ class Found:
     """
 
     phase: Phase
+    is_launched: bool
     process: tuple[int, str | None] | None
     requested_by: str | None
     why_culled: str
@@ -126,6 +128,7 @@ def find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
     this_boot = boot_id()
     return Found(
         phase=Phase.__members__.get(saved.get("phase", ""), Phase.RESTING),
+        is_launched=bool(saved.get("is_launched", True)),
         process=(int(process[0]), process[1]) if process else None,
         requested_by=saved.get("requested_by"),
         why_culled=saved.get("why_culled", ""),

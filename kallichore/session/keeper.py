@@ -64,6 +64,8 @@ class Keeper:
     """The parts of our own, as they were written last."""
     _taken: dict[int, int] = attrs.field(factory=dict, init=False)
     _confirmed: dict[int, int] = attrs.field(factory=dict, init=False)
+    _has_no_kernel: bool = attrs.field(default=False, init=False)
+    """Whether the kernel that was followed has ended: then what was sent to it is not to reach another."""
     _sent: int = attrs.field(default=0, init=False)
     """The number of the latest frame for the kernel that was written down."""
     _taken_back: Sequence[tuple[int, int]] = attrs.field(default=(), init=False)
@@ -89,6 +91,7 @@ class Keeper:
         """
         self._link, self.positions = link, positions
         self._confirmed, self._sent = {}, 0
+        self._has_no_kernel = link is None
         if link is None:
             self._taken = {}
         else:
@@ -158,6 +161,8 @@ class Keeper:
             # What the host has meanwhile does no harm there: it is not sent again.
             self._sent = sent[-1].number
             own[SENT] = _write([(frame.number, frame.channel, frame.data) for frame in sent])
+        elif self._has_no_kernel:
+            own[SENT] = b""
         written = self._written
         for name, part in own.items():
             if written.get(name) != part:

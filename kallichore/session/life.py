@@ -100,6 +100,8 @@ class KernelLife:
     """Messages of the kernel that could not be understood."""
     failure: StartupError | None = None
     in_handshake: bool = False
+    is_launched: bool = False
+    """Whether its launch has begun, so that there may be a process."""
     restarting: bool = False
     requested_by: str | None = None
     """What asked the kernel to end."""
@@ -461,7 +463,7 @@ class KernelLife:
     async def run_found(
         self,
         placing: AbstractAsyncContextManager[Placement],
-        info: ConnectionInfo,
+        info: ConnectionInfo | None,
         when_connected: Callable[[], None],
         otherwise: Callable[[], Ending],
     ) -> None:
@@ -469,9 +471,9 @@ class KernelLife:
 
         Args:
             placing: Finds the host beside it.
-            info: Where the kernel is, for that host.
+            info: Where the kernel is, for that host; None if it has not registered, which ends it: who it would have
+                registered with is gone.
             when_connected: Called when the kernel's sockets are connected.
-
             otherwise: Returns how the kernel ended if there is no host any more.
         """
         is_known = self.conversation.is_introduced
@@ -480,10 +482,18 @@ class KernelLife:
             self.started.set(self.conversation.kernel_info)
         try:
             async with placing as placement:
-                relay = partial(self.relay, info, when_connected=when_connected, is_known=is_known)
+                relay = partial(self._relay_found, info, when_connected, is_known)
                 await self._look_after(placement, relay)
         except HostGoneError:
             self._conclude_for_good(otherwise())
+
+    async def _relay_found(
+        self, info: ConnectionInfo | None, when_connected: Callable[[], None], is_known: bool
+    ) -> None:
+        if info is None:
+            self._fail(StartupError("KS-17", "The server was ended before the kernel had registered with it"))
+        else:
+            await self.relay(info, when_connected=when_connected, is_known=is_known)
 
     async def _look_after(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> None:
         self.link, self.process = placement.link, placement.process

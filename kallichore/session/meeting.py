@@ -125,16 +125,21 @@ class MeetingPlace:
                 self._remove_sockets()
 
     @contextmanager
-    def open_found(self, info: ConnectionInfo) -> Iterator[None]:
-        """Know where a kernel is that a server before this one launched; leaving removes its files, as theirs does."""
+    def open_found(self, info: ConnectionInfo | None) -> Iterator[None]:
+        """Know where a kernel is that a server before this one launched; leaving removes its files, as theirs does.
+
+        Args:
+            info: Where it is; None if it has not registered.
+        """
         self.info = info
         try:
             yield
         finally:
             if not self.is_left:
-                with suppress(OSError):
-                    self._file("connection").unlink()
-                if info.transport == KernelTransport.IPC.value:
+                for kind in ("connection", "registration"):
+                    with suppress(OSError):
+                        self._file(kind).unlink()
+                if info is not None and info.transport == KernelTransport.IPC.value:
                     self._paths = info.ip
                     self._remove_sockets()
 

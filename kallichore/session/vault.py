@@ -54,13 +54,11 @@ class Vault:
             created=time.time(),
             boot_id=boot_id(),
         )
-        place = self.directory.create(request.session_id)
-        try:
+        with self.directory.create(request.session_id) as place:
             record.write(place)
-            return Keep(place, record, SessionLog.create(place))
-        except OSError:
-            self.directory.remove(request.session_id)
-            raise
+            log = SessionLog.create(place)
+        log.move(self.directory.directory_of(request.session_id))
+        return Keep(log.directory, record, log)
 
     def announce(self, address: str, document: dict[str, Any]) -> None:
         """Note where this server is reached: for the next one, and for who finds the directory in use.

@@ -139,7 +139,7 @@ POINTS: dict[str, Callable[[Fault], None]] = {
     "release": lambda fault: fault.around(HostLink, "release"),
     "end": lambda fault: fault.around(KernelLife, "_conclude_for_good"),
     "forget": lambda fault: fault.around(Path, "unlink", lambda path, *_: path.name.startswith("log-")),
-    "create": lambda fault: fault.around(StateDirectory, "create"),
+    "create": lambda fault: fault.around(SessionLog, "move"),
     "remove": break_removal,
     "lock": lambda fault: fault.around(directory, "_take_lock"),
 }

@@ -51,7 +51,7 @@ async def live(place: Path, is_numbered: bool, *faults: tuple[str, str, str]) ->
             await servers.client.call("POST", "/shutdown")
             code = await servers.wait()
         finally:
-            print(servers.log[-6000:])
+            print(servers.log[-6000:], outline(life))
     assert [left, sessions, code] == [[], [], 0]
     return life
 
