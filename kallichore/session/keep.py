@@ -14,6 +14,7 @@ import attrs
 import msgspec
 
 from kallichore.conversation.supervision import Phase
+from kallichore.errors import KallichoreError, StateDamagedError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.leftovers import is_own_kernel
 from kallichore.models.bodies import ConnectionInfo, VarAction
@@ -21,7 +22,7 @@ from kallichore.models.converter import parse_body, unstructure
 from kallichore.session.keeper import read_positions, read_sent, read_supervision
 from kallichore.state.directory import boot_id
 from kallichore.state.session_log import SessionLog
-from kallichore.state.session_record import SessionRecord
+from kallichore.state.session_record import RECORD_NAME, SessionRecord
 from kallichore.wire.host_frames import Frame
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,18 @@ class Keep:
     def secret(self) -> bytes:
         """What the host of its kernel and the server know of each other."""
         return bytes.fromhex(self.record.secret)
+
+    def check(self) -> None:
+        """See that what the record says can be used.
+
+        Raises:
+            StateDamagedError: It cannot.
+        """
+        try:
+            bytes.fromhex(self.record.secret)
+            self.launched()
+        except (KallichoreError, ValueError, TypeError, AttributeError) as error:
+            raise StateDamagedError(f"{self.directory / RECORD_NAME} is damaged: {error}") from error
 
     def note_launch(
         self, actions: Sequence[VarAction], environment: Mapping[str, str], info: ConnectionInfo | None
@@ -86,6 +99,7 @@ class Found:
     Args:
         phase: What it was doing.
         is_launched: Whether a kernel of this phase may have been launched.
+        is_adopted: Whether somebody else launched the kernel that there is.
         process: The kernel's process id, and when it was started.
         requested_by: What asked the kernel to end.
         why_culled: Why it was ended, where nobody used it.
@@ -98,6 +112,7 @@ class Found:
 
     phase: Phase
     is_launched: bool
+    is_adopted: bool
     process: tuple[int, str | None] | None
     requested_by: str | None
     why_culled: str
@@ -129,6 +144,7 @@ def find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
     return Found(
         phase=Phase.__members__.get(saved.get("phase", ""), Phase.RESTING),
         is_launched=bool(saved.get("is_launched", True)),
+        is_adopted=bool(saved.get("is_adopted")),
         process=(int(process[0]), process[1]) if process else None,
         requested_by=saved.get("requested_by"),
         why_culled=saved.get("why_culled", ""),

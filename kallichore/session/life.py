@@ -102,6 +102,8 @@ class KernelLife:
     in_handshake: bool = False
     is_launched: bool = False
     """Whether its launch has begun, so that there may be a process."""
+    is_adopted: bool = False
+    """Whether somebody else launched it."""
     restarting: bool = False
     requested_by: str | None = None
     """What asked the kernel to end."""
@@ -584,6 +586,12 @@ class KernelLife:
         Must run shielded, as `run_launched`. A kernel that was asked to stop is left to itself after the grace period:
         it is not ours to kill.
         """
+        with self._scope:
+            await self._wait_for_adopted(info, when_connected)
+        if not self.is_left:
+            self._conclude_adoption()
+
+    async def _wait_for_adopted(self, info: ConnectionInfo, when_connected: Callable[[], None]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(self.relay, info, when_connected=when_connected))
             nursery.start_soon(self._end_adoption_when_asked, nursery.cancel_scope)
@@ -593,6 +601,8 @@ class KernelLife:
                 await self.channels.wait_any_lost()
                 await self.drain()
             nursery.cancel_scope.cancel()
+
+    def _conclude_adoption(self) -> None:
         text = "The connection to the adopted kernel ended"
         if self.is_culled:
             text += f". {self.why_culled}"

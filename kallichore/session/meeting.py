@@ -46,12 +46,14 @@ class MeetingPlace:
         key: The key that signs messages.
         facilities: The server's things.
         directory: Where the kernel's files go.
+        has_host: Whether a host beside its kernels carries what they say.
     """
 
     request: NewSession
     key: str
     facilities: Facilities
     directory: Path
+    has_host: bool = False
     is_left: bool = attrs.field(default=False, init=False)
     """Whether the kernel was left to the next server, with its files."""
     info: ConnectionInfo | None = attrs.field(default=None, init=False)
@@ -182,7 +184,9 @@ class MeetingPlace:
         return self.directory / f"{kind}-{safe_name(self.request.session_id)}.json"
 
     def _choose(self) -> ConnectionChoice:
-        return choose_connection(self.request, self.facilities.config, sys.platform, _can_encrypt)
+        return choose_connection(
+            self.request, self.facilities.config, sys.platform, can_encrypt, has_host=self.has_host
+        )
 
     def _document(self, choice: ConnectionChoice) -> dict[str, Any]:
         """Return the connection file's members. The keys in it stay the same over all kernels of the session."""
@@ -204,11 +208,12 @@ class MeetingPlace:
         return self._reservation.ports
 
 
-def _can_encrypt() -> bool:
+def can_encrypt() -> bool:
+    """Return whether this server can encrypt what it says to kernels."""
     # Not before it is needed: libzmq takes a while to load.
-    from kallichore.zeromq.curve_socket import can_encrypt
+    from kallichore.zeromq import curve_socket
 
-    return can_encrypt()
+    return curve_socket.can_encrypt()
 
 
 def _make_keys() -> CurveKeys:

@@ -105,7 +105,9 @@ class Supervisor:
     def __attrs_post_init__(self) -> None:
         self._actions = self.request.env
         directory = self.facilities.runtime_directory if self.keep is None else self.keep.directory
-        self._meeting = MeetingPlace(self.request, self.key, self.facilities, directory)
+        self._meeting = MeetingPlace(
+            self.request, self.key, self.facilities, directory, has_host=self.keep is not None
+        )
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
 
@@ -315,6 +317,7 @@ class Supervisor:
         if life is not None:
             described |= {
                 "is_launched": life.is_launched,
+                "is_adopted": life.is_adopted,
                 "process": life.identity,
                 "requested_by": life.requested_by,
                 "why_culled": life.why_culled,
@@ -350,7 +353,7 @@ class Supervisor:
     def _take_over_kernel(self, found: Found, keep: Keep) -> None:
         """Look after the kernel that was launched, if it is there yet, and see to what was to become of it."""
         info, life = self._meeting.info, self._make_life()
-        life.is_launched = True
+        life.is_launched, life.is_adopted = True, found.is_adopted
         life.requested_by, life.why_culled = found.requested_by, found.why_culled
         life.last_words.extend(found.last_words)
         placing = find_beside_host(keep.directory, keep.secret, found.positions, found.sent)
@@ -371,6 +374,9 @@ class Supervisor:
         info: ConnectionInfo | None,
         found: Found,
     ) -> None:
+        if life.is_adopted and info is not None:
+            await life.run_adopted(info, self._meeting.release_ports)
+            return
         with self._meeting.open_found(info):
             await life.run_found(placing, info, self._meeting.release_ports, found.end)
 
@@ -405,6 +411,8 @@ class Supervisor:
             self._phase.value = starting
             self._meeting.info = info
             life = self._make_life()
+            life.is_launched = life.is_adopted = True
+            self._note_launch()
             self._give(life, lambda: life.run_adopted(info, self._meeting.release_ports))
             # Clients are not told: an adopted kernel does not start, it is there.
             self.conversation.status.apply(StatusEvent.ADOPTION_REQUESTED, None, trio.current_time())
@@ -480,6 +488,8 @@ class Supervisor:
     def _take_options(self, options: RestartSession) -> None:
         if options.env:
             self._actions = options.env
+            # The next kernel may be another server's to start.
+            self._note_launch()
         if options.working_directory:
             directory = Path(self.facilities.surroundings.expand(options.working_directory))
             # OSError: no such path, or a name too long for one; ValueError: a zero byte in it.

@@ -83,10 +83,12 @@ class Vault:
                 record = SessionRecord.read(place)
                 request = read_body(record.request, NewSession)
                 recovered = recover(place)
+                keep = Keep(place, record, recovered.log)
+                keep.check()
             except (KallichoreError, OSError) as error:
                 logger.error("A session could not be found again, its files stay in %s: %s", place, error)
                 continue
-            yield Keep(place, record, recovered.log), recovered, request
+            yield keep, recovered, request
 
     def remove(self, keep: Keep) -> None:
         """Remove a session's place, with all that is in it."""
