@@ -161,8 +161,7 @@ class KernelLife:
         """Up to where what came from the kernel's host was taken in, by the number of its stream."""
         positions: dict[int, int] = {}
         if self.channels is not None:
-            for channel in FROM_KERNEL:
-                socket = self.channels.sockets[channel]
+            for channel, socket in self.channels.sockets.items():
                 if isinstance(socket, HostedSocket):
                     positions[NUMBERS[channel]] = socket.taken
         if self.process is not None:
@@ -280,6 +279,7 @@ class KernelLife:
             ):
                 if is_known:
                     self._listen(self.channels, nursery, None)
+                    self._send_waiting()
                     return
                 try:
                     introduction = await self._connect(self.channels, nursery, when_connected)
@@ -344,6 +344,10 @@ class KernelLife:
         self.conversation.change_status(StatusEvent.START_SUCCEEDED, "kernel_info_request", trio.current_time())
         self.on_ready()
         self.started.set(info)
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        """Send what clients sent before the kernel could be reached."""
         while self.outbox:
             self.send(self.outbox.popleft())
 

@@ -132,8 +132,8 @@ class Life:
     async def _restart(self, client: ApiClient) -> None:
         session = await self._session(client)
         assert session is not None
-        self._first_pid = self._first_pid or session["process_id"]
-        if session["process_id"] == self._first_pid:
+        self._first_pid = self._first_pid or session.get("process_id")
+        if session.get("process_id") == self._first_pid:
             try:
                 await client.call("POST", "/sessions/s/restart")
             except ApiError as error:
@@ -141,7 +141,7 @@ class Life:
                 if "restarting" not in str(error):
                     raise
         while (session := await self._session(client)) and (
-            session["process_id"] in (None, self._first_pid) or session["status"] == "starting"
+            session.get("process_id") in (None, self._first_pid) or session["status"] == "starting"
         ):
             if session["status"] == "exited":
                 await client.call("POST", "/sessions/s/start")
@@ -228,7 +228,8 @@ class Life:
         """Return how many messages of a type, or telling a status, are about a request."""
         found = 0
         for message in self.messages:
-            if (message.get("parent_header") or {}).get("msg_id") != self.ids.get(name):
+            parent = message.get("parent_header") or {}
+            if message["kind"] != "jupyter" or parent.get("msg_id") != self.ids.get(name, ""):
                 continue
             if message["header"]["msg_type"] == what or message["content"].get("execution_state") == what:
                 found += 1

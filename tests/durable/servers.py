@@ -89,9 +89,13 @@ class Servers:
 
     async def kill(self) -> None:
         """Kill the server, without a word, and wait until it is gone."""
+        await self.end(signal.SIGKILL)
+
+    async def end(self, number: int) -> int:
+        """Send the server a signal, wait until it has ended, and return its exit code."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        await self.wait()
+        self.process.send_signal(number)
+        return await self.wait()
 
     async def wait(self) -> int:
         """Wait until the server has ended, and return its exit code."""

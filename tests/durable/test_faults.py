@@ -18,6 +18,8 @@ from durable.servers import open_servers, processes_below, wait_nothing_left
 from kallichore.client.api_client import ApiClient, ApiError
 from kallichore.client.channel_client import make_execute_request, open_channel
 from kallichore.engines.host_link import open_link
+from kallichore.state.recovery import recover
+from kallichore.state.session_log import Commit
 from kernels import (
     ask_until,
     body,
@@ -74,14 +76,14 @@ async def is_refused(client: ApiClient, path: str) -> str:
 async def test_session_that_encrypts_is_not_durable_and_says_so(
     private_place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A host cannot carry what is encrypted, so such a kernel is the server's own, works, and ends with it."""
+    """A host cannot carry what is encrypted, so such a session is this server's alone."""
     encrypted = body(transport_encryption="required", supported_encryption=["curve"])
-    async with keeping(private_place) as client, open_started(client, encrypted) as channel:
-        said = await run_code(channel, "print hello")
-        pid = await pid_of(client)
-    await wait_ended(pid)
+    async with keeping(private_place) as client:
+        await client.call("PUT", "/sessions", encrypted)
+    async with keeping(private_place) as client:
+        sessions = (await client.call("GET", "/sessions"))["sessions"]
 
-    assert said == "hello\n"
+    assert sessions == []
     assert "[session s] It will end with this server: kernels that encrypt" in caplog.text
     assert list((private_place / "state" / "sessions").iterdir()) == []
 
@@ -99,3 +101,175 @@ async def test_durable_session_is_not_started_where_all_have_to_encrypt(private_
 
     assert "the session outlives its server; create it with `durable` false" in why
     assert said == "plain\n"
+
+
+async def test_adopted_kernel_is_found_again(private_place: Path) -> None:
+    """A kernel that somebody else started is left as it is, at once, and the next server talks to it again."""
+    async with open_client() as owner, open_started(owner, body("s")) as channel:
+        info = await owner.call("GET", "/sessions/s/connection_info")
+        async with keeping(private_place) as client:
+            await client.call("PUT", "/sessions", body("s", argv=[]))
+            await client.call("PUT", "/sessions/s/adopt", info)
+        async with ending(private_place) as client, open_channel(client.address, "s") as adopted:
+            said = await run_code(adopted, "print adopted")
+        mine = await run_code(channel, "print mine")
+
+    assert (said, mine) == ("adopted\n", "mine\n")
+
+
+# Starts that nobody saw the end of
+
+
+async def test_kernel_that_had_not_registered_is_ended_and_reported(private_place: Path) -> None:
+    """Nobody is there any more with whom it would register (JEP 66); the session can be started again."""
+    waiting = body("s", "never-register", protocol_version="5.5")
+    async with keeping(private_place) as client:
+        await client.call("PUT", "/sessions", waiting)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.call, "POST", "/sessions/s/start")
+            pid = (await ask_until(client, lambda session: session.get("process_id") is not None))["process_id"]
+            nursery.cancel_scope.cancel()
+    async with ending(private_place) as client:
+        session = await ask_until(client, lambda session: session["status"] == "exited")
+        await wait_ended(pid)
+        hosts = [process for process in processes_below(private_place) if "host.py" in " ".join(process.cmdline())]
+        await client.call("DELETE", "/sessions/s")
+
+    assert "failed start" in session["last_exit"]["text"]
+    assert hosts == []
+
+
+async def test_environment_of_a_restart_is_kept(private_place: Path) -> None:
+    """What a restart was asked to change holds for the kernels of the next server."""
+    actions = [{"action": "replace", "name": "COLOUR", "value": "green"}]
+    async with keeping(private_place) as client, open_started(client, body()) as channel:
+        await client.call("POST", "/sessions/s/restart", {"env": actions})
+        first = await run_code(channel, "env COLOUR")
+    async with ending(private_place) as client, open_channel(client.address, "s") as channel:
+        await client.call("POST", "/sessions/s/restart")
+        second = await run_code(channel, "env COLOUR")
+
+    assert (first, second) == ("green", "green")
+
+
+async def test_session_that_was_being_ended_can_be_started_again(private_place: Path) -> None:
+    """A server that is killed while it ends its kernels leaves that to the next one, which has sessions to start."""
+    async with open_servers(private_place) as servers:
+        client = await servers.start()
+        assert client is not None
+        await client.call("PUT", "/sessions", body("s", "ignore-shutdown"))
+        await client.call("POST", "/sessions/s/start")
+        async with open_channel(client.address, "s") as channel:
+            pid = await pid_of(client)
+            await client.call("POST", "/shutdown")
+            await receive_until(channel, is_type("shutdown_reply"))
+        await servers.kill()
+        client = await servers.start()
+        assert client is not None
+        await ask_until(client, lambda session: session["status"] == "exited")
+        await wait_ended(pid)
+        await client.call("POST", "/sessions/s/start")
+        async with open_channel(client.address, "s") as channel:
+            said = await run_code(channel, "print again")
+        await client.call("POST", "/shutdown")
+        await servers.wait()
+
+    assert said == "again\n"
+
+
+async def test_signals_end_the_server_and_kernels_as_told(private_place: Path) -> None:
+    """SIGTERM and SIGINT leave the kernels to the next server, or end them where they are to stop with it."""
+    async with open_servers(private_place) as servers:
+        client = await servers.start()
+        assert client is not None
+        await client.call("PUT", "/sessions", body())
+        await client.call("POST", "/sessions/s/start")
+        pids, codes = [await pid_of(client)], []
+        for number, options in ((signal.SIGTERM, ()), (signal.SIGINT, ("--on-exit", "stop"))):
+            codes.append(await servers.end(number))
+            client = await servers.start(*options)
+            assert client is not None
+            pids.append(await pid_of(client))
+        codes.append(await servers.end(signal.SIGTERM))
+        left = await wait_nothing_left(servers)
+
+    assert pids == [pids[0]] * 3
+    assert codes == [0, 0, 0]
+    assert left == []
+
+
+# Hosts
+
+
+async def test_end_of_everything_but_the_directory_is_reported(private_place: Path) -> None:
+    """Server, host and guardian are killed at once: the kernel ends too, and the next server says what it knows."""
+    async with open_servers(private_place) as servers:
+        client = await servers.start()
+        assert client is not None
+        await client.call("PUT", "/sessions", body())
+        await client.call("PUT", "/sessions", body("other"))
+        for name in ("s", "other"):
+            await client.call("POST", f"/sessions/{name}/start")
+        pid, other = await pid_of(client), (await client.call("GET", "/sessions/other"))["process_id"]
+        host = psutil.Process(psutil.Process(pid).ppid())
+        guardian = next(child for child in host.children() if child.pid != pid)
+        await servers.kill()
+        for process in (guardian, host):
+            process.kill()
+        await wait_ended(pid)
+        client = await servers.start()
+        assert client is not None
+        session = await ask_until(client, lambda session: session["status"] == "exited")
+        await client.call("POST", "/sessions/s/start")
+        async with open_channel(client.address, "s") as channel:
+            said = await run_code(channel, "print again")
+        still = (await client.call("GET", "/sessions/other"))["process_id"]
+        await client.call("POST", "/shutdown")
+        await servers.wait()
+        left = await wait_nothing_left(servers)
+
+    assert "with the host beside it" in session["last_exit"]["text"]
+    assert (said, still, left) == ("again\n", other, [])
+
+
+async def test_host_of_a_session_that_rests_is_let_go(private_place: Path) -> None:
+    """A host that stayed though its kernel's end was written down ends with the next server, and no other."""
+    async with keeping(private_place) as client, open_started(client, body()):
+        pid = await pid_of(client)
+    place = session_place(private_place)
+    # As if the server had been killed right after it had written that the kernel is gone.
+    recovered = recover(place)
+    recovered.log.commit(Commit(recovered.end, parts={"supervision": b'{"phase":"RESTING","is_launched":false}'}))
+    recovered.log.close()
+    async with ending(private_place):
+        await wait_ended(pid)
+
+    assert not (place / "host.sock").exists()
+
+
+async def test_state_directory_may_be_far_down(private_place: Path) -> None:
+    """Paths that are too long for a Unix socket are none for a host and its servers."""
+    place = private_place.joinpath(*["d" * 60] * 5)
+    async with keeping(place) as client, open_started(client, body()) as channel:
+        await run_code(channel, "print one")
+    async with ending(place) as client, open_channel(client.address, "s") as channel:
+        said = await run_code(channel, "print two")
+
+    assert said == "two\n"
+
+
+async def test_much_that_nobody_read_is_read_by_the_next_server(private_place: Path) -> None:
+    """A kernel that prints thirty megabytes and ends while there is no server loses none of it, nor its exit code."""
+    size = 30 << 20
+    async with keeping(private_place) as client, open_started(client, body()) as channel:
+        code = f"after {private_place / 'go'}\nstderr-flood {size}\nstderr \nexit 4"
+        msg_id = await channel.send(make_execute_request(code))
+        await receive_until(channel, is_type("execute_input", msg_id))
+        pid = await pid_of(client)
+    (private_place / "go").touch()
+    await wait_ended(pid)
+    async with ending(private_place) as client, open_channel(client.address, "s") as channel:
+        messages = await receive_until(channel, is_kernel("exited"))
+
+    assert messages[-1]["exited"] == 4
+    assert sum(message["output"][1].count("e") for message in messages if "output" in message) >= size

@@ -14,7 +14,11 @@ import trio
 
 from kallichore.client.api_client import ApiClient
 from kallichore.client.channel_client import ChannelClient, make_execute_request, make_message, open_channel
+from kallichore.config import ServerConfig
+from kallichore.server import open_server
+from kallichore.wire.client_messages import make
 from kernels import (
+    REAL_TIME,
     ask_until,
     body,
     is_done,
@@ -170,7 +174,7 @@ async def test_process_output_is_whole(private_place: Path) -> None:
         await receive_until(channel, lambda message: message.get("output", ["", ""])[1] == "before\n")
     (private_place / "go").touch()
     async with ending(private_place) as client, attend(client, since=0) as channel:
-        messages = await receive_until(channel, is_done(msg_id))
+        messages = await receive_until(channel, lambda message: message.get("output", ["", ""])[1] == "after\n")
 
     assert [message["output"][1] for message in messages if "output" in message] == ["before\n", "after\n"]
 
@@ -220,7 +224,7 @@ async def test_shutdown_by_request_ends_kernels_and_leaves_the_session(private_p
 async def test_restarted_machine_is_named(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that went with its machine is reported as that, and its session can be started again."""
     monkeypatch.setattr("kallichore.session.keep.boot_id", lambda: "before")
-    async with keeping(private_place, abandon_after=0.01) as client, open_started(client, body()):
+    async with keeping(private_place, abandon_after=0.5) as client, open_started(client, body()):
         pid = (await client.call("GET", "/sessions/s"))["process_id"]
     # Nobody comes back in time.
     await wait_ended(pid)
@@ -293,3 +297,22 @@ async def test_idle_of_the_past_does_not_come_again(private_place: Path) -> None
         messages = await receive_until(channel, is_idle(msg_id))
 
     assert not any(is_idle(first)(message) for message in messages)
+
+
+async def test_message_that_comes_before_the_kernel_is_found_reaches_it(private_place: Path) -> None:
+    """A client that is quicker than the way to the kernel's host is served, and what it sends keeps its order."""
+    async with keeping(private_place) as client, open_started(client, body()):
+        pass
+    config = ServerConfig(state_directory=private_place / "state", on_exit="stop")
+    async with open_server(config) as server:
+        session = server.session("s")
+        # No turn of the loop has passed in which the host could have been found.
+        slot = session.attach()
+        session.send(make("execute_request", "first", {"code": "print one", "allow_stdin": False}, "shell"))
+        with trio.fail_after(REAL_TIME):
+            while not session.conversation.history.entries() or session.conversation.is_at_work:
+                await trio.sleep(0.01)
+        output = session.conversation.history.entries()[-1].output
+        session.detach(slot)
+
+    assert output == "one\n"
