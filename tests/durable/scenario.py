@@ -172,7 +172,7 @@ class Life:
         session = await self._session(client)
         assert session is not None
         queue = session["execution_queue"]
-        waiting = [queue["active"], *queue["pending"]]
+        waiting = [queue.get("active"), *queue.get("pending", ())]
         history = await client.call("GET", "/sessions/s/history")
         return msg_id in str(waiting) or msg_id in str(history)
 
@@ -237,7 +237,7 @@ class Life:
 
     def texts(self, name: str) -> str:
         """Return what a request printed, in the order in which it was heard."""
-        check = is_type("stream", self.ids[name])
+        check = is_type("stream", self.ids.get(name, "none"))
         return "".join(message["content"]["text"] for message in self.messages if check(message))
 
     def printed(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,15 +18,16 @@ import trio
 from durable.servers import open_servers, processes_below, wait_nothing_left
 from kallichore.client.api_client import ApiClient, ApiError
 from kallichore.client.channel_client import make_execute_request, open_channel
-from kallichore.engines.host_link import open_link
+from kallichore.state import session_log
 from kallichore.state.recovery import recover
 from kallichore.state.session_log import Commit
 from kernels import (
     ask_until,
     body,
+    execute,
+    ipykernel_argv,
     is_done,
     is_kernel,
-    is_status,
     is_type,
     open_client,
     open_started,
@@ -34,6 +36,7 @@ from kernels import (
     text_of,
     wait_ended,
 )
+from returning_client import ReturningClient
 
 pytestmark = pytest.mark.posix_only("kernels end with their server on Windows")
 
@@ -273,3 +276,188 @@ async def test_much_that_nobody_read_is_read_by_the_next_server(private_place: P
 
     assert messages[-1]["exited"] == 4
     assert sum(message["output"][1].count("e") for message in messages if "output" in message) >= size
+
+
+async def test_plot_that_is_on_its_way_comes_whole(private_place: Path) -> None:
+    """A plot of ten megabytes that is on its way when the server is killed comes whole, once, from the next."""
+    size = 10 << 20
+    async with open_servers(private_place) as servers:
+        client = await servers.start()
+        assert client is not None
+        code = (
+            "import os, time\nfrom IPython.display import display\n"
+            f"while not os.path.exists({str(private_place / 'go')!r}): time.sleep(0.01)\n"
+            f"display({{'text/plain': 'x' * {size}}}, raw=True)"
+        )
+        await client.call("PUT", "/sessions", body(argv=list(ipykernel_argv())))
+        await client.call("POST", "/sessions/s/start")
+        async with open_channel(client.address, "s", since=0) as channel:
+            msg_id = await channel.send(make_execute_request(code))
+            first = await receive_until(channel, is_type("execute_input", msg_id))
+        (private_place / "go").touch()
+        await servers.kill()
+        client = await servers.start()
+        assert client is not None
+        since = max(message["seq"] for message in first if "seq" in message)
+        async with open_channel(client.address, "s", since=since) as channel:
+            rest = await receive_until(channel, is_done(msg_id))
+        await client.call("POST", "/shutdown")
+        await servers.wait()
+    plots = [message["content"]["data"]["text/plain"] for message in rest if is_type("display_data")(message)]
+    numbers = [message["seq"] for message in rest if "seq" in message]
+
+    assert [len(plot) for plot in plots] == [size]
+    assert numbers == list(range(since + 1, since + 1 + len(numbers)))
+
+
+# The disk
+
+
+async def test_full_disk_ends_durability_and_not_the_session(
+    private_place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said once, the session goes on, and is durable again when there is room; only what was said is missing."""
+    write_all = session_log._write_all
+
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with keeping(private_place) as client, open_started(client, body()) as channel:
+        await run_code(channel, "print one")
+        monkeypatch.setattr(session_log, "_write_all", refuse)
+        during = await execute(channel, "print two\nflood 50 10")
+        said = [message["output"][1] for message in during if "output" in message]
+        monkeypatch.setattr(session_log, "_write_all", write_all)
+        after = await run_code(channel, "print three")
+    async with ending(private_place) as client, open_channel(client.address, "s") as channel:
+        last = await run_code(channel, "print four")
+        history = await client.call("GET", "/sessions/s/history")
+
+    assert said == ["[kallichore] What happens in this session is kept over a restart of the server no more: "
+                    "No space left on device\n"]
+    assert (after, last) == ("three\n", "four\n")
+    assert [entry["input"].split("\n")[0] for entry in history] == [f"print {n}" for n in ("one", "two", "three", "four")]
+    assert caplog.text.count("over a restart of the server no more") == 1
+    assert caplog.text.count("over a restart of the server again") == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+async def test_damaged_log_is_named_and_the_session_goes_on(
+    private_place: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is whole counts; the kernel is there, and a client with a number is told of what is missing."""
+    async with keeping(private_place) as client:
+        await client.call("PUT", "/sessions", body())
+        await client.call("POST", "/sessions/s/start")
+        async with open_channel(client.address, "s", since=0) as channel:
+            msg_id = await channel.send(make_execute_request("flood 200 100"))
+            await receive_until(channel, is_done(msg_id))
+        pid = await pid_of(client)
+    (log,) = session_place(private_place).glob("log-*")
+    content = bytearray(log.read_bytes())
+    if damage == "gone":
+        log.unlink()
+    else:
+        middle = len(content) // 2
+        content[middle] ^= 1
+        log.write_bytes(content[:middle] if damage == "cut" else content)
+    async with ending(private_place) as client:
+        session = await client.call("GET", "/sessions/s")
+        if session["status"] == "uninitialized":
+            await client.call("POST", "/sessions/s/start")
+        async with open_channel(client.address, "s", since=0) as channel:
+            msg_id = await channel.send(make_execute_request("print on"))
+            messages = await receive_until(channel, is_done(msg_id))
+    numbers = [message["seq"] for message in messages if "seq" in message]
+    await wait_ended(pid)
+
+    assert numbers == sorted(set(numbers))
+    assert "on\n" in text_of(messages)
+    assert ("Found damaged" in caplog.text) == (damage != "cut")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"session_id": "s"}', None])
+async def test_session_whose_record_is_damaged_is_named_and_disturbs_no_other(
+    private_place: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next server starts, has the other sessions, and says where the files are."""
+    async with keeping(private_place) as client:
+        await client.call("PUT", "/sessions", body())
+        place = session_place(private_place)
+        await client.call("PUT", "/sessions", body("other"))
+    (place / "session.json").unlink()
+    if content is not None:
+        (place / "session.json").write_bytes(content)
+    async with ending(private_place) as client:
+        sessions = (await client.call("GET", "/sessions"))["sessions"]
+
+    assert [session["session_id"] for session in sessions] == ["other"]
+    assert f"its files stay in {place}" in caplog.text
+
+
+# Two servers
+
+
+async def test_second_server_says_who_has_the_directory(private_place: Path) -> None:
+    """It ends with an error that names the first one's process and address, and disturbs nothing."""
+    async with open_servers(private_place) as servers:
+        client = await servers.start()
+        assert client is not None
+        second = servers.launch()
+        with trio.fail_after(30):
+            while second.poll() is None:
+                await trio.sleep(0.01)
+        await client.call("GET", "/status")
+        pid = servers.process.pid if servers.process else 0
+        await client.call("POST", "/shutdown")
+        await servers.wait()
+
+    assert second.returncode == 1
+    assert f"the server with pid {pid} at http://127.0.0.1:{client.address.port} has it" in servers.log
+
+
+async def test_replaced_server_hands_over_under_load(private_place: Path) -> None:
+    """With --replace the next server takes over in the middle of a flood, and a client has each message once."""
+    count = 3000
+    async with open_servers(private_place) as servers:
+        client = await servers.start()
+        assert client is not None
+        await client.call("PUT", "/sessions", body())
+        await client.call("POST", "/sessions/s/start")
+        reader = ReturningClient(client.address)
+        async with open_channel(client.address, "s", attach="visit") as channel:
+            await channel.send(make_execute_request(f"flood {count} 50\nafter {private_place / 'go'}"))
+        first = servers.process
+        next_one = servers.launch("--replace")
+        away, seen_at = [], trio.current_time()
+        with trio.fail_after(60):
+            while reader.visits < 50 and not has_lines(reader, count):
+                try:
+                    await reader.visit(lambda reader: has_lines(reader, count))
+                except OSError:
+                    await trio.sleep(0.005)
+                if reader.known:
+                    away.append(trio.current_time() - seen_at)
+                seen_at = trio.current_time()
+        assert await servers.wait_listening(next_one) is not None
+        code = first.wait() if first else None
+        (private_place / "go").touch()
+        await servers.client.call("POST", "/shutdown")
+        await servers.wait()
+        left = await wait_nothing_left(servers)
+
+    assert code == 0
+    assert reader.numbers == list(range(1, len(reader.numbers) + 1))
+    assert lines_of(reader) == list(range(count))
+    assert left == []
+
+
+def lines_of(reader: ReturningClient) -> list[int]:
+    """Return the numbers of a flood's lines that a client has heard."""
+    texts = [json.loads(message)["content"]["text"] for message in reader.messages if b'"stream"' in message]
+    return [int(text.split()[0]) for text in texts]
+
+
+def has_lines(reader: ReturningClient, count: int) -> bool:
+    """Return whether a client has the last line of a flood."""
+    return any(f'"{count - 1} x'.encode() in message for message in reader.messages[-3:])
