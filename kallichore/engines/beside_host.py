@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -15,7 +15,7 @@ import trio_util
 from kallichore.engines.host_link import HostLink, open_link
 from kallichore.engines.local import start_host
 from kallichore.engines.placement import Placement
-from kallichore.errors import HostGoneError
+from kallichore.errors import HostGoneError, HostRefusedError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.spawn import startup_error
@@ -162,7 +162,14 @@ async def place_beside_host(
         )
     except OSError as error:
         raise startup_error(plan, error) from error
-    async with open_link(directory, secret) as link:
+    except HostRefusedError as error:
+        raise startup_error(plan, OSError(error.message)) from error
+    async with AsyncExitStack() as stack:
+        try:
+            link = await stack.enter_async_context(open_link(directory, secret))
+        except (HostGoneError, HostRefusedError) as error:
+            text = "the host beside it was gone before its server had reached it"
+            raise startup_error(plan, OSError(text)) from error
         failed = link.hello.failed
         if failed is None:
             yield _placement(link)

@@ -146,7 +146,7 @@ class Server(metaclass=ForUsers):
         if self._vault is None or request.durable is False:
             return None
         if encrypts(request, self.config, sys.platform, can_encrypt):
-            text = "It will end with this server: kernels that encrypt cannot have the host beside them that outlives it"
+            text = "It will end with this server: kernels that encrypt cannot have the host that outlives it"
             logger.warning("[session %s] %s", request.session_id, text)
             return None
         return self._vault.make(request, key)
@@ -311,7 +311,7 @@ class Server(metaclass=ForUsers):
             session.begin_stop()
 
     def request_exit(self, reason: str) -> None:
-        """Begin to end the server, and its kernels if they do not outlive it: see `ServerConfig.on_exit`. Idempotent."""
+        """Begin to end the server, and its kernels if they do not outlive it: `ServerConfig.on_exit`. Idempotent."""
         self._note_shutdown(reason)
         for session in self._sessions.values():
             session.end_with_server()

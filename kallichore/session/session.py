@@ -509,7 +509,8 @@ class Session(metaclass=ForUsers):
         Args:
             recovered: What that server wrote down.
         """
-        assert self.keep is not None and self.keeper is not None
+        assert self.keep is not None
+        assert self.keeper is not None
         problems = [*recovered.problems, *self.keeper.restore(recovered.parts)]
         journal = self.conversation.journal
         for first, payloads in recovered.messages():

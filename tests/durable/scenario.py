@@ -65,7 +65,7 @@ class Life:
             if client is not None:
                 try:
                     await self._go_on(client)
-                except* (ChannelClosedError, KallichoreError, OSError) as lost:
+                except* (ChannelClosedError, KallichoreError, OSError):
                     if self.servers.lives:
                         with trio.move_on_after(2):
                             await self.servers.wait()
@@ -156,7 +156,7 @@ class Life:
         is_done: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         for name in names:
-            if name not in self.ids or not await self._is_known(client, self.ids[name]):
+            if name not in self.ids or not await self._is_known(client, self.ids[name], codes[name]):
                 request = make_execute_request(codes[name], allow_stdin=True)
                 # Who does not know whether a request came asks, and sends it again if it did not, as it was.
                 request["header"]["msg_id"] = self.ids.setdefault(name, request["header"]["msg_id"])
@@ -166,7 +166,7 @@ class Life:
                 await self._changed.wait()
                 await self._answer(channel)
 
-    async def _is_known(self, client: ApiClient, msg_id: str) -> bool:
+    async def _is_known(self, client: ApiClient, msg_id: str, code: str) -> bool:
         if any((message.get("parent_header") or {}).get("msg_id") == msg_id for message in self.messages):
             return True
         session = await self._session(client)
@@ -174,7 +174,7 @@ class Life:
         queue = session["execution_queue"]
         waiting = [queue.get("active"), *queue.get("pending", ())]
         history = await client.call("GET", "/sessions/s/history")
-        return msg_id in str(waiting) or msg_id in str(history)
+        return msg_id in str(waiting) or any(entry["input"] == code for entry in history)
 
     async def _answer(self, channel: ChannelClient) -> None:
         """Answer the kernel's question, once it is open; again to a server that does not have the answer."""
@@ -270,7 +270,7 @@ def flood() -> str:
 
 EXPECTED = {
     "problems": [],
-    "ran": {name: (1, 1) for name in [*CODES, *AFTER_RESTART]},
+    "ran": dict.fromkeys([*CODES, *AFTER_RESTART], (1, 1)),
     "texts": {
         "first": f"begins\n{flood()}ends\n",
         "one": "one\n",

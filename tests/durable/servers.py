@@ -64,7 +64,7 @@ class Servers:
         program = [str(FRAGILE), *fault] if fault else ["-m", "kallichore"]
         arguments = ["--state-dir", str(self.state), *OPTIONS, *self.options, *options]
         with open(self.place / "log", "ab") as log:
-            return subprocess.Popen([sys.executable, *program, *arguments], stdout=log, stderr=log)  # noqa: S603
+            return subprocess.Popen([sys.executable, *program, *arguments], stdout=log, stderr=log)
 
     async def start(self, *options: str, fault: Sequence[str] = ()) -> ApiClient | None:
         """Start a server, and return a client of it when it listens; None if it ended before that."""
@@ -101,7 +101,7 @@ class Servers:
         """Wait until the server has ended, and return its exit code."""
         assert self.process is not None
         with trio.fail_after(REAL_TIME):
-            while self.process.poll() is None:
+            while self.process.poll() is None:  # noqa: ASYNC110  # there is no event for it
                 await trio.sleep(0.01)
         return self.process.returncode
 

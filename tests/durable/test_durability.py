@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 import pytest
-import trio
 
 from durable.servers import Servers, open_servers, processes_below, wait_nothing_left
 from kallichore.client.channel_client import make_execute_request, open_channel
@@ -125,7 +124,10 @@ def look(place: Path) -> dict[str, int]:
         "descriptors": process.num_fds(),
         "processes": len(processes_below(place)),
         "files": sum(len(files) + len(folders) for _, folders, files in os.walk(place)),
-        "hosts' memory": sum(each.memory_info().rss for each in processes_below(place) if "host.py" in str(each.cmdline())) >> 22,
+        "hosts' memory": sum(
+            each.memory_info().rss for each in processes_below(place) if "host.py" in str(each.cmdline())
+        )
+        >> 22,
         "memory": process.memory_info().rss >> 25,
     }
 

@@ -1,4 +1,4 @@
-"""A server that is killed at any step of what it does: the next one goes on, and clients notice nothing but the pause."""
+"""A server that is killed at any step of what it does: the next one goes on, and clients notice a pause at most."""
 
 from __future__ import annotations
 

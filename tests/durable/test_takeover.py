@@ -170,7 +170,7 @@ async def test_history_and_directory_are_kept(private_place: Path) -> None:
 async def test_process_output_is_whole(private_place: Path) -> None:
     """What the kernel's process prints past its messages arrives once, the line that a server's end cuts included."""
     async with keeping(private_place) as client, open_started(client, body()) as channel:
-        msg_id = await channel.send(make_execute_request(f"stdout before\nafter {private_place / 'go'}\nstdout after"))
+        await channel.send(make_execute_request(f"stdout before\nafter {private_place / 'go'}\nstdout after"))
         await receive_until(channel, lambda message: message.get("output", ["", ""])[1] == "before\n")
     (private_place / "go").touch()
     async with ending(private_place) as client, attend(client, since=0) as channel:
@@ -310,7 +310,7 @@ async def test_message_that_comes_before_the_kernel_is_found_reaches_it(private_
         slot = session.attach()
         session.send(make("execute_request", "first", {"code": "print one", "allow_stdin": False}, "shell"))
         with trio.fail_after(REAL_TIME):
-            while not session.conversation.history.entries() or session.conversation.is_at_work:
+            while not session.conversation.history.entries() or session.conversation.is_at_work:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         output = session.conversation.history.entries()[-1].output
         session.detach(slot)
