@@ -161,8 +161,16 @@ class Server(metaclass=ForUsers):
         if self._vault is None:
             return
         for keep, recovered, request in self._vault.open_all():
-            session = Session(request, keep.record.key, self.facilities, self.nudge, keep)
-            session.restore(recovered)
+            try:
+                session = Session(request, keep.record.key, self.facilities, self.nudge, keep)
+                session.restore(recovered)
+            except Exception:
+                # Whatever is wrong with one session is not to keep the others, and this server, from their clients.
+                logger.exception(
+                    "[session %s] Could not be found again, its files stay in %s", request.session_id, keep.directory
+                )
+                keep.log.close()
+                continue
             self._begin(session)
             logger.info("[session %s] Found: %s", session.session_id, session.status.value)
 

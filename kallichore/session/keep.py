@@ -17,7 +17,7 @@ from kallichore.conversation.supervision import Phase
 from kallichore.errors import KallichoreError, StateDamagedError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.leftovers import is_own_kernel
-from kallichore.models.bodies import ConnectionInfo, VarAction
+from kallichore.models.bodies import ConnectionInfo, RestartSession, VarAction
 from kallichore.models.converter import parse_body, unstructure
 from kallichore.session.keeper import read_positions, read_sent, read_supervision
 from kallichore.state.directory import boot_id
@@ -86,7 +86,7 @@ class Keep:
         facts = self.record.facts
         connection = facts.get("connection")
         return (
-            tuple(read_body(action, VarAction) for action in facts.get("actions", ())),
+            read_body({"env": facts.get("actions", ())}, RestartSession).env or (),
             dict(facts.get("environment", {})),
             None if connection is None else read_body(connection, ConnectionInfo),
         )

@@ -116,7 +116,7 @@ async def test_adopted_kernel_is_found_again(private_place: Path) -> None:
         async with keeping(private_place) as client:
             await client.call("PUT", "/sessions", body("s", argv=[]))
             await client.call("PUT", "/sessions/s/adopt", info)
-        async with ending(private_place) as client, open_channel(client.address, "s") as adopted:
+        async with keeping(private_place) as client, open_channel(client.address, "s") as adopted:
             said = await run_code(adopted, "print adopted")
         mine = await run_code(channel, "print mine")
 
@@ -147,9 +147,9 @@ async def test_kernel_that_had_not_registered_is_ended_and_reported(private_plac
 
 async def test_environment_of_a_restart_is_kept(private_place: Path) -> None:
     """What a restart was asked to change holds for the kernels of the next server."""
-    actions = [{"action": "replace", "name": "COLOUR", "value": "green"}]
-    async with keeping(private_place) as client, open_started(client, body()) as channel:
-        await client.call("POST", "/sessions/s/restart", {"env": actions})
+    red, green = ([{"action": "replace", "name": "COLOUR", "value": name}] for name in ("red", "green"))
+    async with keeping(private_place) as client, open_started(client, body(env=red)) as channel:
+        await client.call("POST", "/sessions/s/restart", {"env": green})
         first = await run_code(channel, "env COLOUR")
     async with ending(private_place) as client, open_channel(client.address, "s") as channel:
         await client.call("POST", "/sessions/s/restart")
