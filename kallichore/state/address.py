@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import attrs
 
 from kallichore.config import MadeToken, ServerConfig
 from kallichore.state.whole_file import replace_file
+
+logger = logging.getLogger(__name__)
 
 _NAME = "address.json"
 
@@ -43,8 +48,25 @@ def go_on_at_the_same_address(config: ServerConfig) -> ServerConfig:
     if isinstance(config.token, MadeToken) and known.get("bearer_token"):
         changes["token"] = known["bearer_token"]
     if known.get("transport") == config.transport:
-        if config.transport == "tcp" and not config.port and known.get("port"):
-            changes["port"] = known["port"]
+        port = known.get("port")
+        if config.transport == "tcp" and not config.port and port:
+            if _is_free(port):
+                changes["port"] = port
+            else:
+                logger.warning("The port of the server before, %d, is another program's now; taking a free one", port)
         if config.transport == "socket" and config.unix_socket is None and known.get("socket_path"):
             changes["unix_socket"] = Path(known["socket_path"])
     return attrs.evolve(config, **changes)
+
+
+def _is_free(port: int) -> bool:
+    """Return whether a server could listen at a port now: for as long as there was none, others could too."""
+    with socket.socket() as probe:
+        if sys.platform != "win32":
+            # As a listener has it: connections that are not quite over are no hindrance.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError, TypeError):
+            return False
+    return True

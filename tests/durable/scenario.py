@@ -163,8 +163,9 @@ class Life:
                 await channel.send(request)
         for name in names:
             while not (self._is_done(name) if is_done is None else await is_done(name)):
-                await self._changed.wait()
+                changed = self._changed
                 await self._answer(channel)
+                await changed.wait()
 
     async def _is_known(self, client: ApiClient, msg_id: str, code: str) -> bool:
         if any((message.get("parent_header") or {}).get("msg_id") == msg_id for message in self.messages):
