@@ -49,6 +49,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def durability(session: nox.Session) -> None:
+    """Kill servers at each step and at random moments, and count what is lost; an hour. Arguments after `--` go on."""
+    session.install(*CONSTRAINTS, "-e", ".[tests]")
+    session.run("pytest", "-m", "durability", "tests/durable", *session.posargs)
+
+
+@nox.session(python="3.11")
 def mutants(session: nox.Session) -> None:
     """Change the pure modules by one operator or line at a time, and list what no test notices; names go after `--`."""
     session.install(*CONSTRAINTS, "-e", ".[tests]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -15,7 +15,7 @@ import trio_util
 from kallichore.engines.host_link import HostLink, open_link
 from kallichore.engines.local import HOST_LOG, start_host
 from kallichore.engines.placement import Placement
-from kallichore.errors import HostGoneError, StartupError
+from kallichore.errors import HostGoneError, HostRefusedError, StartupError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.spawn import startup_error
@@ -158,23 +158,27 @@ async def place_beside_host(
         StartupError: ``KS-5``, there is no process.
     """
     try:
+        await release_host(directory, secret)
         await start_host(
             *(directory, secret, plan.argv, plan.environment, plan.working_directory or os.getcwd()),
             abandon_after=abandon_after,
         )
     except OSError as error:
         raise startup_error(plan, error) from error
-    failed = None
-    try:
-        async with open_link(directory, secret) as link:
-            failed = link.hello.failed
-            if failed is None:
-                yield _placement(link)
-            else:
-                link.release()
-                await link.lost.wait()
-    except HostGoneError as error:
-        raise StartupError("KS-5", f"The host of {plan.argv[0]} ended at once: {_last_words(directory)}") from error
+    except HostRefusedError as error:
+        raise startup_error(plan, OSError(error.message)) from error
+    async with AsyncExitStack() as stack:
+        try:
+            link = await stack.enter_async_context(open_link(directory, secret))
+        except (HostGoneError, HostRefusedError) as error:
+            text = f"The host of {plan.argv[0]} was gone before its server had reached it: {_last_words(directory)}"
+            raise StartupError("KS-5", text) from error
+        failed = link.hello.failed
+        if failed is None:
+            yield _placement(link)
+        else:
+            link.release()
+            await link.lost.wait()
     if failed is not None:
         raise startup_error(plan, OSError(failed.errno, failed.message, failed.filename))
 
@@ -185,6 +189,22 @@ def _last_words(directory: Path) -> str:
         return (directory / HOST_LOG).read_text("utf-8", "replace")[-LAST_WORDS:].strip() or "it did not say why"
     except OSError:
         return "it did not say why"
+
+
+async def release_host(directory: Path, secret: bytes) -> None:
+    """Let a host go that is there still though its kernel's end was written down, and wait until it listens no more.
+
+    A server may be killed before it lets go of one, and one that was let go needs a moment: two cannot listen in the
+    same place. A kernel that it has nevertheless is killed.
+
+    Raises:
+        HostRefusedError: Somebody else listens there.
+    """
+    with suppress(HostGoneError):
+        async with open_link(directory, secret) as link:
+            link.release()
+            link.flush()
+            await link.lost.wait()
 
 
 @asynccontextmanager

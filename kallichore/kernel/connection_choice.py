@@ -26,7 +26,12 @@ class ConnectionChoice:
 
 
 def choose_connection(
-    request: NewSession, config: ServerConfig, platform: str, can_encrypt: Callable[[], bool]
+    request: NewSession,
+    config: ServerConfig,
+    platform: str,
+    can_encrypt: Callable[[], bool],
+    *,
+    has_host: bool = False,
 ) -> ConnectionChoice:
     """Choose how a session's kernels are connected: as it says, else as the server is set.
 
@@ -37,6 +42,7 @@ def choose_connection(
         config: The server's settings.
         platform: As ``sys.platform``.
         can_encrypt: Whether this server can; asked only where it matters.
+        has_host: Whether a host carries what they say, which knows nothing of encryption.
 
     Raises:
         StartupError: ``KS-5``: what is asked for cannot be had; the text names the setting.
@@ -53,11 +59,23 @@ def choose_connection(
             encrypts = False
         case TransportEncryption.AUTO:
             wanted = transport is KernelTransport.TCP and CURVE in (request.supported_encryption or ())
-            encrypts = wanted and not registers and can_encrypt()
+            encrypts = wanted and not registers and not has_host and can_encrypt()
         case TransportEncryption.REQUIRED:
             _require_encryption(request, registers, can_encrypt)
+            if has_host:
+                raise _refusal(
+                    request, f"{_REQUIRED}, but the session outlives its server; create it with `durable` false"
+                )
             encrypts = True
     return ConnectionChoice(transport, encrypts)
+
+
+def encrypts(request: NewSession, config: ServerConfig, platform: str, can_encrypt: Callable[[], bool]) -> bool:
+    """Return whether a session's kernels would encrypt; False where they could not be connected at all."""
+    try:
+        return choose_connection(request, config, platform, can_encrypt).encrypts
+    except StartupError:
+        return False
 
 
 def encryption_policy(request: NewSession, config: ServerConfig) -> TransportEncryption:

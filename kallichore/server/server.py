@@ -31,6 +31,7 @@ from kallichore.errors import (
     SessionRunningError,
     ValueRangeError,
 )
+from kallichore.kernel.connection_choice import encrypts
 from kallichore.kernel.inheritance import this_systems_inheritance
 from kallichore.kernel.launch_plan import Surroundings, missing_program
 from kallichore.kernel.leftovers import clear_leftovers, hold_lock
@@ -43,7 +44,9 @@ from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
 from kallichore.session.facilities import Facilities
 from kallichore.session.for_users import ForUsers
+from kallichore.session.keep import Keep
 from kallichore.session.line_log import LineLog
+from kallichore.session.meeting import can_encrypt
 from kallichore.session.session import Session, supervise_session
 from kallichore.session.vault import Vault, open_vault
 from kallichore.transport.runtime_directory import open_runtime_directory
@@ -125,7 +128,7 @@ class Server(metaclass=ForUsers):
             raise SessionExistsError(f"There is a session {request.session_id!r} already; choose another id")
         key = secrets.token_hex(16)
         try:
-            keep = None if self._vault is None or request.durable is False else self._vault.make(request, key)
+            keep = self._make_keep(request, key)
             session = Session(request, key, self.facilities, self.nudge, keep)
         except OSError as error:
             raise SessionNotCreatedError(f"Session {request.session_id!r} could not be created: {error}") from error
@@ -138,6 +141,16 @@ class Server(metaclass=ForUsers):
         )
         return session
 
+    def _make_keep(self, request: NewSession, key: str) -> Keep | None:
+        """Return the place of a session that is to outlive this server; None for one that ends with it."""
+        if self._vault is None or request.durable is False:
+            return None
+        if encrypts(request, self.config, sys.platform, can_encrypt):
+            text = "It will end with this server: kernels that encrypt cannot have the host that outlives it"
+            logger.warning("[session %s] %s", request.session_id, text)
+            return None
+        return self._vault.make(request, key)
+
     def _begin(self, session: Session) -> None:
         self._sessions[session.session_id] = session
         self.facilities.news.note(session.session_id)
@@ -148,8 +161,16 @@ class Server(metaclass=ForUsers):
         if self._vault is None:
             return
         for keep, recovered, request in self._vault.open_all():
-            session = Session(request, keep.record.key, self.facilities, self.nudge, keep)
-            session.restore(recovered)
+            try:
+                session = Session(request, keep.record.key, self.facilities, self.nudge, keep)
+                session.restore(recovered)
+            except Exception:
+                # Whatever is wrong with one session is not to keep the others, and this server, from their clients.
+                logger.exception(
+                    "[session %s] Could not be found again, its files stay in %s", request.session_id, keep.directory
+                )
+                keep.log.close()
+                continue
             self._begin(session)
             logger.info("[session %s] Found: %s", session.session_id, session.status.value)
 

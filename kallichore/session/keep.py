@@ -14,15 +14,16 @@ import attrs
 import msgspec
 
 from kallichore.conversation.supervision import Phase
+from kallichore.errors import KallichoreError, StateDamagedError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.leftovers import is_own_kernel
-from kallichore.models.bodies import ConnectionInfo, VarAction
+from kallichore.models.bodies import ConnectionInfo, RestartSession, VarAction
 from kallichore.models.converter import parse_body, unstructure
 from kallichore.session.keeper import read_positions, read_sent, read_supervision
 from kallichore.state.confirmed_page import ConfirmedPage
 from kallichore.state.directory import boot_id
 from kallichore.state.session_log import SessionLog
-from kallichore.state.session_record import SessionRecord
+from kallichore.state.session_record import RECORD_NAME, SessionRecord
 from kallichore.wire.host_frames import Frame
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,18 @@ class Keep:
     def secret(self) -> bytes:
         """What the host of its kernel and the server know of each other."""
         return bytes.fromhex(self.record.secret)
+
+    def check(self) -> None:
+        """See that what the record says can be used.
+
+        Raises:
+            StateDamagedError: It cannot.
+        """
+        try:
+            bytes.fromhex(self.record.secret)
+            self.launched()
+        except (KallichoreError, ValueError, TypeError, AttributeError) as error:
+            raise StateDamagedError(f"{self.directory / RECORD_NAME} is damaged: {error}") from error
 
     def note_launch(
         self, actions: Sequence[VarAction], environment: Mapping[str, str], info: ConnectionInfo | None
@@ -85,7 +98,7 @@ class Keep:
         facts = self.record.facts
         connection = facts.get("connection")
         return (
-            tuple(read_body(action, VarAction) for action in facts.get("actions", ())),
+            read_body({"env": facts.get("actions", ())}, RestartSession).env or (),
             dict(facts.get("environment", {})),
             None if connection is None else read_body(connection, ConnectionInfo),
         )
@@ -97,6 +110,8 @@ class Found:
 
     Args:
         phase: What it was doing.
+        is_launched: Whether a kernel of this phase may have been launched.
+        is_adopted: Whether somebody else launched the kernel that there is.
         process: The kernel's process id, and when it was started.
         requested_by: What asked the kernel to end.
         why_culled: Why it was ended, where nobody used it.
@@ -108,6 +123,8 @@ class Found:
     """
 
     phase: Phase
+    is_launched: bool
+    is_adopted: bool
     process: tuple[int, str | None] | None
     requested_by: str | None
     why_culled: str
@@ -116,11 +133,6 @@ class Found:
     positions: Mapping[int, int]
     sent: Sequence[Frame]
     was_rebooted: bool
-
-    @property
-    def is_adopted(self) -> bool:
-        """Whether somebody else had started the kernel: no host is beside it, and nothing was kept meanwhile."""
-        return self.phase is Phase.RUNNING and self.process is None
 
     def end(self) -> Ending:
         """Return how a kernel ended that has no host any more, once nothing is left of it."""
@@ -143,6 +155,8 @@ def find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
     this_boot = boot_id()
     return Found(
         phase=Phase.__members__.get(saved.get("phase", ""), Phase.RESTING),
+        is_launched=bool(saved.get("is_launched", True)),
+        is_adopted=bool(saved.get("is_adopted")),
         process=(int(process[0]), process[1]) if process else None,
         requested_by=saved.get("requested_by"),
         why_culled=saved.get("why_culled", ""),

@@ -100,6 +100,10 @@ class KernelLife:
     """Messages of the kernel that could not be understood."""
     failure: StartupError | None = None
     in_handshake: bool = False
+    is_launched: bool = False
+    """Whether its launch has begun, so that there may be a process."""
+    is_adopted: bool = False
+    """Whether somebody else launched it."""
     restarting: bool = False
     requested_by: str | None = None
     """What asked the kernel to end."""
@@ -274,6 +278,7 @@ class KernelLife:
             ):
                 if is_known:
                     self._listen(self.channels, nursery, None)
+                    self._send_waiting()
                     return
                 try:
                     introduction = await self._connect(self.channels, nursery, when_connected)
@@ -314,8 +319,8 @@ class KernelLife:
 
     def _listen(self, channels: KernelChannels, nursery: trio.Nursery, patience: StartPatience | None) -> None:
         """Begin to take in what the kernel says, and whether its heart beats."""
-        sockets = ((NUMBERS[channel], channels.sockets[channel]) for channel in FROM_KERNEL)
-        self._hosted_sockets = [(number, each) for number, each in sockets if isinstance(each, HostedSocket)]
+        sockets = channels.sockets.items()
+        self._hosted_sockets = [(NUMBERS[name], each) for name, each in sockets if isinstance(each, HostedSocket)]
         for channel in FROM_KERNEL:
             nursery.start_soon(self._pump, channels, channel)
         heart = Heart(
@@ -340,6 +345,10 @@ class KernelLife:
         self.conversation.change_status(StatusEvent.START_SUCCEEDED, "kernel_info_request", trio.current_time())
         self.on_ready()
         self.started.set(info)
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        """Send what clients sent before the kernel could be reached."""
         while self.outbox:
             self.send(self.outbox.popleft())
 
@@ -464,7 +473,7 @@ class KernelLife:
     async def run_found(
         self,
         placing: AbstractAsyncContextManager[Placement],
-        info: ConnectionInfo,
+        info: ConnectionInfo | None,
         when_connected: Callable[[], None],
         otherwise: Callable[[], Ending],
     ) -> None:
@@ -472,9 +481,9 @@ class KernelLife:
 
         Args:
             placing: Finds the host beside it.
-            info: Where the kernel is, for that host.
+            info: Where the kernel is, for that host; None if it has not registered, which ends it: who it would have
+                registered with is gone.
             when_connected: Called when the kernel's sockets are connected.
-
             otherwise: Returns how the kernel ended if there is no host any more.
         """
         is_known = self.conversation.is_introduced
@@ -483,10 +492,18 @@ class KernelLife:
             self.started.set(self.conversation.kernel_info)
         try:
             async with placing as placement:
-                relay = partial(self.relay, info, when_connected=when_connected, is_known=is_known)
+                relay = partial(self._relay_found, info, when_connected, is_known)
                 await self._look_after(placement, relay)
         except HostGoneError:
             self._conclude_for_good(otherwise())
+
+    async def _relay_found(
+        self, info: ConnectionInfo | None, when_connected: Callable[[], None], is_known: bool
+    ) -> None:
+        if info is None:
+            self._fail(StartupError("KS-17", "The server was ended before the kernel had registered with it"))
+        else:
+            await self.relay(info, when_connected=when_connected, is_known=is_known)
 
     async def _look_after(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> None:
         self.link, self.process = placement.link, placement.process

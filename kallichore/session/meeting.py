@@ -46,12 +46,14 @@ class MeetingPlace:
         key: The key that signs messages.
         facilities: The server's things.
         directory: Where the kernel's files go.
+        has_host: Whether a host beside its kernels carries what they say.
     """
 
     request: NewSession
     key: str
     facilities: Facilities
     directory: Path
+    has_host: bool = False
     is_left: bool = attrs.field(default=False, init=False)
     """Whether the kernel was left to the next server, with its files."""
     info: ConnectionInfo | None = attrs.field(default=None, init=False)
@@ -125,16 +127,21 @@ class MeetingPlace:
                 self._remove_sockets()
 
     @contextmanager
-    def open_found(self, info: ConnectionInfo) -> Iterator[None]:
-        """Know where a kernel is that a server before this one launched; leaving removes its files, as theirs does."""
+    def open_found(self, info: ConnectionInfo | None) -> Iterator[None]:
+        """Know where a kernel is that a server before this one launched; leaving removes its files, as theirs does.
+
+        Args:
+            info: Where it is; None if it has not registered.
+        """
         self.info = info
         try:
             yield
         finally:
             if not self.is_left:
-                with suppress(OSError):
-                    self._file("connection").unlink()
-                if info.transport == KernelTransport.IPC.value:
+                for kind in ("connection", "registration"):
+                    with suppress(OSError):
+                        self._file(kind).unlink()
+                if info is not None and info.transport == KernelTransport.IPC.value:
                     self._paths = info.ip
                     self._remove_sockets()
 
@@ -177,7 +184,9 @@ class MeetingPlace:
         return self.directory / f"{kind}-{safe_name(self.request.session_id)}.json"
 
     def _choose(self) -> ConnectionChoice:
-        return choose_connection(self.request, self.facilities.config, sys.platform, _can_encrypt)
+        return choose_connection(
+            self.request, self.facilities.config, sys.platform, can_encrypt, has_host=self.has_host
+        )
 
     def _document(self, choice: ConnectionChoice) -> dict[str, Any]:
         """Return the connection file's members. The keys in it stay the same over all kernels of the session."""
@@ -199,11 +208,12 @@ class MeetingPlace:
         return self._reservation.ports
 
 
-def _can_encrypt() -> bool:
+def can_encrypt() -> bool:
+    """Return whether this server can encrypt what it says to kernels."""
     # Not before it is needed: libzmq takes a while to load.
-    from kallichore.zeromq.curve_socket import can_encrypt
+    from kallichore.zeromq import curve_socket
 
-    return can_encrypt()
+    return curve_socket.can_encrypt()
 
 
 def _make_keys() -> CurveKeys:

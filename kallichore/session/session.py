@@ -527,6 +527,7 @@ class Session(metaclass=ForUsers):
         Args:
             recovered: What that server wrote down.
         """
+        assert self.keep is not None
         assert self.keeper is not None
         problems = [*recovered.problems, *self.keeper.restore(recovered.parts, recovered.end)]
         journal = self.conversation.journal

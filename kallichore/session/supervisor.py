@@ -22,11 +22,12 @@ import trio_util
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.status import StatusEvent
 from kallichore.conversation.supervision import Event, Phase, Refusal, move
-from kallichore.engines.beside_host import find_beside_host, place_beside_host
+from kallichore.engines.beside_host import find_beside_host, place_beside_host, release_host
 from kallichore.engines.own_child import place_child
 from kallichore.engines.placement import Placement
 from kallichore.errors import (
     AdoptionError,
+    HostRefusedError,
     InterruptError,
     NoProcessError,
     ProcessNotFoundError,
@@ -50,6 +51,9 @@ from kallichore.wire.channels import TO_KERNEL
 from kallichore.wire.client_messages import ClientMessage, Sender
 
 logger = logging.getLogger(__name__)
+
+HOST_PATIENCE = 5.0
+"""Seconds that a host which is to be let go may take to answer; it needs milliseconds."""
 
 OUTBOX_MESSAGES = 10_000
 """Clients' messages kept for a kernel that is still starting. A client that sends more before its kernel is there is
@@ -102,7 +106,7 @@ class Supervisor:
     def __attrs_post_init__(self) -> None:
         self._actions = self.request.env
         directory = self.facilities.runtime_directory if self.keep is None else self.keep.directory
-        self._meeting = MeetingPlace(self.request, self.key, self.facilities, directory)
+        self._meeting = MeetingPlace(self.request, self.key, self.facilities, directory, has_host=self.keep is not None)
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
 
@@ -204,9 +208,7 @@ class Supervisor:
 
     def _move(self, event: Event) -> None:
         """Go on to the phase that an event leads to, which is never refused."""
-        phase = move(self.phase, event)
-        assert isinstance(phase, Phase)
-        self._phase.value = phase
+        self._phase.value = _phase_after(self.phase, event)
 
     def _refusal(self, refusal: Refusal) -> str:
         match refusal:
@@ -252,15 +254,17 @@ class Supervisor:
                 self.initial_env = plan.environment
                 for warning in plan.warnings:
                     logger.warning("[session %s] %s", self.session_id, warning)
-                await life.run_launched(plan, self._place(plan), meet, self._meeting.release_ports)
+                await life.run_launched(plan, self._place(life, plan), meet, self._meeting.release_ports)
         except StartupError as error:
+            life.over.set()
             self._change(StatusEvent.EXITED, error.message)
             life.started.fail(error)
 
-    def _place(self, plan: LaunchPlan) -> AbstractAsyncContextManager[Placement]:
+    def _place(self, life: KernelLife, plan: LaunchPlan) -> AbstractAsyncContextManager[Placement]:
         """Return what launches a kernel: as our child, or with a host that outlives us."""
         if self.keep is None or self.keeper is None:
             return place_child(plan, self.facilities.watchdog, self.facilities.runtime_directory)
+        life.is_launched = True
         self._note_launch()
         self.keeper.forget_kernel()
         self.keeper.commit()
@@ -269,7 +273,9 @@ class Supervisor:
 
     def _note_launch(self) -> None:
         if self.keep is not None:
-            self.keep.note_launch(self._actions, self.initial_env, self._meeting.info)
+            # A kernel that has yet to register has no ports: those that are known are of the one before.
+            info = None if self._life is not None and self._life.in_handshake else self._meeting.info
+            self.keep.note_launch(self._actions, self.initial_env, info)
 
     def _open_meeting(self, life: KernelLife) -> AbstractAsyncContextManager[tuple[Path, Meet]]:
         if not uses_handshake(self.request.protocol_version):
@@ -304,9 +310,14 @@ class Supervisor:
     def describe(self) -> dict[str, Any]:
         """Return what the next server has to know of what this is doing; see `take_over`."""
         life = self._life
+        if life is not None and life.over.is_set():
+            # Its end is written down together with what follows from it, however soon the server is killed.
+            return {"phase": _phase_after(self.phase, Event.GONE).name, "is_launched": False}
         described: dict[str, Any] = {"phase": self.phase.name}
         if life is not None:
             described |= {
+                "is_launched": life.is_launched,
+                "is_adopted": life.is_adopted,
                 "process": life.identity,
                 "requested_by": life.requested_by,
                 "why_culled": life.why_culled,
@@ -321,33 +332,62 @@ class Supervisor:
         Args:
             found: What is known of that.
         """
-        if self.keep is not None:
-            self._actions, self.initial_env, self._meeting.info = self.keep.launched()
-        info = self._meeting.info
-        if not found.phase.has_kernel or self.keep is None:
-            return
-        if info is None or found.is_adopted:
-            text = "The connection to the adopted kernel ended with the server that had it; adopt it again"
-            self._change(StatusEvent.EXITED, text)
-            self.conversation.say("exited", 0)
-            return
+        assert self.keep is not None
+        self._actions, self.initial_env, self._meeting.info = self.keep.launched()
+        if found.is_launched and found.phase.has_kernel:
+            self._take_over_kernel(found, self.keep)
+        elif found.phase is Phase.STARTING:
+            self._take_over_start()
+
+    def _take_over_start(self) -> None:
+        """Launch the kernel that was asked for, and that the other supervisor did not come to launch."""
+        self._phase.value = Phase.STARTING
         life = self._make_life()
+        if self.status is Status.STARTING:
+            self._give(life, lambda: self._run_launched(life))
+        else:
+            self._launch(life)
+        for message in self.conversation.take_held():
+            self.send(message)
+
+    def _take_over_kernel(self, found: Found, keep: Keep) -> None:
+        """Look after the kernel that was launched, if it is there yet, and see to what was to become of it."""
+        info, life = self._meeting.info, self._make_life()
+        life.is_launched, life.is_adopted = True, found.is_adopted
         life.requested_by, life.why_culled = found.requested_by, found.why_culled
         life.last_words.extend(found.last_words)
-        placing = find_beside_host(self.keep.directory, self.keep.secret, found.positions, found.sent)
+        placing = find_beside_host(keep.directory, keep.secret, found.positions, found.sent)
         self._life, self._run = life, lambda: self._run_found(life, placing, info, found)
         self._life_given.set()
-        self._phase.value = found.phase if found.phase is not Phase.RUNNING else Phase.STARTING
-        if found.phase is Phase.RESTARTING:
+        # One that was to end with its server ends; but this server does not, so another may follow.
+        is_restarting = found.phase is Phase.RESTARTING
+        self._phase.value = Phase.RESTARTING if is_restarting else Phase.STARTING
+        if is_restarting:
             self._next = self._make_life()
-        if found.is_stopping or found.phase is Phase.RESTARTING:
-            life.ask_to_stop(restarting=found.phase is Phase.RESTARTING)
+        if found.is_stopping or found.phase in (Phase.RESTARTING, Phase.ENDING):
+            life.ask_to_stop(restarting=is_restarting)
 
     async def _run_found(
-        self, life: KernelLife, placing: AbstractAsyncContextManager[Placement], info: ConnectionInfo, found: Found
+        self,
+        life: KernelLife,
+        placing: AbstractAsyncContextManager[Placement],
+        info: ConnectionInfo | None,
+        found: Found,
     ) -> None:
+        if life.is_adopted and info is not None:
+            await run_adopted(life, info, self._meeting.release_ports)
+            return
         with self._meeting.open_found(info):
             await life.run_found(placing, info, self._meeting.release_ports, found.end)
+
+    async def _release_predecessor(self) -> None:
+        """Let a host go that the server before was killed too soon to let go of."""
+        assert self.keep is not None
+        with trio.CancelScope(shield=True), trio.move_on_after(HOST_PATIENCE):
+            try:
+                await release_host(self.keep.directory, self.keep.secret)
+            except (HostRefusedError, OSError) as error:
+                logger.error("[session %s] Could not let go of a host: %s", self.session_id, error)
 
     def leave(self) -> None:
         """Leave the kernel to the next server; what it does from now on is not taken in. Idempotent."""
@@ -371,6 +411,8 @@ class Supervisor:
             self._phase.value = starting
             self._meeting.info = info
             life = self._make_life()
+            life.is_launched = life.is_adopted = True
+            self._note_launch()
             self._give(life, lambda: run_adopted(life, info, self._meeting.release_ports))
             # Clients are not told: an adopted kernel does not start, it is there.
             self.conversation.status.apply(StatusEvent.ADOPTION_REQUESTED, None, trio.current_time())
@@ -446,6 +488,8 @@ class Supervisor:
     def _take_options(self, options: RestartSession) -> None:
         if options.env:
             self._actions = options.env
+            # The next kernel may be another server's to start.
+            self._note_launch()
         if options.working_directory:
             directory = Path(self.facilities.surroundings.expand(options.working_directory))
             # OSError: no such path, or a name too long for one; ValueError: a zero byte in it.
@@ -500,6 +544,8 @@ class Supervisor:
         # What waited for it was answered when it ended.
         self.outbox.clear()
         self._move(Event.GONE)
+        if self.keeper is not None:
+            self.keeper.note()
         if self._next is None:
             return
         try:
@@ -533,6 +579,9 @@ class Supervisor:
             life.process = None
             self._change(StatusEvent.EXITED, text)
             self.conversation.say("exited", ending.code)
+        life.over.set()
+        if self.keeper is not None:
+            self.keeper.follow(None, dict)
         life.started.fail(StartupError("KS-16", text, reason=StartupReason.FAILED))
 
     async def run_lives(self) -> None:
@@ -541,6 +590,8 @@ class Supervisor:
         Cancelling is how it is stopped: the kernel is asked, given its grace period, terminated, killed and reaped, its
         channels drained and closed, and its files removed, before this returns.
         """
+        if self.keep is not None and self._run is None:
+            await self._release_predecessor()
         while True:
             life, run = await self._next_life()
             await self._run_shielded(life, run)
@@ -576,3 +627,9 @@ class Supervisor:
         self._meeting.release_ports()
         if self._inheritance is not None:
             self._inheritance.close()
+
+
+def _phase_after(phase: Phase, event: Event) -> Phase:
+    following = move(phase, event)
+    assert isinstance(following, Phase)
+    return following

@@ -55,13 +55,11 @@ class Vault:
             created=time.time(),
             boot_id=boot_id(),
         )
-        place = self.directory.create(request.session_id)
-        try:
+        with self.directory.create(request.session_id) as place:
             record.write(place)
-            return Keep(place, record, SessionLog.create(place), ConfirmedPage(place))
-        except OSError:
-            self.directory.remove(request.session_id)
-            raise
+            log, page = SessionLog.create(place), ConfirmedPage(place)
+        log.move(self.directory.directory_of(request.session_id))
+        return Keep(log.directory, record, log, page)
 
     def announce(self, address: str, document: dict[str, Any]) -> None:
         """Note where this server is reached: for the next one, and for who finds the directory in use.
@@ -86,11 +84,12 @@ class Vault:
                 record = SessionRecord.read(place)
                 request = read_body(record.request, NewSession)
                 recovered = recover(place)
-                page = ConfirmedPage(place)
+                keep = Keep(place, record, recovered.log, ConfirmedPage(place))
+                keep.check()
             except (KallichoreError, OSError) as error:
                 logger.error("A session could not be found again, its files stay in %s: %s", place, error)
                 continue
-            yield Keep(place, record, recovered.log, page), recovered, request
+            yield keep, recovered, request
 
     def remove(self, keep: Keep) -> None:
         """Remove a session's place, with all that is in it."""

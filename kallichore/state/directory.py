@@ -6,6 +6,7 @@ it names processes, sockets and secrets.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 """Of what is in the directory. A version that is not known would be misread, so it is refused."""
 
-_VERSION, _LOCK, _SESSIONS, _GONE = "version", "lock", "sessions", ".gone-"
+_VERSION, _LOCK, _SESSIONS, _GONE, _MADE = "version", "lock", "sessions", ".gone-", ".new-"
 
 NAME_LENGTH = 40
 """Characters of a session's id that its directory's name begins with, for people."""
@@ -76,16 +77,28 @@ class StateDirectory:
         """Return where a session's directory is, or would be."""
         return self.path / _SESSIONS / safe_name(session_id)
 
-    def create(self, session_id: str) -> Path:
-        """Make a session's directory, for its owner only.
+    @contextmanager
+    def create(self, session_id: str) -> Iterator[Path]:
+        """Make a session's directory, for its owner only, which the block fills.
+
+        It has another name in the block: it is the session's from one moment to the next when the block is done, and
+        is removed if that fails, or by the next server if this process is killed meanwhile.
 
         Raises:
             FileExistsError: It is there.
             OSError: It could not be made.
         """
         path = self.directory_of(session_id)
-        path.mkdir(mode=0o700)
-        return path
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        made = path.with_name(_MADE + path.name)
+        made.mkdir(mode=0o700)
+        try:
+            yield made
+            made.rename(path)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
 
     def remove(self, session_id: str) -> None:
         """Remove a session's directory, with what is in it. Where there is none, nothing happens."""
@@ -201,10 +214,11 @@ def _check_version(path: Path) -> None:
 
 
 def _clear_leftovers(directory: StateDirectory) -> None:
-    """Remove what a server left unfinished that was killed: half-written files, half-removed sessions."""
+    """Remove what a server left unfinished that was killed: half-written files, sessions half made or half removed."""
     clear_unfinished(directory.path)
-    for gone in (directory.path / _SESSIONS).glob(f"{_GONE}*"):
-        shutil.rmtree(gone, ignore_errors=True)
+    for prefix in (_GONE, _MADE):
+        for unfinished in (directory.path / _SESSIONS).glob(f"{prefix}*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
     for session in directory.sessions():
         clear_unfinished(session)
 

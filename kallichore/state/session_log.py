@@ -221,6 +221,12 @@ class SessionLog:
         """Whether all that is known could be read without the first file."""
         return any(self._segments[index].is_whole for index in range(len(self._segments) - 1, 0, -1))
 
+    def move(self, directory: Path) -> None:
+        """Note that the session's directory has another name now."""
+        self.directory = directory
+        for segment in self._segments:
+            segment.path = directory / segment.path.name
+
     def close(self) -> None:
         """Write no more. The files stay. Idempotent."""
         self._leave_segment()

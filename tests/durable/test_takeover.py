@@ -15,7 +15,11 @@ import trio
 
 from kallichore.client.api_client import ApiClient, send_request
 from kallichore.client.channel_client import ChannelClient, make_execute_request, make_message, open_channel
+from kallichore.config import ServerConfig
+from kallichore.server import open_server
+from kallichore.wire.client_messages import make
 from kernels import (
+    REAL_TIME,
     ask_until,
     body,
     is_done,
@@ -167,11 +171,11 @@ async def test_history_and_directory_are_kept(private_place: Path) -> None:
 async def test_process_output_is_whole(private_place: Path) -> None:
     """What the kernel's process prints past its messages arrives once, the line that a server's end cuts included."""
     async with keeping(private_place) as client, open_started(client, body()) as channel:
-        msg_id = await channel.send(make_execute_request(f"stdout before\nafter {private_place / 'go'}\nstdout after"))
+        await channel.send(make_execute_request(f"stdout before\nafter {private_place / 'go'}\nstdout after"))
         await receive_until(channel, lambda message: message.get("output", ["", ""])[1] == "before\n")
     (private_place / "go").touch()
     async with ending(private_place) as client, attend(client, since=0) as channel:
-        messages = await receive_until(channel, is_done(msg_id))
+        messages = await receive_until(channel, lambda message: message.get("output", ["", ""])[1] == "after\n")
 
     assert [message["output"][1] for message in messages if "output" in message] == ["before\n", "after\n"]
 
@@ -335,19 +339,34 @@ async def test_server_whose_port_was_taken_meanwhile_has_another(private_place: 
     assert after.address.port != port
 
 
-async def test_adopted_kernel_is_to_be_adopted_again(private_place: Path) -> None:
-    """Nobody keeps what a kernel says that has no host: its session has exited, says why, and can adopt it again."""
+async def test_adopted_kernel_is_adopted_again(private_place: Path) -> None:
+    """A kernel that somebody else started has no host; the next server connects to it again, as the one before had."""
     async with keeping(private_place) as client, open_started(client, body()):
         info = await client.call("GET", "/sessions/s/connection_info")
         async with keeping(private_place / "other") as second:
             await second.call("PUT", "/sessions", body("t"))
             await second.call("PUT", "/sessions/t/adopt", info)
-        async with ending(private_place / "other") as third:
-            session = await third.call("GET", "/sessions/t")
-            await third.call("PUT", "/sessions/t/adopt", info)
-            async with open_channel(third.address, "t") as channel:
-                said = await run_code(channel, "print still here")
+        async with ending(private_place / "other") as third, open_channel(third.address, "t") as channel:
+            said = await run_code(channel, "print still here")
         await client.call("POST", "/shutdown")
 
-    assert session["status"] == "exited"
     assert said == "still here\n"
+
+
+async def test_message_that_comes_before_the_kernel_is_found_reaches_it(private_place: Path) -> None:
+    """A client that is quicker than the way to the kernel's host is served, and what it sends keeps its order."""
+    async with keeping(private_place) as client, open_started(client, body()):
+        pass
+    config = ServerConfig(state_directory=private_place / "state", on_exit="stop")
+    async with open_server(config) as server:
+        session = server.session("s")
+        # No turn of the loop has passed in which the host could have been found.
+        slot = session.attach()
+        session.send(make("execute_request", "first", {"code": "print one", "allow_stdin": False}, "shell"))
+        with trio.fail_after(REAL_TIME):
+            while not session.conversation.history.entries() or session.conversation.is_at_work:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        output = session.conversation.history.entries()[-1].output
+        session.detach(slot)
+
+    assert output == "one\n"

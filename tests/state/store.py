@@ -17,7 +17,9 @@ from kallichore.state.session_record import SessionRecord
 def store(path: Path) -> None:
     """Make a directory with one session, whose log is in several files."""
     with open_state_directory(path, "http://127.0.0.1:1") as directory:
-        session = directory.create("python-1")
+        with directory.create("python-1"):
+            pass
+        session = directory.directory_of("python-1")
         SessionRecord(
             session_id="python-1",
             request={"session_id": "python-1", "argv": ["python", "-m", "ipykernel_launcher"]},

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kallichore.errors import ConfigurationError, StateDirectoryInUseError, StateVersionError
-from kallichore.state.directory import boot_id, open_state_directory, safe_name
+from kallichore.state.directory import StateDirectory, boot_id, open_state_directory, safe_name
 
 pytestmark = pytest.mark.posix_only("on Windows kernels end with their server")
 
@@ -37,10 +37,17 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
+def make(directory: StateDirectory, session_id: str) -> Path:
+    """Make a session's directory with nothing in it, and return it."""
+    with directory.create(session_id):
+        pass
+    return directory.directory_of(session_id)
+
+
 def test_directory_is_made_for_its_owner_only(place: Path) -> None:
     """Nobody else comes into it, or reads a file of it."""
     with open_state_directory(place, "") as directory:
-        session = directory.create("s")
+        session = make(directory, "s")
 
         assert [0o700, 0o700, 0o700] == [mode_of(each) for each in (place, place / "sessions", session)]
         assert [0o600, 0o600] == [mode_of(place / name) for name in ("version", "lock")]
@@ -49,7 +56,7 @@ def test_directory_is_made_for_its_owner_only(place: Path) -> None:
 def test_sessions_are_there_for_the_next_server(place: Path) -> None:
     """What is created stays until it is removed."""
     with open_state_directory(place, "") as directory:
-        kept, removed = directory.create("kept"), directory.create("removed")
+        kept, removed = make(directory, "kept"), make(directory, "removed")
         (removed / "file").touch()
     with open_state_directory(place, "") as directory:
         directory.remove("removed")
@@ -62,9 +69,9 @@ def test_sessions_are_there_for_the_next_server(place: Path) -> None:
 def test_session_that_is_there_is_not_begun_anew(place: Path) -> None:
     """A directory with something in it is nobody else's."""
     with open_state_directory(place, "") as directory:
-        directory.create("s")
+        make(directory, "s")
         with pytest.raises(FileExistsError):
-            directory.create("s")
+            make(directory, "s")
 
 
 def test_second_server_is_told_which_has_the_directory(place: Path) -> None:
@@ -129,7 +136,7 @@ def test_damaged_version_is_named_and_mended(
 ) -> None:
     """Without a version that can be read the sessions are there all the same."""
     with open_state_directory(place, "") as directory:
-        session = directory.create("s")
+        session = make(directory, "s")
     (place / "version").unlink()
     if content is not None:
         (place / "version").write_bytes(content)
@@ -181,13 +188,28 @@ def test_directory_that_cannot_be_written_is_refused() -> None:
     assert refusal(Path("/proc/nothing")).startswith("--state-dir /proc/nothing: cannot be used: ")
 
 
-def test_leftovers_of_a_killed_server_are_cleared(place: Path) -> None:
-    """Files that were not written to their end, and sessions that were not removed to their end, are gone."""
+def test_session_that_is_not_made_to_the_end_is_none(place: Path) -> None:
+    """Until all of it is there it is not listed, and a failure leaves room for another try."""
     with open_state_directory(place, "") as directory:
-        session = directory.create("s")
-    gone = place / "sessions" / f".gone-{session.name}"
+        with pytest.raises(OSError, match="full"), directory.create("s") as made:
+            (made / "session.json").touch()
+            during = directory.sessions()
+            raise OSError("full")
+        after = os.listdir(place / "sessions")
+        session = make(directory, "s")
+
+        assert ([], []) == (during, after)
+        assert [session] == directory.sessions()
+
+
+def test_leftovers_of_a_killed_server_are_cleared(place: Path) -> None:
+    """Files that were not written to their end, and sessions that were not made or removed to their end, are gone."""
+    with open_state_directory(place, "") as directory:
+        session = make(directory, "s")
+    gone, half = (place / "sessions" / f"{prefix}{session.name}" for prefix in (".gone-", ".new-"))
     gone.mkdir()
-    for path in (place / "version.new", session / "session.json.new", gone / "file"):
+    half.mkdir()
+    for path in (place / "version.new", session / "session.json.new", gone / "file", half / "file"):
         path.touch()
     with open_state_directory(place, "") as directory:
         assert [session] == directory.sessions()

@@ -116,10 +116,17 @@ def test_message_with_metadata_or_buffers_is_not_plain(more: bytes, buffers: tup
         b'{"kind":"kernel","status":{"status":"idle"}}',
         envelope(Parts("iopub", b'{"msg_type":"t","msg_id":"%b"}' % (b"m" * LONGEST_HEADER), b"{}", b"{}", b"{}")),
         envelope(Parts("iopub", b'{"msg_type":"t","msg_id":"m","x":{"y":1%b{}}}' % BETWEEN, b"{}", b"{}", b"{}")),
-        *(b'{"kind":"jupyter","header":{}%b{},"metadata":{},%b' % (BETWEEN, end) for end in (
-            b'"buffers":["AA', b'"buffers":["AAAABBB', b'"other":["AAAA"]}', b'"buffets":["AAAA"]}',
-            b'"buffers":["A"]}', b'"buffers":["AA*AA"]}',
-        )),
+        *(
+            b'{"kind":"jupyter","header":{}%b{},"metadata":{},%b' % (BETWEEN, end)
+            for end in (
+                b'"buffers":["AA',
+                b'"buffers":["AAAABBB',
+                b'"other":["AAAA"]}',
+                b'"buffets":["AAAA"]}',
+                b'"buffers":["A"]}',
+                b'"buffers":["AA*AA"]}',
+            )
+        ),
     ],
     ids=[
         *("nothing", "news", "long header", "header like an envelope", "cut off", "cut off in a buffer"),
