@@ -20,6 +20,7 @@ from kallichore._version import __version__
 from kallichore.agents.answers import Budget, ToolAnswer, answer_error
 from kallichore.agents.problems import ToolError
 from kallichore.agents.tools import Tool
+from kallichore.models.bodies import Attribution
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,12 @@ class Caller:
     version: str | None
     request: Any
     report: Callable[[str], Awaitable[None]]
+
+    def attribution(self, tool: str, workspace_id: str | None = None) -> Attribution:
+        """Return what the session's other clients, and its history, are told of code that this caller has run."""
+        return Attribution(
+            source="agent", agent_name=self.name, agent_version=self.version, workspace_id=workspace_id, tool=tool
+        )
 
 
 @attrs.frozen

@@ -359,6 +359,17 @@ class ExecutionHistoryEntry:
 
 
 @attrs.frozen(kw_only=True)
+class Attribution:
+    """Who has code run, as clients and the history are told."""
+
+    source: str
+    agent_name: str | None = None
+    agent_version: str | None = None
+    workspace_id: str | None = None
+    tool: str | None = None
+
+
+@attrs.frozen(kw_only=True)
 class ExecuteRequest:
     """The body of ``POST /sessions/{session_id}/execute``."""
 
@@ -367,6 +378,7 @@ class ExecuteRequest:
     store_history: bool | None = None
     stop_on_error: bool | None = None
     timeout_seconds: int | None = None
+    attribution: Attribution | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -46,6 +46,7 @@ MODELS = {
     "runningRequest": bodies.RunningRequest,
     "sessionList": bodies.SessionList,
     "executeRequest": bodies.ExecuteRequest,
+    "attribution": bodies.Attribution,
     "executeOutput": bodies.ExecuteOutput,
     "executeReply": bodies.ExecuteReply,
     "executionError": bodies.ExecutionError,

@@ -134,6 +134,29 @@ async def test_messages_become_executions_with_their_outputs(call: Modules) -> N
     ] == [(each["type"], each.get("text", each.get("data", each.get("traceback")))) for each in cell["outputs"]]
 
 
+async def test_agents_code_bears_its_name(call: Modules) -> None:
+    """Code that is announced is shown at once with who has it run, and what comes of it goes there; of what is in the
+    history alone, it tells who that was.
+    """
+    announced = {"msg_id": "m", "code": "f()", "attribution": {"source": "agent", "agent_name": "Ada"}}
+    messages = [
+        {"kind": "kernel", "executionRequested": announced},
+        said("execute_input", code="f()", execution_count=3),
+    ]
+    waiting = (await call("console", "hear", EMPTY, messages[:1]))["cells"]
+    begun = (await call("console", "hear", EMPTY, messages))["cells"]
+    nameless = {**announced, "attribution": {"source": "script", "agent_name": None}}
+    other = (await call("console", "hear", EMPTY, [{"kind": "kernel", "executionRequested": nameless}]))["cells"]
+
+    entry = {"input": "f()", "output": "x", "timestamp": 1, "truncated": False, "agent": "Ada"}
+    older = await call("session", "cellOfEntry", entry)
+
+    assert ("f()", "Ada", "x") == (older["code"], older["agent"], older["outputs"][0]["text"])
+    assert [("f()", "Ada", False)] == [(cell["code"], cell["agent"], cell["running"]) for cell in waiting]
+    assert [(3, "Ada", True)] == [(cell["count"], cell["agent"], cell["running"]) for cell in begun]
+    assert ["script"] == [cell["agent"] for cell in other]
+
+
 async def test_cleared_output_is_gone_at_once_or_with_the_next(call: Modules) -> None:
     """clear_output takes away what is there; with wait, only when something else comes."""
     begin = [said("execute_input", code="x", execution_count=1), said("stream", name="stdout", text="old")]

@@ -11,7 +11,8 @@ from axe import violations
 from browsing import TOKEN, Browsing, browse
 from chromium import ENTER, SHIFT, Page, find_chromium
 from kallichore.errors import StartupError
-from kallichore.models.bodies import NewSession
+from kallichore.models.bodies import Attribution, ExecuteRequest, NewSession
+from kallichore.session.execute_call import execute_code
 from kernels import ipykernel_argv, scripted
 
 pytestmark = [
@@ -264,6 +265,25 @@ async def test_page_takes_nothing_from_the_sessions_client() -> None:
         session.detach(slot)
 
     assert (True, 2) == (was_told, clients)
+
+
+async def test_what_agents_ran_bears_their_names() -> None:
+    """Code that an agent had run is shown with its name, be it that it ran before the page was there."""
+    names = "[...document.querySelectorAll('.code .agent')].map((each) => each.innerText).join()"
+
+    async def run_as(agent: str) -> None:
+        attribution = Attribution(source="agent", agent_name=agent)
+        await execute_code(session, ExecuteRequest(code="print x", attribution=attribution))
+
+    async with browse() as browsing:
+        session = browsing.server.create_session(scripted())
+        await session.start()
+        await run_as("Ada")
+        await browsing.open_list()
+        await browsing.open_session("s")
+        await browsing.page.wait_for(f"{names} === 'by Ada'")
+        await run_as("Bob")
+        await browsing.page.wait_for(f"{names} === 'by Ada,by Bob'")
 
 
 # People

@@ -24,6 +24,10 @@ function hearServer(next, message) {
     const { input_request: question } = message.sessionState;
     return { ...next, question: question ? questionOf(question) : null };
   }
+  if (message.executionRequested) {
+    const { msg_id: id, code, attribution } = message.executionRequested;
+    change(next, id, (cell) => ({ ...cell, code, agent: attribution.agent_name ?? attribution.source }), true);
+  }
   if (message.output) note(next, message.output[0], message.output[1]);
   if ("exited" in message) {
     for (const [at, cell] of next.cells.entries()) if (cell.running) next.cells[at] = { ...cell, running: false, cut: true };
@@ -125,6 +129,6 @@ const start = (code) => code.trimEnd().slice(0, 500);
 
 /** Whether a cell has a text in it, for searching. */
 export function mentions(cell, text) {
-  const parts = [cell.code, cell.notice, cell.process, ...(cell.outputs ?? []).flatMap((output) => [output.text, output.name, output.message, ...(output.traceback ?? []), output.data?.["text/plain"]])];
+  const parts = [cell.code, cell.agent, cell.notice, cell.process, ...(cell.outputs ?? []).flatMap((output) => [output.text, output.name, output.message, ...(output.traceback ?? []), output.data?.["text/plain"]])];
   return parts.some((part) => part && String(part).toLowerCase().includes(text.toLowerCase()));
 }

@@ -144,23 +144,25 @@ async def test_cancelled_call_interrupts_its_run() -> None:
 
 
 async def test_named_server_is_used_and_stays(private_place: Path) -> None:
-    """With a server that is named, its sessions are those that there are, two agents share one, and none ends with its
-    agent.
+    """With a server that is named, its sessions are those that there are, two agents share one, none ends with its
+    agent, and the history tells which of them had what run.
     """
     file = private_place / "server.json"
     with trio.fail_after(REAL_TIME):
         async with serve(ServerConfig(connection_file=file)) as running:
             options = (COMMAND[0], "-c", str(file), "mcp")
-            async with open_command(*options) as first, open_command(*options) as second:
+            async with open_command(*options, name="Ada") as first, open_command(*options, name="Bob") as second:
                 await first.call("start_session", session_id="shared")
                 await first.call("execute_code", code="shared = 'yes'")
                 told = await second.call("evaluate_code", code="shared")
             names = [session.session_id for session in running.sessions]
+            history = running.server.session("shared").conversation.history.entries()
             client = ApiClient(from_connection_document(read_connection_file(file)))
             await KallichoreServer(client).remove("shared")
 
     assert told.members["result"] == {"text/plain": "'yes'"}
     assert names == ["shared"]
+    assert [(entry.source, entry.agent) for entry in history] == [("agent", "Ada"), ("agent", "Bob")]
 
 
 @pytest.mark.parametrize("how", ["end of input", "SIGTERM", "SIGKILL"])
