@@ -123,7 +123,8 @@ def make_protocol_server(toolbox: Toolbox) -> Server[Any]:
     async def read_resource(context: _Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         found = await toolbox.read(str(params.uri))
         if found is None:
-            raise MCPError(types.INVALID_PARAMS, f"There is no resource {str(params.uri)[:200]!r}, or not any more")
+            uri = str(params.uri)[:200]
+            raise MCPError(types.INVALID_PARAMS, f"There is no resource {uri!r}, or not any more", {"uri": uri})
         contents: types.TextResourceContents | types.BlobResourceContents
         if found.text is not None:
             contents = types.TextResourceContents(uri=found.uri, mime_type=found.mime_type, text=found.text)

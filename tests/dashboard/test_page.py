@@ -273,7 +273,7 @@ async def test_what_agents_ran_bears_their_names() -> None:
 
     async def run_as(agent: str) -> None:
         attribution = Attribution(source="agent", agent_name=agent)
-        await execute_code(session, ExecuteRequest(code="print x", attribution=attribution))
+        await execute_code(session, ExecuteRequest(code=f"print {agent}", attribution=attribution))
 
     async with browse() as browsing:
         session = browsing.server.create_session(scripted())

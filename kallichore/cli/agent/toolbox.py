@@ -36,6 +36,10 @@ START_SECONDS = 120
 """Seconds that a kernel may take to start: some install something first."""
 
 
+FindServer = Callable[[], Awaitable[KallichoreServer]]
+"""Waits until there is a server, and returns it."""
+
+
 @attrs.define(eq=False)
 class _Known:
     """What is remembered of one session."""
@@ -59,17 +63,19 @@ class AloneToolbox:
     """See `kallichore.agents.protocol.Toolbox`.
 
     Args:
-        server: The server.
+        find_server: Finds the server, which may be on its way while the agent is greeted.
         nursery: Where runs go on.
     """
 
-    server: KallichoreServer
+    find_server: FindServer
     nursery: trio.Nursery
     name: ClassVar[str] = "kallichore"
     title: ClassVar[str] = "Kallichore: Jupyter kernels for agents"
     instructions: ClassVar[str] = INSTRUCTIONS
     tools: ClassVar[Sequence[Tool]] = ALONE
     resource_template: ClassVar[str | None] = "kallichore://sessions/{session_id}/outputs/{number}"
+    server: KallichoreServer = attrs.field(init=False)
+    """There as soon as a tool is called."""
     _known: dict[str, _Known] = attrs.field(factory=dict, init=False)
 
     @property
@@ -83,6 +89,7 @@ class AloneToolbox:
         Raises:
             ToolError: It cannot.
         """
+        self.server = await self.find_server()
         act: Callable[..., Awaitable[ToolAnswer]] = getattr(self, f"_{tool}")
         given = dict(arguments)
         if tool in ("execute_code", "evaluate_code"):
