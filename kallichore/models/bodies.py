@@ -523,6 +523,13 @@ class Changes:
 
 
 @attrs.frozen(kw_only=True)
+class Samples:
+    """The answer of ``GET /samples``: what each session's kernels used in the last minutes, by the sessions' ids."""
+
+    sessions: dict[str, dict[str, list[int]]]
+
+
+@attrs.frozen(kw_only=True)
 class LogLine:
     """One line that a kernel's process printed, or that the server logged."""
 

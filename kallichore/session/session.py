@@ -21,6 +21,7 @@ from kallichore.conversation.journal import Journal
 from kallichore.conversation.run_result import Output, RunResult
 from kallichore.conversation.status import SessionStatus
 from kallichore.conversation.supervision import Phase
+from kallichore.conversation.usage_record import UsageRecord
 from kallichore.conversation.voice import Voice
 from kallichore.models.bodies import (
     ActiveSession,
@@ -86,6 +87,8 @@ class Session(metaclass=ForUsers):
     """Set when the session is over, deleted or with its server."""
     idle_watch: IdleWatch | None = attrs.field(default=None, init=False)
     """Ends its kernel when nobody uses it; None if that is never to be."""
+    usage_record: UsageRecord = attrs.field(factory=UsageRecord, init=False)
+    """What its kernels used in the last minutes, as far as it was sampled."""
     _overflow: OverflowFile = attrs.field(factory=OverflowFile, init=False)
     _asked_for_usage: float = attrs.field(default=-SAMPLING_INTEREST, init=False)
 
@@ -263,6 +266,7 @@ class Session(metaclass=ForUsers):
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
         before, self.conversation.resource_usage = self.conversation.resource_usage, usage
+        self.usage_record.add(usage.timestamp, usage.memory_bytes, usage.cpu_percent)
         if self.audience:
             self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
         # A hundred quiet kernels use what they used a second ago: that this was looked at again is no news.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from axe import violations
 from browsing import TOKEN, Browsing, browse
 from chromium import ENTER, SHIFT, Page, find_chromium
 from kallichore.errors import StartupError
-from kallichore.models.bodies import Attribution, ExecuteRequest, NewSession
+from kallichore.models.bodies import Attribution, ExecuteRequest, NewSession, ResourceUsage
 from kallichore.session.execute_call import execute_code
 from kernels import ipykernel_argv, scripted
 
@@ -104,6 +105,26 @@ async def test_what_a_kernel_uses_is_drawn() -> None:
         memory = await browsing.page.evaluate("document.querySelector('tbody .c-memory').innerText")
 
     assert memory.strip().endswith("B")
+
+
+async def test_plots_begin_before_the_page_did() -> None:
+    """What was sampled while somebody else watched is drawn on opening, of each session and of all together."""
+    async with browse(resource_sample_interval_ms=0) as browsing:
+        session = browsing.server.create_session(scripted())
+        await session.start()
+        now = round(time.time() * 1000)
+        for seconds in range(100, 0, -10):
+            session.note_usage(
+                ResourceUsage(
+                    cpu_percent=seconds, memory_bytes=seconds * 10**6, thread_count=1, sampling_period_ms=1000,
+                    timestamp=now - seconds * 1000,
+                )
+            )  # fmt: skip
+        await browsing.open_list()
+        for place in ("tbody .c-memory", "tbody .c-cpu", ".card"):
+            points = f"(document.querySelector('{place} polyline')?.getAttribute('points') ?? '').split(' ')"
+            # From one edge to the other, with fewer points than the page alone would have by then.
+            await browsing.page.wait_for(f"parseFloat({points}[0]) < 1 && {points}.length < 30")
 
 
 async def test_hundred_sessions_are_sorted_and_filtered_and_several_are_acted_on() -> None:
