@@ -350,6 +350,29 @@ async def test_all_can_be_done_with_the_keyboard() -> None:
     assert "Cancel" == on_cancel
 
 
+async def test_keyboard_is_left_where_it_has_moved_on_to() -> None:
+    """After a dialog the focus is where it was before, at once; who has moved on by when the page hears of it stays."""
+    active = "document.activeElement"
+    async with browse() as browsing:
+        page = browsing.page
+        session = browsing.server.create_session(scripted("only"))
+        await session.start()
+        await browsing.open_list()
+        await page.click("document.querySelector('tbody .menu button')")
+        await browsing.click("Kill", ".menu-items")
+        await page.wait_for(f"{active}.innerText === 'Cancel'")
+        await page.evaluate("document.querySelector('dialog').close(); document.querySelector('#filter').focus()")
+        await page.wait_for("!document.querySelector('dialog')")
+        after_moving = await page.evaluate(f"{active}.id")
+        await page.click("document.querySelector('tbody .menu button')")
+        await browsing.click("Kill", ".menu-items")
+        await browsing.click("Kill", "dialog")
+        await page.wait_for("!document.querySelector('dialog')")
+        after_acting = await page.evaluate(f"{active}.getAttribute('aria-haspopup')")
+
+    assert ("filter", "menu") == (after_moving, after_acting)
+
+
 async def test_code_is_edited_and_brought_back_with_keys() -> None:
     """Shift and Enter begins a line, Enter runs, and the arrow brings back what ran."""
     async with browse() as browsing:
