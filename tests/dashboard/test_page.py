@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -164,10 +165,7 @@ async def test_two_pages_show_the_same() -> None:
 async def test_page_works_below_a_path() -> None:
     """Where a proxy has put the server below a path, the list, a session's channels and what it says are there."""
     async with browse(base_url="/user/me") as browsing:
-        session = browsing.server.create_session(scripted())
-        await session.start()
-        await browsing.open_list()
-        await browsing.open_session("s")
+        await browsing.open_started(scripted())
         await browsing.run("print below")
         await browsing.page.wait_for("document.querySelector('.outputs pre')?.innerText.trim() === 'below'")
 
@@ -179,9 +177,7 @@ async def test_code_is_run_and_its_output_is_rich() -> None:
     """Text, errors with colours, pictures, JSON, tables and HTML are shown as what they are."""
     async with browse() as browsing:
         page = browsing.page
-        await browsing.server.create_session(python()).start()
-        await browsing.open_list()
-        await browsing.open_session("p")
+        await browsing.open_started(python())
         await browsing.run("print('plain')")
         await page.wait_for("document.querySelector('.outputs pre')?.innerText.trim() === 'plain'")
         await browsing.run("1 / 0")
@@ -200,9 +196,7 @@ async def test_code_is_run_and_its_output_is_rich() -> None:
 async def test_question_of_a_kernel_is_answered() -> None:
     """input() shows its prompt and a line for the answer, which reaches the code."""
     async with browse() as browsing:
-        await browsing.server.create_session(python()).start()
-        await browsing.open_list()
-        await browsing.open_session("p")
+        await browsing.open_started(python())
         await browsing.run("print('Hello ' + input('Your name? '))")
         await browsing.page.wait_for("document.querySelector('.question label')?.innerText.includes('Your name?')")
         await browsing.page.focus("document.querySelector('#answer')")
@@ -214,9 +208,7 @@ async def test_question_of_a_kernel_is_answered() -> None:
 async def test_loop_is_interrupted() -> None:
     """While code runs, its first line is shown, and a click interrupts it."""
     async with browse() as browsing:
-        await browsing.server.create_session(python()).start()
-        await browsing.open_list()
-        await browsing.open_session("p")
+        await browsing.open_started(python())
         await browsing.run("import time\nwhile True: time.sleep(0.01)")
         await browsing.page.wait_for("document.querySelector('.doing code')?.innerText === 'import time'")
         await browsing.click("Interrupt", ".session-head")
@@ -228,11 +220,8 @@ async def test_killed_kernel_says_why_and_starts_again() -> None:
     """After a confirmed kill the page says how the kernel ended, and one that dies by itself is a warning."""
     async with browse() as browsing:
         page = browsing.page
-        await browsing.server.create_session(scripted()).start()
-        await browsing.open_list()
-        await browsing.open_session("s")
-        await page.click("document.querySelector('.session-head .menu button')")
-        await browsing.click("Kill", ".menu-items")
+        await browsing.open_started(scripted())
+        await browsing.choose("Kill", ".session-head")
         await browsing.click("Kill", "dialog")
         await page.wait_for("document.querySelector('.status.exited')")
         await browsing.click("Start again", ".session-head")
@@ -248,10 +237,7 @@ async def test_what_was_missed_comes_when_the_connection_is_back() -> None:
     """A page that was offline has, once it is back, all that was said meanwhile, each once."""
     async with browse() as browsing:
         page = browsing.page
-        session = browsing.server.create_session(scripted())
-        await session.start()
-        await browsing.open_list()
-        await browsing.open_session("s")
+        session = await browsing.open_started(scripted())
         await session.run("print before")
         await browsing.wait_text("before")
         await page.call("Network.enable")
@@ -273,10 +259,7 @@ async def test_what_was_missed_comes_when_the_connection_is_back() -> None:
 async def test_page_takes_nothing_from_the_sessions_client() -> None:
     """The client that has the session keeps it, and what was said while only the page was there is still owed to it."""
     async with browse() as browsing:
-        session = browsing.server.create_session(scripted())
-        await session.start()
-        await browsing.open_list()
-        await browsing.open_session("s")
+        session = await browsing.open_started(scripted())
         await session.run("print owed")
         await browsing.wait_text("owed")
         slot = session.attach()
@@ -313,41 +296,38 @@ async def test_what_agents_ran_bears_their_names() -> None:
 async def test_all_can_be_done_with_the_keyboard() -> None:
     """A menu opens, moves, acts, asks and is left by keys alone, and the focus comes back to where it was."""
     active = "document.activeElement"
+    is_menu = f"{active}.getAttribute('aria-haspopup') === 'menu'"
+    is_item = f"{active}.getAttribute('role') === 'menuitem'"
     async with browse() as browsing:
         page = browsing.page
+
+        async def press_until(key: dict[str, Any], holds: str) -> None:
+            await page.press(key)
+            await page.wait_for(holds)
+
+        async def ask_for_deletion() -> None:
+            await press_until(DOWN, is_item)
+            await press_until(UP, f"{active}.innerText.startsWith('Delete')")
+            await press_until(ENTER, f"{active}.innerText === 'Cancel'")
+
         browsing.server.create_session(scripted("only"))
         await browsing.open_list()
         await page.wait_for(f"{ROWS}.length === 1")
         for _ in range(40):
-            if await page.evaluate(f"{active}.getAttribute('aria-haspopup') === 'menu'"):
+            if await page.evaluate(is_menu):
                 break
             await page.evaluate(f"window.before = {active}; 0")
-            await page.press(TAB)
-            await page.wait_for(f"{active} !== window.before")
-        await page.press(ENTER)
-        await page.wait_for(f"{active}.getAttribute('role') === 'menuitem'")
-        await page.press(ESCAPE)
-        await page.wait_for(f"{active}.getAttribute('aria-haspopup') === 'menu'")
-        await page.press(DOWN)
-        await page.wait_for(f"{active}.getAttribute('role') === 'menuitem'")
-        await page.press(UP)
-        await page.wait_for(f"{active}.innerText.startsWith('Delete')")
-        await page.press(ENTER)
-        await page.wait_for(f"document.querySelector('dialog[open]')?.contains({active})")
-        on_cancel = await page.evaluate(f"{active}.innerText")
-        await page.press(ESCAPE)
-        await page.wait_for(f"{active}.getAttribute('aria-haspopup') === 'menu'")
-        await page.press(DOWN)
-        await page.wait_for(f"{active}.getAttribute('role') === 'menuitem'")
-        await page.press(UP)
-        await page.wait_for(f"{active}.innerText.startsWith('Delete')")
-        await page.press(ENTER)
-        await page.wait_for(f"{active}.innerText === 'Cancel'")
-        await page.press(TAB)
-        await page.press(ENTER)
-        await page.wait_for(f"{ROWS}.length === 0")
+            await press_until(TAB, f"{active} !== window.before")
+        await press_until(ENTER, is_item)
+        await press_until(ESCAPE, is_menu)
+        await ask_for_deletion()
+        await press_until(ESCAPE, is_menu)
+        await ask_for_deletion()
+        await press_until(TAB, f"{active}.innerText === 'Delete'")
+        await press_until(ENTER, f"{ROWS}.length === 0")
+        left = browsing.server.sessions
 
-    assert "Cancel" == on_cancel
+    assert [] == left
 
 
 async def test_keyboard_is_left_where_it_has_moved_on_to() -> None:
@@ -358,14 +338,12 @@ async def test_keyboard_is_left_where_it_has_moved_on_to() -> None:
         session = browsing.server.create_session(scripted("only"))
         await session.start()
         await browsing.open_list()
-        await page.click("document.querySelector('tbody .menu button')")
-        await browsing.click("Kill", ".menu-items")
+        await browsing.choose("Kill")
         await page.wait_for(f"{active}.innerText === 'Cancel'")
         await page.evaluate("document.querySelector('dialog').close(); document.querySelector('#filter').focus()")
         await page.wait_for("!document.querySelector('dialog')")
         after_moving = await page.evaluate(f"{active}.id")
-        await page.click("document.querySelector('tbody .menu button')")
-        await browsing.click("Kill", ".menu-items")
+        await browsing.choose("Kill")
         await browsing.click("Kill", "dialog")
         await page.wait_for("!document.querySelector('dialog')")
         after_acting = await page.evaluate(f"{active}.getAttribute('aria-haspopup')")
@@ -377,9 +355,7 @@ async def test_code_is_edited_and_brought_back_with_keys() -> None:
     """Shift and Enter begins a line, Enter runs, and the arrow brings back what ran."""
     async with browse() as browsing:
         page = browsing.page
-        await browsing.server.create_session(python()).start()
-        await browsing.open_list()
-        await browsing.open_session("p")
+        await browsing.open_started(python())
         await page.focus("document.querySelector('#code')")
         await page.type("a = 20")
         await page.press(ENTER, SHIFT)
