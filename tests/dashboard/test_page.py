@@ -271,6 +271,20 @@ async def test_page_takes_nothing_from_the_sessions_client() -> None:
     assert (True, 2) == (was_told, clients)
 
 
+async def test_code_that_runs_again_is_there_twice() -> None:
+    """What ran before the page was there stays when the same code runs while it is."""
+    texts = "[...document.querySelectorAll('.outputs pre')].map((each) => each.innerText.trim()).join()"
+    async with browse() as browsing:
+        session = browsing.server.create_session(scripted())
+        await session.start()
+        await session.run("print x")
+        await browsing.open_list()
+        await browsing.open_session("s")
+        await browsing.page.wait_for(f"{texts} === 'x'")
+        await session.run("print x")
+        await browsing.page.wait_for(f"{texts} === 'x,x'")
+
+
 async def test_what_agents_ran_bears_their_names() -> None:
     """Code that an agent had run is shown with its name, be it that it ran before the page was there."""
     names = "[...document.querySelectorAll('.code .agent')].map((each) => each.innerText).join()"

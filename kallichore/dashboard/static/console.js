@@ -21,8 +21,8 @@ export function hear(console, messages) {
 
 function hearServer(next, message) {
   if (message.sessionState) {
-    const { input_request: question } = message.sessionState;
-    return { ...next, question: question ? questionOf(question) : null };
+    const { input_request: question, seq } = message.sessionState;
+    return { ...next, end: next.end ?? seq, question: question ? questionOf(question) : null };
   }
   if (message.executionRequested) {
     const { msg_id: id, code, attribution } = message.executionRequested;
@@ -87,7 +87,7 @@ function change(next, parent, how, makes = false) {
   // From the end: what is said is nearly always about the latest.
   const at = next.cells.findLastIndex((cell) => cell.key === parent);
   if (at >= 0) next.cells[at] = how(next.cells[at]);
-  else if (makes && parent) next.cells.push(how({ key: parent, code: null, outputs: [], running: false }));
+  else if (makes && parent) next.cells.push(how({ key: parent, code: null, outputs: [], running: false, isOld: next.seq <= next.end }));
 }
 
 function addOutput(cell, type, content) {

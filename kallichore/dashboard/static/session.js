@@ -86,18 +86,21 @@ function Console({ session, now }) {
   const id = session.session_id;
   const [console, setConsole] = useState(empty());
   const [isLinked, setLinked] = useState(null);
-  const [history, setHistory] = useState([]);
+  const [history, setHistory] = useState({ entries: [], told: new Set() });
   const [search, setSearch] = useState("");
   const [frozen, setFrozen] = useState(null);
   const channels = useRef(null);
   useEffect(() => {
     channels.current = new Channels(id, (console, isLinked) => (setConsole(console), setLinked(isLinked)));
-    call("GET", pathOf(id, "/history")).then(setHistory, () => {});
+    const keep = (entries) => setHistory({ entries, told: new Set(channels.current.console.cells.map((cell) => cell.key)) });
+    call("GET", pathOf(id, "/history")).then(keep, () => {});
     return () => channels.current.close();
   }, [id]);
   const shown = frozen ?? console;
   const cells = useMemo(() => {
-    const older = olderEntries(history, shown.cells).map(cellOfEntry);
+    // What began after the history was told is not in it, be it the same code once more.
+    const told = shown.cells.filter((cell) => cell.isOld || history.told.has(cell.key));
+    const older = olderEntries(history.entries, told).map(cellOfEntry);
     const all = [...older, ...shown.cells];
     return search ? all.filter((cell) => mentions(cell, search)) : all;
   }, [history, shown, search]);
