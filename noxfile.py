@@ -35,6 +35,14 @@ def lab(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def agents(session: nox.Session) -> None:
+    """Serve the official TypeScript SDK, and pass the protocol's own conformance suite; both run in Node, from npm."""
+    session.install(*CONSTRAINTS, "-e", ".[tests]")
+    programs = ("tests/agents/test_typescript.py", "tests/mcp_room/test_conformance.py")
+    session.run("pytest", "-m", "", *programs, *session.posargs)
+
+
+@nox.session(python="3.11")
 def dashboard(session: nox.Session) -> None:
     """Use the dashboard in a Chromium, as people and as hostile outputs would; that is Debian's package."""
     session.install(*CONSTRAINTS, "-e", ".[tests]")

@@ -43,10 +43,13 @@ class Agent:
 
 
 @asynccontextmanager
-async def open_command(*arguments: str, **environment: str) -> AsyncIterator[Agent]:
+async def open_command(*arguments: str, name: str = "tester", **environment: str) -> AsyncIterator[Agent]:
     """Start a command of ours that is an MCP server on its standard streams, and be its agent."""
     command = StdioServerParameters(command=sys.executable, args=["-m", *arguments], env={**os.environ, **environment})
-    async with stdio_client(command) as (source, sink), ClientSession(source, sink) as session:
+    async with (
+        stdio_client(command) as streams,
+        ClientSession(*streams, client_info=Implementation(name=name, version="1")) as session,
+    ):
         await session.initialize()
         yield Agent(session)
 

@@ -14,6 +14,8 @@ import attrs
 from chromium import Page, find_chromium, open_page
 from kallichore.config import ServerConfig
 from kallichore.embed import RunningServer, serve
+from kallichore.models.bodies import NewSession
+from kallichore.session.session import Session
 
 TOKEN = "t0ken/with=signs+"
 
@@ -40,6 +42,19 @@ class Browsing:
         await self.page.evaluate(f"location.hash = '#/session/' + encodeURIComponent({json.dumps(session_id)})")
         await self.page.wait_for("document.querySelector('#code:enabled')")
         await self.page.wait_for("document.querySelector('.cells[aria-busy=false]')")
+
+    async def open_started(self, request: NewSession) -> Session:
+        """Create and start a session, and show it."""
+        session = self.server.create_session(request)
+        await session.start()
+        await self.open_list()
+        await self.open_session(session.session_id)
+        return session
+
+    async def choose(self, act: str, within: str = "tbody") -> None:
+        """Choose what to do in the first menu of a part of the page."""
+        await self.page.click(f"document.querySelector({json.dumps(within)})?.querySelector('.menu button')")
+        await self.click(act, ".menu-items")
 
     async def run(self, code: str) -> None:
         """Type code and run it, as one does."""

@@ -20,6 +20,7 @@ from kallichore._version import __version__
 from kallichore.agents.answers import Budget, ToolAnswer, answer_error
 from kallichore.agents.problems import ToolError
 from kallichore.agents.tools import Tool
+from kallichore.models.bodies import Attribution
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,12 @@ class Caller:
     version: str | None
     request: Any
     report: Callable[[str], Awaitable[None]]
+
+    def attribution(self, tool: str, workspace_id: str | None = None) -> Attribution:
+        """Return what the session's other clients, and its history, are told of code that this caller has run."""
+        return Attribution(
+            source="agent", agent_name=self.name, agent_version=self.version, workspace_id=workspace_id, tool=tool
+        )
 
 
 @attrs.frozen
@@ -116,7 +123,8 @@ def make_protocol_server(toolbox: Toolbox) -> Server[Any]:
     async def read_resource(context: _Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         found = await toolbox.read(str(params.uri))
         if found is None:
-            raise MCPError(types.INVALID_PARAMS, f"There is no resource {str(params.uri)[:200]!r}, or not any more")
+            uri = str(params.uri)[:200]
+            raise MCPError(types.INVALID_PARAMS, f"There is no resource {uri!r}, or not any more", {"uri": uri})
         contents: types.TextResourceContents | types.BlobResourceContents
         if found.text is not None:
             contents = types.TextResourceContents(uri=found.uri, mime_type=found.mime_type, text=found.text)

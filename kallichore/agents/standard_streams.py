@@ -83,10 +83,13 @@ async def _write_all(descriptor: int, data: bytes) -> None:
 
 
 @asynccontextmanager
-async def open_standard_streams() -> AsyncIterator[tuple[Any, Any]]:
+async def open_standard_streams(answered: trio.Event | None = None) -> AsyncIterator[tuple[Any, Any]]:
     """Yield the two streams that an MCP server of the official package reads from and writes to.
 
     The first ends when standard input does. Cancelling lets go of both at once.
+
+    Args:
+        answered: Is set when the first message has been written.
     """
     to_server: MemoryObjectSendStream[SessionMessage | Exception]
     from_client: MemoryObjectReceiveStream[SessionMessage | Exception]
@@ -107,6 +110,8 @@ async def open_standard_streams() -> AsyncIterator[tuple[Any, Any]]:
             async for message in from_server:
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 await _write_all(descriptor, text.encode() + b"\n")
+                if answered is not None:
+                    answered.set()
         written.set()
 
     written = trio.Event()
@@ -136,7 +141,12 @@ async def _until_closed(pump: Any, descriptor: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def serve_standard_streams(server: Server[Any]) -> None:
-    """Serve the agent that started this process, until it closes standard input. Cancelling ends it at once."""
-    async with open_standard_streams() as (source, sink):
+async def serve_standard_streams(server: Server[Any], answered: trio.Event | None = None) -> None:
+    """Serve the agent that started this process, until it closes standard input. Cancelling ends it at once.
+
+    Args:
+        server: Answers it.
+        answered: Is set when it has its first answer.
+    """
+    async with open_standard_streams(answered) as (source, sink):
         await server.run(source, sink, server.create_initialization_options())

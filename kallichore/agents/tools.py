@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
-import jsonschema
-from jsonschema.exceptions import best_match
 
+from kallichore.agents.arguments import find_misfit
 from kallichore.agents.problems import Problem, ToolError
 
 DEFAULT_SECONDS, MOST_SECONDS = 60, 600
@@ -51,15 +50,8 @@ class Tool:
         Raises:
             ToolError: ``INVALID_ARGUMENTS``, they do not fit the schema.
         """
-        validator = jsonschema.Draft202012Validator(self.input_schema)
-        error = best_match(validator.iter_errors(dict(arguments)))
-        if error is None:
-            return
-        where = ".".join(map(str, error.absolute_path))
-        # The whole of a value that does not fit may be long.
-        is_short = len(error.message) < 300
-        words = error.message if is_short else f"does not fit: {error.validator} {error.validator_value}"
-        raise ToolError(Problem.INVALID_ARGUMENTS, f"{self.name}: {where + ': ' if where else ''}{words}")
+        if (misfit := find_misfit(arguments, self.properties, self.required)) is not None:
+            raise ToolError(Problem.INVALID_ARGUMENTS, f"{self.name}: {misfit}")
 
 
 _SESSION = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import cache
@@ -25,6 +26,7 @@ from kallichore.models.bodies import (
     McpWorkspaceRegistration,
     NewSession,
     RestartSession,
+    Samples,
     ServerConfiguration,
     ServerStatus,
     SessionList,
@@ -148,6 +150,11 @@ def make_handlers(
     async def server_events() -> AbstractContextManager[Follower]:
         return follow(server)
 
+    async def server_samples() -> Samples:
+        now = round(time.time() * 1000)
+        records = ((session.session_id, session.usage_record.columns(now)) for session in server.sessions)
+        return Samples(sessions={session_id: columns for session_id, columns in records if columns["time"]})
+
     @cache
     def exporter() -> Callable[[], bytes]:
         from kallichore.server.metrics import make_exporter  # 25 ms that no start has to wait for
@@ -200,6 +207,7 @@ def make_handlers(
         "hand-over": hand_over,
         "server-status": server_status,
         "server-events": server_events,
+        "server-samples": server_samples,
         "server-metrics": server_metrics,
         "client-heartbeat": client_heartbeat,
         "get-server-configuration": get_server_configuration,

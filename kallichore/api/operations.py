@@ -118,6 +118,7 @@ OPERATIONS = (
     Operation("hand-over", "POST", "/handover", "hand_over"),
     Operation("server-status", "GET", "/status", "server_status", needs_token=False, log_level=None),
     Operation("server-events", "GET", "/events", "server_events", log_level=TRACE, streams_changes=True),
+    Operation("server-samples", "GET", "/samples", "server_samples", log_level=TRACE),
     Operation("server-metrics", "GET", "/metrics", "server_metrics", log_level=TRACE, text_type=PROMETHEUS_TEXT),
     Operation(
         "client-heartbeat",

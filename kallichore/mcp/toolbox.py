@@ -240,17 +240,11 @@ class WindowToolbox:
     ) -> ToolAnswer:
         began = trio.current_time()
         collector = ResultCollector()
-        attribution = {
-            "source": "agent",
-            "agent_name": caller.name,
-            "agent_version": caller.version,
-            "workspace_id": self.workspace.workspace_id,
-            "tool": tool,
-        }
+        attribution = caller.attribution(tool, self.workspace.workspace_id)
         status, words, reply = "", None, {}
         try:
             await wait_until_ready(session, began + seconds)
-            opening = open_execution(session, code, store_history=store_history, attribution=attribution)
+            opening = open_execution(session, code, store_history=store_history, attribution=attrs.asdict(attribution))
             async with opening as execution:
                 await _hear(execution, began + seconds, collector, caller)
             reply = execution.reply or {}

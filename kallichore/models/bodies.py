@@ -360,6 +360,17 @@ class ExecutionHistoryEntry:
 
 
 @attrs.frozen(kw_only=True)
+class Attribution:
+    """Who has code run, as clients and the history are told."""
+
+    source: str
+    agent_name: str | None = None
+    agent_version: str | None = None
+    workspace_id: str | None = None
+    tool: str | None = None
+
+
+@attrs.frozen(kw_only=True)
 class ExecuteRequest:
     """The body of ``POST /sessions/{session_id}/execute``."""
 
@@ -368,6 +379,7 @@ class ExecuteRequest:
     store_history: bool | None = None
     stop_on_error: bool | None = None
     timeout_seconds: int | None = None
+    attribution: Attribution | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -509,6 +521,13 @@ class Changes:
     sessions: dict[str, Any]
     removed: tuple[str, ...]
     server: ServerStatus | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Samples:
+    """The answer of ``GET /samples``: what each session's kernels used in the last minutes, by the sessions' ids."""
+
+    sessions: dict[str, dict[str, list[int]]]
 
 
 @attrs.frozen(kw_only=True)

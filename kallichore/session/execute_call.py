@@ -143,6 +143,8 @@ async def stream_execution(
     await wait_until_ready(session, deadline)
     content = {name: getattr(request, name) for name in ("silent", "store_history", "stop_on_error")}
     members = {name: value for name, value in content.items() if value is not None}
+    if request.attribution is not None:
+        members["attribution"] = attrs.asdict(request.attribution)
     collector = ReplyCollector()
     try:
         async with open_execution(session, request.code, **members) as execution:

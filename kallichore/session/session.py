@@ -22,6 +22,7 @@ from kallichore.conversation.parts import ConversationParts
 from kallichore.conversation.run_result import Output, RunResult
 from kallichore.conversation.status import SessionStatus
 from kallichore.conversation.supervision import Phase
+from kallichore.conversation.usage_record import UsageRecord
 from kallichore.conversation.voice import Voice
 from kallichore.models.bodies import (
     ActiveSession,
@@ -95,6 +96,8 @@ class Session(metaclass=ForUsers):
     """Whether it was left to the server that comes next."""
     keeper: Keeper | None = attrs.field(default=None, init=False)
     """Writes down what happens, if it outlives its server."""
+    usage_record: UsageRecord = attrs.field(factory=UsageRecord, init=False)
+    """What its kernels used in the last minutes, as far as it was sampled."""
     _overflow: OverflowFile = attrs.field(factory=OverflowFile, init=False)
     _asked_for_usage: float = attrs.field(default=-SAMPLING_INTEREST, init=False)
 
@@ -304,6 +307,7 @@ class Session(metaclass=ForUsers):
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
         before, self.conversation.resource_usage = self.conversation.resource_usage, usage
+        self.usage_record.add(usage.timestamp, usage.memory_bytes, usage.cpu_percent)
         if self.audience:
             self.audience.tell(kernel_message("resourceUsage", attrs.asdict(usage)))
         # A hundred quiet kernels use what they used a second ago: that this was looked at again is no news.

@@ -46,12 +46,14 @@ MODELS = {
     "runningRequest": bodies.RunningRequest,
     "sessionList": bodies.SessionList,
     "executeRequest": bodies.ExecuteRequest,
+    "attribution": bodies.Attribution,
     "executeOutput": bodies.ExecuteOutput,
     "executeReply": bodies.ExecuteReply,
     "executionError": bodies.ExecutionError,
     "executionHistoryEntry": bodies.ExecutionHistoryEntry,
     "sessionSummary": bodies.SessionSummary,
     "changes": bodies.Changes,
+    "samples": bodies.Samples,
     "logLine": bodies.LogLine,
     "logLines": bodies.LogLines,
     "serverStatus": bodies.ServerStatus,
@@ -169,6 +171,7 @@ async def test_what_the_server_sends_fits_its_schemas() -> None:
             ("/server_configuration", "serverConfiguration"),
             ("/kernels", "kernelList"),
             ("/events", "changes"),
+            ("/samples", "samples"),
             ("/sessions/s/connection_info", "connectionInfo"),
         ):
             schema = {**SCHEMAS[name], "components": DESCRIPTION["components"]}

@@ -139,6 +139,28 @@ async def test_who_accepts_no_events_gets_all_there_is_once() -> None:
     assert not server.server.facilities.news.is_heard
 
 
+async def test_samples_of_the_last_minutes_are_kept() -> None:
+    """What is sampled for somebody can be asked for afterwards; asking has nothing sampled, and of a session that
+    nobody watched there is nothing.
+    """
+    async with serve(ServerConfig(resource_sample_interval_ms=100)) as server:
+        client = ApiClient(address_of(server))
+        sessions = [server.create_session(scripted(name)) for name in ("watched", "new")]
+        await sessions[0].start()
+        nothing = await client.call("GET", "/samples")
+        was_sampled = sessions[0].wants_samples
+        async with watch(server) as watcher:
+            await watcher.until(lambda it: bool(it.sessions["watched"]["resource_usage"]))
+        found = await client.call("GET", "/samples")
+        used = watcher.sessions["watched"]["resource_usage"]
+
+    assert (nothing, was_sampled) == ({"sessions": {}}, False)
+    assert {"watched"} == found["sessions"].keys()
+    assert {"time", "memory_bytes", "cpu_percent"} == found["sessions"]["watched"].keys()
+    assert used["timestamp"] == found["sessions"]["watched"]["time"][0]
+    assert used["memory_bytes"] == found["sessions"]["watched"]["memory_bytes"][0]
+
+
 async def test_stream_ends_with_the_server() -> None:
     """When the server ends, so does the stream, and it is not what the end waits for."""
     async with serve(ServerConfig()) as server, open_events(address_of(server), "/events") as events:

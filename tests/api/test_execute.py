@@ -54,6 +54,33 @@ async def test_calls_take_turns_with_the_client() -> None:
     assert ["first\n", "second\n"] == streams
 
 
+async def test_who_has_code_run_is_told_to_clients_and_kept() -> None:
+    """A call that says who makes it is announced to the session's clients before anything comes of it, the kernel gets
+    the same, and the history names the agent; one that does not say is announced to nobody.
+    """
+    attribution = {"source": "agent", "agent_name": "Ada", "tool": "look"}
+    async with open_client() as client, open_started(client, body()) as channel:
+        await run(client, "print unsaid")
+        await run(client, "print said", attribution=attribution)
+        messages = await receive_until(channel, lambda message: is_type("stream")(message) and "said" in str(message))
+        messages += await receive_until(channel, lambda message: is_type("stream")(message) and "said" in str(message))
+        history = await client.call("GET", "/sessions/s/history")
+        with pytest.raises(ApiError) as refused:
+            await run(client, "print no", attribution={"agent_name": 5})
+    places = [at for at, message in enumerate(messages) if is_kernel("executionRequested")(message)]
+    told = messages[places[0]]["executionRequested"]
+    parents = [(message.get("parent_header") or {}).get("msg_id") for message in messages]
+
+    assert len(places) == 1
+    assert {**attribution, "agent_version": None, "workspace_id": None} == told["attribution"]
+    assert ("print said", True) == (told["code"], places[0] < parents.index(told["msg_id"]))
+    assert [(None, None), ("agent", "Ada")] == [(entry.get("source"), entry.get("agent")) for entry in history]
+    assert refused.value.status == 400
+    assert {"$.attribution.source", "$.attribution.agent_name"} == {
+        line.rpartition(" @ ")[2] for line in refused.value.message.splitlines()
+    }
+
+
 async def test_call_whose_time_is_up_interrupts_what_it_runs() -> None:
     """The answer is 408, and the kernel is free again."""
     async with open_client() as client, open_started(client, body()) as channel:

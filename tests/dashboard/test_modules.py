@@ -26,9 +26,12 @@ class Modules:
     async def __call__(self, module: str, name: str, *arguments: Any) -> Any:
         """Return what a function of a module returns; arguments are JSON."""
         given = json.dumps(arguments)[1:-1]
+        return await self.told(module, f"((module) => module.{name}({given}))")
+
+    async def told(self, module: str, function: str) -> Any:
+        """Return what a function of JavaScript returns that is given a module."""
         return await self._page.evaluate(
-            "import(document.querySelector('script').src.replace('app.js', "
-            f"'{module}.js')).then((module) => module.{name}({given}))"
+            f"import(document.querySelector('script').src.replace('app.js', '{module}.js')).then({function})"
         )
 
 
@@ -134,6 +137,29 @@ async def test_messages_become_executions_with_their_outputs(call: Modules) -> N
     ] == [(each["type"], each.get("text", each.get("data", each.get("traceback")))) for each in cell["outputs"]]
 
 
+async def test_agents_code_bears_its_name(call: Modules) -> None:
+    """Code that is announced is shown at once with who has it run, and what comes of it goes there; of what is in the
+    history alone, it tells who that was.
+    """
+    announced = {"msg_id": "m", "code": "f()", "attribution": {"source": "agent", "agent_name": "Ada"}}
+    messages = [
+        {"kind": "kernel", "executionRequested": announced},
+        said("execute_input", code="f()", execution_count=3),
+    ]
+    waiting = (await call("console", "hear", EMPTY, messages[:1]))["cells"]
+    begun = (await call("console", "hear", EMPTY, messages))["cells"]
+    nameless = {**announced, "attribution": {"source": "script", "agent_name": None}}
+    other = (await call("console", "hear", EMPTY, [{"kind": "kernel", "executionRequested": nameless}]))["cells"]
+
+    entry = {"input": "f()", "output": "x", "timestamp": 1, "truncated": False, "agent": "Ada"}
+    older = await call("session", "cellOfEntry", entry)
+
+    assert ("f()", "Ada", "x") == (older["code"], older["agent"], older["outputs"][0]["text"])
+    assert [("f()", "Ada", False)] == [(cell["code"], cell["agent"], cell["running"]) for cell in waiting]
+    assert [(3, "Ada", True)] == [(cell["count"], cell["agent"], cell["running"]) for cell in begun]
+    assert ["script"] == [cell["agent"] for cell in other]
+
+
 async def test_cleared_output_is_gone_at_once_or_with_the_next(call: Modules) -> None:
     """clear_output takes away what is there; with wait, only when something else comes."""
     begin = [said("execute_input", code="x", execution_count=1), said("stream", name="stdout", text="old")]
@@ -200,6 +226,31 @@ async def test_sessions_are_arranged(call: Modules) -> None:
     assert ["abc", "abc"] == [await names(key="status"), await names(key="memory")]
     assert ["b", "a", "c"] == [await names(kind=kind) for kind in ("idle", "busy", "ended")]
     assert ["b", ""] == [await names(text="PYTH b"), await names(text="ruby")]
+
+
+REMEMBER = """(({ remember }) => {
+  const sessions = new Map(["a", "b"].map((id) => [id, { session_id: id, process_id: 1 }]));
+  const seen = [{ time: 5100, memory: 4, cpu: 40 }, { time: 9000, memory: 5, cpu: 50 }];
+  const after = remember({ sessions, samples: new Map([["a", seen]]), totals: [] }, { sessions: RECORD });
+  return [Object.fromEntries(after.samples), after.totals];
+})"""
+"""Tells a page that has seen two samples of one of its sessions what the server kept."""
+
+
+async def test_plots_begin_with_what_the_server_kept(call: Modules) -> None:
+    """What the server kept comes before what the page has seen, in steps; the total begins where all are known."""
+    record = {
+        "a": {"time": [1000, 3000, 5000], "memory_bytes": [1, 2, 3], "cpu_percent": [10, 20, 30]},
+        "b": {"time": [3500, 6000], "memory_bytes": [100, 200], "cpu_percent": [0, 5]},
+        "gone": {"time": [1000], "memory_bytes": [9], "cpu_percent": [9]},
+    }
+    samples, totals = await call.told("live", REMEMBER.replace("RECORD", json.dumps(record)))
+    seen = [(1000, 1, 10), (3000, 2, 20), (5000, 3, 30), (9000, 5, 50)]
+    together = [(3500, 102, 20), (5000, 103, 30), (6000, 203, 35), (9000, 205, 55)]
+
+    assert {"a", "b"} == samples.keys()
+    assert seen == [tuple(each.values()) for each in samples["a"]]
+    assert together == [tuple(each.values()) for each in totals]
 
 
 async def test_points_of_a_plot_are_in_its_box(call: Modules) -> None:

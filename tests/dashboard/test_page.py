@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,8 @@ from axe import violations
 from browsing import TOKEN, Browsing, browse
 from chromium import ENTER, SHIFT, Page, find_chromium
 from kallichore.errors import StartupError
-from kallichore.models.bodies import NewSession
+from kallichore.models.bodies import Attribution, ExecuteRequest, NewSession, ResourceUsage
+from kallichore.session.execute_call import execute_code
 from kernels import ipykernel_argv, scripted
 
 pytestmark = [
@@ -105,6 +108,26 @@ async def test_what_a_kernel_uses_is_drawn() -> None:
     assert memory.strip().endswith("B")
 
 
+async def test_plots_begin_before_the_page_did() -> None:
+    """What was sampled while somebody else watched is drawn on opening, of each session and of all together."""
+    async with browse(resource_sample_interval_ms=0) as browsing:
+        session = browsing.server.create_session(scripted())
+        await session.start()
+        now = round(time.time() * 1000)
+        for seconds in range(100, 0, -10):
+            session.note_usage(
+                ResourceUsage(
+                    cpu_percent=seconds, memory_bytes=seconds * 10**6, thread_count=1, sampling_period_ms=1000,
+                    timestamp=now - seconds * 1000,
+                )
+            )  # fmt: skip
+        await browsing.open_list()
+        for place in ("tbody .c-memory", "tbody .c-cpu", ".card"):
+            points = f"(document.querySelector('{place} polyline')?.getAttribute('points') ?? '').split(' ')"
+            # From one edge to the other, with fewer points than the page alone would have by then.
+            await browsing.page.wait_for(f"parseFloat({points}[0]) < 1 && {points}.length < 30")
+
+
 async def test_hundred_sessions_are_sorted_and_filtered_and_several_are_acted_on() -> None:
     """Of a hundred sessions those that fit are shown, in the order that is asked for, and are deleted together."""
     async with browse() as browsing:
@@ -142,10 +165,7 @@ async def test_two_pages_show_the_same() -> None:
 async def test_page_works_below_a_path() -> None:
     """Where a proxy has put the server below a path, the list, a session's channels and what it says are there."""
     async with browse(base_url="/user/me") as browsing:
-        session = browsing.server.create_session(scripted())
-        await session.start()
-        await browsing.open_list()
-        await browsing.open_session("s")
+        await browsing.open_started(scripted())
         await browsing.run("print below")
         await browsing.page.wait_for("document.querySelector('.outputs pre')?.innerText.trim() === 'below'")
 
@@ -157,9 +177,7 @@ async def test_code_is_run_and_its_output_is_rich() -> None:
     """Text, errors with colours, pictures, JSON, tables and HTML are shown as what they are."""
     async with browse() as browsing:
         page = browsing.page
-        await browsing.server.create_session(python()).start()
-        await browsing.open_list()
-        await browsing.open_session("p")
+        await browsing.open_started(python())
         await browsing.run("print('plain')")
         await page.wait_for("document.querySelector('.outputs pre')?.innerText.trim() === 'plain'")
         await browsing.run("1 / 0")
@@ -178,9 +196,7 @@ async def test_code_is_run_and_its_output_is_rich() -> None:
 async def test_question_of_a_kernel_is_answered() -> None:
     """input() shows its prompt and a line for the answer, which reaches the code."""
     async with browse() as browsing:
-        await browsing.server.create_session(python()).start()
-        await browsing.open_list()
-        await browsing.open_session("p")
+        await browsing.open_started(python())
         await browsing.run("print('Hello ' + input('Your name? '))")
         await browsing.page.wait_for("document.querySelector('.question label')?.innerText.includes('Your name?')")
         await browsing.page.focus("document.querySelector('#answer')")
@@ -192,9 +208,7 @@ async def test_question_of_a_kernel_is_answered() -> None:
 async def test_loop_is_interrupted() -> None:
     """While code runs, its first line is shown, and a click interrupts it."""
     async with browse() as browsing:
-        await browsing.server.create_session(python()).start()
-        await browsing.open_list()
-        await browsing.open_session("p")
+        await browsing.open_started(python())
         await browsing.run("import time\nwhile True: time.sleep(0.01)")
         await browsing.page.wait_for("document.querySelector('.doing code')?.innerText === 'import time'")
         await browsing.click("Interrupt", ".session-head")
@@ -206,11 +220,8 @@ async def test_killed_kernel_says_why_and_starts_again() -> None:
     """After a confirmed kill the page says how the kernel ended, and one that dies by itself is a warning."""
     async with browse() as browsing:
         page = browsing.page
-        await browsing.server.create_session(scripted()).start()
-        await browsing.open_list()
-        await browsing.open_session("s")
-        await page.click("document.querySelector('.session-head .menu button')")
-        await browsing.click("Kill", ".menu-items")
+        await browsing.open_started(scripted())
+        await browsing.choose("Kill", ".session-head")
         await browsing.click("Kill", "dialog")
         await page.wait_for("document.querySelector('.status.exited')")
         await browsing.click("Start again", ".session-head")
@@ -226,10 +237,7 @@ async def test_what_was_missed_comes_when_the_connection_is_back() -> None:
     """A page that was offline has, once it is back, all that was said meanwhile, each once."""
     async with browse() as browsing:
         page = browsing.page
-        session = browsing.server.create_session(scripted())
-        await session.start()
-        await browsing.open_list()
-        await browsing.open_session("s")
+        session = await browsing.open_started(scripted())
         await session.run("print before")
         await browsing.wait_text("before")
         await page.call("Network.enable")
@@ -251,10 +259,7 @@ async def test_what_was_missed_comes_when_the_connection_is_back() -> None:
 async def test_page_takes_nothing_from_the_sessions_client() -> None:
     """The client that has the session keeps it, and what was said while only the page was there is still owed to it."""
     async with browse() as browsing:
-        session = browsing.server.create_session(scripted())
-        await session.start()
-        await browsing.open_list()
-        await browsing.open_session("s")
+        session = await browsing.open_started(scripted())
         await session.run("print owed")
         await browsing.wait_text("owed")
         slot = session.attach()
@@ -266,56 +271,105 @@ async def test_page_takes_nothing_from_the_sessions_client() -> None:
     assert (True, 2) == (was_told, clients)
 
 
+async def test_code_that_runs_again_is_there_twice() -> None:
+    """What ran before the page was there stays when the same code runs while it is."""
+    texts = "[...document.querySelectorAll('.outputs pre')].map((each) => each.innerText.trim()).join()"
+    async with browse() as browsing:
+        session = browsing.server.create_session(scripted())
+        await session.start()
+        await session.run("print x")
+        await browsing.open_list()
+        await browsing.open_session("s")
+        await browsing.page.wait_for(f"{texts} === 'x'")
+        await session.run("print x")
+        await browsing.page.wait_for(f"{texts} === 'x,x'")
+
+
+async def test_what_agents_ran_bears_their_names() -> None:
+    """Code that an agent had run is shown with its name, be it that it ran before the page was there."""
+    names = "[...document.querySelectorAll('.code .agent')].map((each) => each.innerText).join()"
+
+    async def run_as(agent: str) -> None:
+        attribution = Attribution(source="agent", agent_name=agent)
+        await execute_code(session, ExecuteRequest(code=f"print {agent}", attribution=attribution))
+
+    async with browse() as browsing:
+        session = browsing.server.create_session(scripted())
+        await session.start()
+        await run_as("Ada")
+        await browsing.open_list()
+        await browsing.open_session("s")
+        await browsing.page.wait_for(f"{names} === 'by Ada'")
+        await run_as("Bob")
+        await browsing.page.wait_for(f"{names} === 'by Ada,by Bob'")
+
+
 # People
 
 
 async def test_all_can_be_done_with_the_keyboard() -> None:
     """A menu opens, moves, acts, asks and is left by keys alone, and the focus comes back to where it was."""
     active = "document.activeElement"
+    is_menu = f"{active}.getAttribute('aria-haspopup') === 'menu'"
+    is_item = f"{active}.getAttribute('role') === 'menuitem'"
     async with browse() as browsing:
         page = browsing.page
+
+        async def press_until(key: dict[str, Any], holds: str) -> None:
+            await page.press(key)
+            await page.wait_for(holds)
+
+        async def ask_for_deletion() -> None:
+            await press_until(DOWN, is_item)
+            await press_until(UP, f"{active}.innerText.startsWith('Delete')")
+            await press_until(ENTER, f"{active}.innerText === 'Cancel'")
+
         browsing.server.create_session(scripted("only"))
         await browsing.open_list()
         await page.wait_for(f"{ROWS}.length === 1")
         for _ in range(40):
-            if await page.evaluate(f"{active}.getAttribute('aria-haspopup') === 'menu'"):
+            if await page.evaluate(is_menu):
                 break
             await page.evaluate(f"window.before = {active}; 0")
-            await page.press(TAB)
-            await page.wait_for(f"{active} !== window.before")
-        await page.press(ENTER)
-        await page.wait_for(f"{active}.getAttribute('role') === 'menuitem'")
-        await page.press(ESCAPE)
-        await page.wait_for(f"{active}.getAttribute('aria-haspopup') === 'menu'")
-        await page.press(DOWN)
-        await page.wait_for(f"{active}.getAttribute('role') === 'menuitem'")
-        await page.press(UP)
-        await page.wait_for(f"{active}.innerText.startsWith('Delete')")
-        await page.press(ENTER)
-        await page.wait_for(f"document.querySelector('dialog[open]')?.contains({active})")
-        on_cancel = await page.evaluate(f"{active}.innerText")
-        await page.press(ESCAPE)
-        await page.wait_for(f"{active}.getAttribute('aria-haspopup') === 'menu'")
-        await page.press(DOWN)
-        await page.wait_for(f"{active}.getAttribute('role') === 'menuitem'")
-        await page.press(UP)
-        await page.wait_for(f"{active}.innerText.startsWith('Delete')")
-        await page.press(ENTER)
-        await page.wait_for(f"{active}.innerText === 'Cancel'")
-        await page.press(TAB)
-        await page.press(ENTER)
-        await page.wait_for(f"{ROWS}.length === 0")
+            await press_until(TAB, f"{active} !== window.before")
+        await press_until(ENTER, is_item)
+        await press_until(ESCAPE, is_menu)
+        await ask_for_deletion()
+        await press_until(ESCAPE, is_menu)
+        await ask_for_deletion()
+        await press_until(TAB, f"{active}.innerText === 'Delete'")
+        await press_until(ENTER, f"{ROWS}.length === 0")
+        left = browsing.server.sessions
 
-    assert "Cancel" == on_cancel
+    assert [] == left
+
+
+async def test_keyboard_is_left_where_it_has_moved_on_to() -> None:
+    """After a dialog the focus is where it was before, at once; who has moved on by when the page hears of it stays."""
+    active = "document.activeElement"
+    async with browse() as browsing:
+        page = browsing.page
+        session = browsing.server.create_session(scripted("only"))
+        await session.start()
+        await browsing.open_list()
+        await browsing.choose("Kill")
+        await page.wait_for(f"{active}.innerText === 'Cancel'")
+        await page.evaluate("document.querySelector('dialog').close(); document.querySelector('#filter').focus()")
+        await page.wait_for("!document.querySelector('dialog')")
+        after_moving = await page.evaluate(f"{active}.id")
+        await browsing.choose("Kill")
+        await browsing.click("Kill", "dialog")
+        await page.wait_for("!document.querySelector('dialog')")
+        after_acting = await page.evaluate(f"{active}.getAttribute('aria-haspopup')")
+
+    assert ("filter", "menu") == (after_moving, after_acting)
 
 
 async def test_code_is_edited_and_brought_back_with_keys() -> None:
     """Shift and Enter begins a line, Enter runs, and the arrow brings back what ran."""
     async with browse() as browsing:
         page = browsing.page
-        await browsing.server.create_session(python()).start()
-        await browsing.open_list()
-        await browsing.open_session("p")
+        await browsing.open_started(python())
         await page.focus("document.querySelector('#code')")
         await page.type("a = 20")
         await page.press(ENTER, SHIFT)

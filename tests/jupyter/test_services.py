@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-import subprocess
-import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 
 from kallichore.config import ServerConfig
 from kallichore.embed import serve
+from node_programs import install, needs_node
 
 NODE = Path(__file__).with_name("node")
 
@@ -25,46 +21,19 @@ TOKEN = "t0ken"
 PATIENCE = 90.0
 """Seconds for four kernels, one after another."""
 
-INSTALL_LIMIT = 60.0
-
 MOST_TWICE = 500
 """Lines: what was said in the moments before a cut, and not confirmed."""
 
 
-def install() -> Path:
-    """Return where the library is; it is installed once for each set of versions, and kept in the cache directory."""
-    files = [NODE / name for name in ("package.json", "package-lock.json")]
-    content = b"".join(file.read_bytes() for file in files)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kallichore-node"
-    place = cache / hashlib.sha256(content).hexdigest()[:16]
-    if place.exists():
-        return place
-    cache.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=cache))
-    for file in files:
-        shutil.copy(file, made)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=INSTALL_LIMIT)
-    if done.returncode:
-        shutil.rmtree(made)
-        pytest.skip(f"npm cannot install @jupyterlab/services: {done.stderr.strip().splitlines()[-1:]}")
-    try:
-        made.rename(place)
-    except OSError:
-        # Another run was faster.
-        shutil.rmtree(made)
-    return place
-
-
 async def run_steps() -> dict[str, Any]:
     """Run the program at a server of its own, and return what each step said; nothing may be left of it."""
-    place = install()
+    packages = install(NODE)
     async with serve(ServerConfig(token=TOKEN)) as server:
         url = f"http://127.0.0.1:{server.address.port}/"
         with trio.fail_after(PATIENCE):
             done = await trio.run_process(
                 ["node", str(NODE / "services.cjs"), url, TOKEN],
-                env={**os.environ, "NODE_PATH": str(place / "node_modules")},
+                env={**os.environ, "NODE_PATH": str(packages)},
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
@@ -75,7 +44,7 @@ async def run_steps() -> dict[str, Any]:
     return dict(json.loads(line) for line in done.stdout.decode().splitlines() if line.startswith('["'))
 
 
-@pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="there is no Node with npm here")
+@needs_node
 async def test_services_work_in_whole() -> None:
     """Managers become ready, kernels and sessions start, change and end, code is executed, asked, interrupted, and the
     lines of a cell are all there though its socket was cut; what was not confirmed then may come twice, in one piece.

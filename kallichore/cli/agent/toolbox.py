@@ -21,6 +21,7 @@ from kallichore.cli.options import new_kernel
 from kallichore.client.api_client import ApiClient, ApiError, session_path
 from kallichore.client.kallichore_server import KallichoreServer
 from kallichore.errors import KernelNotFoundError
+from kallichore.models.converter import unstructure
 
 INSTRUCTIONS = """\
 Sessions are running Jupyter kernels that keep their state: variables, imports, loaded data. Start one with \
@@ -33,6 +34,10 @@ MOST_RUNS = 100
 
 START_SECONDS = 120
 """Seconds that a kernel may take to start: some install something first."""
+
+
+FindServer = Callable[[], Awaitable[KallichoreServer]]
+"""Waits until there is a server, and returns it."""
 
 
 @attrs.define(eq=False)
@@ -58,17 +63,19 @@ class AloneToolbox:
     """See `kallichore.agents.protocol.Toolbox`.
 
     Args:
-        server: The server.
+        find_server: Finds the server, which may be on its way while the agent is greeted.
         nursery: Where runs go on.
     """
 
-    server: KallichoreServer
+    find_server: FindServer
     nursery: trio.Nursery
     name: ClassVar[str] = "kallichore"
     title: ClassVar[str] = "Kallichore: Jupyter kernels for agents"
     instructions: ClassVar[str] = INSTRUCTIONS
     tools: ClassVar[Sequence[Tool]] = ALONE
     resource_template: ClassVar[str | None] = "kallichore://sessions/{session_id}/outputs/{number}"
+    server: KallichoreServer = attrs.field(init=False)
+    """There as soon as a tool is called."""
     _known: dict[str, _Known] = attrs.field(factory=dict, init=False)
 
     @property
@@ -82,10 +89,11 @@ class AloneToolbox:
         Raises:
             ToolError: It cannot.
         """
+        self.server = await self.find_server()
         act: Callable[..., Awaitable[ToolAnswer]] = getattr(self, f"_{tool}")
         given = dict(arguments)
         if tool in ("execute_code", "evaluate_code"):
-            given["report"] = caller.report
+            given["caller"] = caller
         try:
             return await act(**given)
         except ApiError as error:
@@ -211,18 +219,19 @@ class AloneToolbox:
     async def _execute_code(
         self,
         code: str,
-        report: Callable[[str], Awaitable[None]],
+        caller: Caller,
         session_id: str | None = None,
         timeout_s: int = DEFAULT_SECONDS,
         keep_running: bool = False,
     ) -> ToolAnswer:
         name = await self._target(session_id)
-        return await self._run(name, {"code": code}, report, timeout_s, keep_running=keep_running)
+        request = {"code": code, "attribution": unstructure(caller.attribution("execute_code"))}
+        return await self._run(name, request, caller.report, timeout_s, keep_running=keep_running)
 
     async def _evaluate_code(
         self,
         code: str,
-        report: Callable[[str], Awaitable[None]],
+        caller: Caller,
         session_id: str | None = None,
         timeout_s: int = DEFAULT_SECONDS,
         wait: bool = False,
@@ -234,7 +243,9 @@ class AloneToolbox:
                 raise ToolError(
                     Problem.RUNTIME_BUSY, f"Session {name} runs other code; call with wait, or interrupt_session"
                 )
-        return await self._run(name, {"code": code, "store_history": False}, report, timeout_s)
+        attribution = unstructure(caller.attribution("evaluate_code"))
+        request = {"code": code, "store_history": False, "attribution": attribution}
+        return await self._run(name, request, caller.report, timeout_s)
 
     async def _run(
         self,

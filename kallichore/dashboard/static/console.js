@@ -21,8 +21,12 @@ export function hear(console, messages) {
 
 function hearServer(next, message) {
   if (message.sessionState) {
-    const { input_request: question } = message.sessionState;
-    return { ...next, question: question ? questionOf(question) : null };
+    const { input_request: question, seq } = message.sessionState;
+    return { ...next, end: next.end ?? seq, question: question ? questionOf(question) : null };
+  }
+  if (message.executionRequested) {
+    const { msg_id: id, code, attribution } = message.executionRequested;
+    change(next, id, (cell) => ({ ...cell, code, agent: attribution.agent_name ?? attribution.source }), true);
   }
   if (message.output) note(next, message.output[0], message.output[1]);
   if ("exited" in message) {
@@ -83,7 +87,7 @@ function change(next, parent, how, makes = false) {
   // From the end: what is said is nearly always about the latest.
   const at = next.cells.findLastIndex((cell) => cell.key === parent);
   if (at >= 0) next.cells[at] = how(next.cells[at]);
-  else if (makes && parent) next.cells.push(how({ key: parent, code: null, outputs: [], running: false }));
+  else if (makes && parent) next.cells.push(how({ key: parent, code: null, outputs: [], running: false, isOld: next.seq <= next.end }));
 }
 
 function addOutput(cell, type, content) {
@@ -125,6 +129,6 @@ const start = (code) => code.trimEnd().slice(0, 500);
 
 /** Whether a cell has a text in it, for searching. */
 export function mentions(cell, text) {
-  const parts = [cell.code, cell.notice, cell.process, ...(cell.outputs ?? []).flatMap((output) => [output.text, output.name, output.message, ...(output.traceback ?? []), output.data?.["text/plain"]])];
+  const parts = [cell.code, cell.agent, cell.notice, cell.process, ...(cell.outputs ?? []).flatMap((output) => [output.text, output.name, output.message, ...(output.traceback ?? []), output.data?.["text/plain"]])];
   return parts.some((part) => part && String(part).toLowerCase().includes(text.toLowerCase()));
 }

@@ -1,5 +1,5 @@
 // What the page knows of all sessions, kept true by the server's stream of changes.
-import { events, pause, Refusal } from "./api.js";
+import { call, events, pause, Refusal } from "./api.js";
 
 const MOST_SAMPLES = 300; // five minutes of one a second
 const LEAST_STEP = 800; // milliseconds between two samples of a plot
@@ -19,6 +19,43 @@ export function apply(state, event, now) {
     if (patch.resource_usage) samples.set(id, addSample(samples.get(id) ?? [], patch.resource_usage));
   }
   return { ...state, sessions, samples, server: event.server ?? state.server, skew: event.time - now };
+}
+
+/** Return the state with what the server kept of the last minutes, before anybody looked here. Pure. */
+export function remember(state, record) {
+  const samples = new Map(state.samples);
+  for (const [id, past] of Object.entries(record.sessions)) {
+    if (!state.sessions.has(id)) continue;
+    const kept = past.time.map((time, at) => ({ time, memory: past.memory_bytes[at], cpu: past.cpu_percent[at] }));
+    samples.set(id, merged(kept, samples.get(id) ?? []));
+  }
+  const running = [...state.sessions.values()].filter((session) => session.process_id).map((session) => samples.get(session.session_id) ?? []);
+  return { ...state, samples, totals: merged(sums(running), state.totals) };
+}
+
+/** Two lists of samples as one, in their order, with no more of them than a plot can show. */
+function merged(some, others) {
+  const all = [...some, ...others].sort((one, other) => one.time - other.time);
+  const apart = [];
+  for (const sample of all) if (!apart.length || sample.time - apart.at(-1).time >= LEAST_STEP) apart.push(sample);
+  return apart.slice(-MOST_SAMPLES);
+}
+
+/** What all used together, at each time at which one was sampled, from when on each of them was. */
+function sums(all) {
+  if (!all.length || all.some((samples) => !samples.length)) return [];
+  const begin = Math.max(...all.map((samples) => samples[0].time));
+  const times = [...new Set(all.flatMap((samples) => samples.map((sample) => sample.time)))].filter((time) => time >= begin);
+  const places = all.map(() => 0);
+  return times.sort((one, other) => one - other).map((time) => {
+    const sum = { time, memory: 0, cpu: 0 };
+    for (const [at, samples] of all.entries()) {
+      while (samples[places[at] + 1]?.time <= time) places[at]++;
+      sum.memory += samples[places[at]].memory;
+      sum.cpu += samples[places[at]].cpu;
+    }
+    return sum;
+  });
 }
 
 /** Return the state with the plots at a moment: what was not told to be others is what it was. Pure. */
@@ -106,9 +143,11 @@ export class Live {
           if (!event) continue;
           // The first event is all there is: what is not in it is not there any more.
           const before = isFirst ? { ...this.state, sessions: new Map() } : this.state;
-          isFirst = false;
           wait = 0.5;
           this.#set({ ...apply(before, event.data, Date.now()), link: "live" });
+          // The plots begin before the page did; without this they only begin later.
+          if (isFirst) call("GET", "samples").then((record) => stopped.aborted || this.#set(remember(this.state, record)), () => {});
+          isFirst = false;
         }
       } catch (error) {
         if (stopped.aborted) return;

@@ -2,15 +2,18 @@
 import { html, useEffect, useRef, useState } from "./preact-htm.js";
 import { endedBadly, STATUSES } from "./words.js";
 
-/** A dialog over the page. The browser keeps the keyboard in it, and Escape closes it. */
+/** A dialog over the page. The browser keeps the keyboard in it, Escape closes it, and then the keyboard is where it was.
+ *
+ * Only the browser may bring it back: it does so at once, and we hear of the end later, when people may have moved on.
+ */
 export function Dialog({ title, onClose, children }) {
   const dialog = useRef(null);
   useEffect(() => {
-    const before = document.activeElement;
-    dialog.current.showModal();
-    return () => before?.isConnected && before.focus();
+    const own = dialog.current;
+    own.showModal();
+    return () => own.close();
   }, []);
-  return html`<dialog ref=${dialog} aria-labelledby="dialog-title" onClose=${onClose}
+  return html`<dialog ref=${dialog} aria-labelledby="dialog-title" onClose=${() => dialog.current && onClose()}
       onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
     <div class="dialog-body"><h2 id="dialog-title">${title}</h2>${children}</div>
   </dialog>`;

@@ -86,18 +86,21 @@ function Console({ session, now }) {
   const id = session.session_id;
   const [console, setConsole] = useState(empty());
   const [isLinked, setLinked] = useState(null);
-  const [history, setHistory] = useState([]);
+  const [history, setHistory] = useState({ entries: [], told: new Set() });
   const [search, setSearch] = useState("");
   const [frozen, setFrozen] = useState(null);
   const channels = useRef(null);
   useEffect(() => {
     channels.current = new Channels(id, (console, isLinked) => (setConsole(console), setLinked(isLinked)));
-    call("GET", pathOf(id, "/history")).then(setHistory, () => {});
+    const keep = (entries) => setHistory({ entries, told: new Set(channels.current.console.cells.map((cell) => cell.key)) });
+    call("GET", pathOf(id, "/history")).then(keep, () => {});
     return () => channels.current.close();
   }, [id]);
   const shown = frozen ?? console;
   const cells = useMemo(() => {
-    const older = olderEntries(history, shown.cells).map(cellOfEntry);
+    // What began after the history was told is not in it, be it the same code once more.
+    const told = shown.cells.filter((cell) => cell.isOld || history.told.has(cell.key));
+    const older = olderEntries(history.entries, told).map(cellOfEntry);
     const all = [...older, ...shown.cells];
     return search ? all.filter((cell) => mentions(cell, search)) : all;
   }, [history, shown, search]);
@@ -121,10 +124,10 @@ function Console({ session, now }) {
 }
 
 /** An entry of the history, which the server keeps in short, as a cell. */
-function cellOfEntry(entry) {
+export function cellOfEntry(entry) {
   const outputs = entry.output ? [{ type: "stream", name: "stdout", text: overwritten(entry.output) }] : [];
   if (entry.error) outputs.push({ type: "error", ...entry.error });
-  return { key: `entry ${entry.timestamp} ${entry.input.slice(0, 20)}`, code: entry.input, outputs, began: entry.timestamp, isShort: entry.truncated };
+  return { key: `entry ${entry.timestamp} ${entry.input.slice(0, 20)}`, code: entry.input, agent: entry.agent, outputs, began: entry.timestamp, isShort: entry.truncated };
 }
 
 function Cell({ cell, now }) {
@@ -132,7 +135,7 @@ function Cell({ cell, now }) {
   if (cell.process) return html`<div class="cell process"><${Text} text=${cell.process} /></div>`;
   return html`<article class="cell ${cell.running ? "running" : ""}" aria-label=${cell.code ? `Execution ${cell.count ?? ""}` : "Output"}>
     ${cell.code != null && html`<div class="code"><span class="prompt" aria-hidden="true">${cell.count ? `[${cell.count}]` : "[ ]"}</span><pre>${cell.code}</pre>
-      <span class="when">${when(cell, now)}</span></div>`}
+      <span class="when">${cell.agent && html`<span class="agent">by ${cell.agent}</span> `}${when(cell, now)}</span></div>`}
     <div class="outputs">${cell.outputs.map((output, at) => html`<${Output} key=${at} output=${output} />`)}
       ${cell.failed && html`<${ErrorText} error=${cell.failed} />`}</div>
   </article>`;

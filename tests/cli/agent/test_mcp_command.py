@@ -101,6 +101,7 @@ async def test_large_output_is_read_whole_by_its_link() -> None:
     assert len(json.dumps(told.members)) < 40_000
     assert whole.contents[0].text == "a" * 100_000 + "\n"
     assert "no resource" in str(unknown.value)
+    assert unknown.value.error.data == {"uri": "kallichore://sessions/nobody/outputs/1"}
 
 
 async def test_time_that_is_up_interrupts() -> None:
@@ -145,23 +146,25 @@ async def test_cancelled_call_interrupts_its_run() -> None:
 
 
 async def test_named_server_is_used_and_stays(private_place: Path) -> None:
-    """With a server that is named, its sessions are those that there are, two agents share one, and none ends with its
-    agent.
+    """With a server that is named, its sessions are those that there are, two agents share one, none ends with its
+    agent, and the history tells which of them had what run.
     """
     file = private_place / "server.json"
     with trio.fail_after(REAL_TIME):
         async with serve(ServerConfig(connection_file=file)) as running:
             options = (COMMAND[0], "-c", str(file), "mcp")
-            async with open_command(*options) as first, open_command(*options) as second:
+            async with open_command(*options, name="Ada") as first, open_command(*options, name="Bob") as second:
                 await first.call("start_session", session_id="shared")
                 await first.call("execute_code", code="shared = 'yes'")
                 told = await second.call("evaluate_code", code="shared")
             names = [session.session_id for session in running.sessions]
+            history = running.server.session("shared").conversation.history.entries()
             client = ApiClient(from_connection_document(read_connection_file(file)))
             await KallichoreServer(client).remove("shared")
 
     assert told.members["result"] == {"text/plain": "'yes'"}
     assert names == ["shared"]
+    assert [(entry.source, entry.agent) for entry in history] == [("agent", "Ada"), ("agent", "Bob")]
 
 
 @pytest.mark.parametrize(
@@ -226,3 +229,24 @@ async def test_lines_that_are_no_messages_change_nothing() -> None:
         )  # fmt: skip
 
     assert 7 in [json.loads(answer).get("id") for answer in process.stdout.splitlines()]
+
+
+async def test_first_answer_waits_for_nothing_that_can_come_later() -> None:
+    """What has to be imported to greet an agent is neither the private server nor a checker for all of JSON Schema."""
+    program = "import sys, kallichore.cli.kcclient, kallichore.cli.agent.serving; print(*sys.modules)"
+    with trio.fail_after(REAL_TIME):
+        done = await trio.run_process([sys.executable, "-c", program], capture_stdout=True)
+    loaded = set(done.stdout.decode().split())
+
+    assert "mcp" in loaded
+    assert not {"kallichore.embed", "kallichore.server", "quart", "jsonschema"} & loaded
+
+
+async def test_agent_that_says_nothing_is_no_failure() -> None:
+    """An agent that is gone before it said anything leaves nothing behind, and no complaint."""
+    with trio.fail_after(REAL_TIME):
+        done = await trio.run_process(
+            [sys.executable, "-m", *COMMAND], stdin=b"", capture_stdout=True, capture_stderr=True
+        )
+
+    assert (done.stdout, done.stderr) == (b"", b"")

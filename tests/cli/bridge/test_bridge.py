@@ -61,7 +61,7 @@ async def test_agent_on_standard_streams_reaches_the_workspace(private_place: Pa
     assert nobody.code == "NO_WORKSPACE"
     assert (ran.structured_content["stdout"], reports) == ("hello\n", ["hello\n"])
     assert wrong.code == "SESSION_NOT_FOUND"
-    assert clients[0]["name"] == "mcp"
+    assert clients[0]["name"] == "tester"
     assert gone.code == "POSITRON_NOT_RUNNING"
     assert back.members["sessions"] == []
 
