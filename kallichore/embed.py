@@ -35,6 +35,7 @@ from kallichore.models.bodies import NewSession
 from kallichore.server import Server, open_server
 from kallichore.server.border import open_border
 from kallichore.session.session import Session
+from kallichore.state.address import go_on_at_the_same_address
 from kallichore.transport.base_path import BelowBase, app_below, below
 from kallichore.transport.connection_file import (
     ServerAddress,
@@ -50,7 +51,6 @@ from kallichore.transport.request_head import (
     is_channels_path,
     refusal,
 )
-from kallichore.state.address import go_on_at_the_same_address
 from kallichore.transport.unix_socket import open_unix_listener
 
 FAREWELL = 1.0

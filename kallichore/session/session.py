@@ -93,6 +93,8 @@ class Session(metaclass=ForUsers):
     """Ends its kernel when nobody uses it; None if that is never to be."""
     is_left: bool = attrs.field(default=False, init=False)
     """Whether it was left to the server that comes next."""
+    leaves_kernel: bool = attrs.field(default=False, init=False)
+    """Whether a kernel was left with it."""
     keeper: Keeper | None = attrs.field(default=None, init=False)
     """Writes down what happens, if it outlives its server."""
     _overflow: OverflowFile = attrs.field(factory=OverflowFile, init=False)
@@ -197,6 +199,11 @@ class Session(metaclass=ForUsers):
         """Whether the kernel's process printed the beginning of a line, which clients are yet to be told."""
         life = self.supervisor.life
         return life is not None and life.has_partial_line
+
+    @property
+    def not_kept(self) -> str | None:
+        """Why what happens now would not outlive the server, though it should; None if it would."""
+        return None if self.keeper is None else self.keeper.trouble or None
 
     @property
     def unread_bytes(self) -> int:
@@ -487,7 +494,8 @@ class Session(metaclass=ForUsers):
         if self.keeper is None:
             self.begin_stop()
         else:
-            self.is_left = True
+            if not self.is_left:
+                self.is_left, self.leaves_kernel = True, self.is_running
             self.keeper.close()
             self.supervisor.leave()
 
@@ -509,7 +517,8 @@ class Session(metaclass=ForUsers):
         Args:
             recovered: What that server wrote down.
         """
-        assert self.keep is not None and self.keeper is not None
+        assert self.keep is not None
+        assert self.keeper is not None
         problems = [*recovered.problems, *self.keeper.restore(recovered.parts)]
         journal = self.conversation.journal
         for first, payloads in recovered.messages():

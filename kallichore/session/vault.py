@@ -6,8 +6,9 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -75,14 +76,19 @@ class Vault:
         except OSError as error:
             logger.error("Could not write down where this server is reached: %s", error)
 
-    def open_all(self) -> Iterator[tuple[Keep, Recovered, NewSession]]:
+    def open_all(self, only: Container[str] | None = None) -> Iterator[tuple[Keep, Recovered, NewSession]]:
         """Yield the place of each session that is there, with what its log has and what it was created with.
 
         A place that cannot be read is named in the log, and stays as it is.
+
+        Args:
+            only: The ids of those that are wanted; None for all.
         """
         for place in self.directory.sessions():
             try:
                 record = SessionRecord.read(place)
+                if only is not None and record.session_id not in only:
+                    continue
                 request = read_body(record.request, NewSession)
                 recovered = recover(place)
             except (KallichoreError, OSError) as error:
@@ -92,10 +98,14 @@ class Vault:
 
     def remove(self, keep: Keep) -> None:
         """Remove a session's place, with all that is in it."""
+        self.remove_place(keep.directory)
+
+    def remove_place(self, place: Path) -> None:
+        """Remove one of the directories of sessions, with all that is in it."""
         try:
-            self.directory.remove(keep.record.session_id)
+            self.directory.remove_place(place)
         except OSError as error:
-            logger.error("Could not remove what a session left behind in %s: %s", keep.directory, error)
+            logger.error("Could not remove what a session left behind in %s: %s", place, error)
 
 
 @contextmanager
