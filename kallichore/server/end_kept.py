@@ -49,7 +49,7 @@ async def end_kept(
             elif not forget:
                 raise StateDamagedError(f"Session {kept.session_id!r} cannot be read; its files stay in {kept.place}")
             if session is None:
-                kill_kernel(kept.place)
+                await kill_kernel(kept.place)
                 server.forget_place(kept.place)
             elif forget:
                 server.delete_session(kept.session_id)

@@ -21,6 +21,7 @@ from kallichore.conversation.execution_queue import SavedQueue
 from kallichore.conversation.parts import read_part
 from kallichore.conversation.runs import numbers_in
 from kallichore.conversation.status import SavedStatus
+from kallichore.engines.host_socket import kill_host
 from kallichore.errors import KallichoreError
 from kallichore.kernel.leftovers import is_own_kernel
 from kallichore.kernel.resources import find_descendants, read_process
@@ -84,12 +85,13 @@ def look_at_kept(path: Path) -> list[KeptSession]:
     return sorted(found, key=lambda session: (session.created or 0, session.session_id))
 
 
-def kill_kernel(place: Path) -> None:
-    """Kill the kernel of a session that no server can go on with, and its group, if it is certain which process it is.
+async def kill_kernel(place: Path) -> None:
+    """Kill the kernel of a session that no server can go on with, and its host, if it is certain which they are.
 
     Args:
         place: The session's directory.
     """
+    await kill_host(place)
     if sys.platform == "win32":
         return
     pid, started = read_supervision(recover(place).parts).get("process") or (0, None)

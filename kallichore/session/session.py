@@ -500,8 +500,12 @@ class Session(metaclass=ForUsers):
             self.supervisor.leave()
 
     def end_with_server(self) -> None:
-        """Leave the kernel to the next server, or begin to end it, as the server is to do at its own end."""
-        if self.facilities.config.keeps_kernels and not self.deleted.is_set():
+        """Leave the kernel to the next server, or begin to end it, as the server is to do at its own end.
+
+        What somebody asked to end is not left: a server that is cancelled in the middle of a shutdown ends it still.
+        """
+        is_to_end = self.deleted.is_set() or (self.is_ending and not self.is_left)
+        if self.facilities.config.keeps_kernels and not is_to_end:
             self.leave()
         else:
             self.begin_stop()

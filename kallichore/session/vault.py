@@ -79,10 +79,10 @@ class Vault:
     def open_all(self, only: Container[str] | None = None) -> Iterator[tuple[Keep, Recovered, NewSession]]:
         """Yield the place of each session that is there, with what its log has and what it was created with.
 
-        A place that cannot be read is named in the log, and stays as it is.
+        A place that cannot be read stays as it is, and is named in the log.
 
         Args:
-            only: The ids of those that are wanted; None for all.
+            only: The ids of those that are wanted; None for all. With some, who names them knows which can be read.
         """
         for place in self.directory.sessions():
             try:
@@ -92,7 +92,8 @@ class Vault:
                 request = read_body(record.request, NewSession)
                 recovered = recover(place)
             except (KallichoreError, OSError) as error:
-                logger.error("A session could not be found again, its files stay in %s: %s", place, error)
+                if only is None:
+                    logger.error("A session could not be found again, its files stay in %s: %s", place, error)
                 continue
             yield Keep(place, record, recovered.log), recovered, request
 
