@@ -20,7 +20,7 @@ import pytest
 from abuse import LIMIT, run_victim
 from kallichore.client.api_client import ApiError
 from kallichore.client.channel_client import open_channel
-from kernels import body, execute, is_type, open_client, text_of
+from kernels import body, execute, is_type, open_client, open_started, text_of
 
 resource = pytest.importorskip("resource")
 
@@ -60,6 +60,41 @@ async def test_undelivered_messages_that_do_not_fit_are_counted(caplog: pytest.L
     assert 0 < first["messagesLost"] == status["dropped_messages"]
     assert numbers == [str(number) for number in range(400 - len(numbers), 400)]
     assert "Could not keep undelivered messages in a file" in caplog.text
+
+
+@pytest.mark.posix_only("kernels end with their server on Windows")
+async def test_durable_session_goes_on_and_says_that_it_is_not_kept(private_place: Path) -> None:
+    """Its clients, its description and the server's status say why; with space again, what happens is kept again."""
+    state = private_place / "state"
+    async with (
+        open_client(state_directory=state, on_exit="stop") as client,
+        open_started(client, body()) as channel,
+    ):
+        before = await client.call("GET", "/status"), await client.call("GET", "/sessions/s")
+        with limited_files(1):
+            said = text_of(await execute(channel, "print one"))
+            during = await client.call("GET", "/status"), await client.call("GET", "/sessions/s")
+        told = await execute(channel, "print two")
+        after = await client.call("GET", "/status"), await client.call("GET", "/sessions/s")
+    words = [message["output"][1] for message in told if "output" in message]
+
+    assert said == "one\n"
+    assert text_of(told) == "two\n"
+    assert [str(state)] * 3 == [status["state_directory"] for status, _ in (before, during, after)]
+    assert ["ok", "File too large", "ok"] == [status["durability"] for status, _ in (before, during, after)]
+    assert [None, "File too large", None] == [session.get("not_kept") for _, session in (before, during, after)]
+    assert [True] * 3 == [session["durable"] for _, session in (before, during, after)]
+    assert "[kallichore] What happens in this session is kept over a restart of the server again\n" in words
+
+
+async def test_without_a_state_directory_nothing_is_said_of_it() -> None:
+    """The status has neither where sessions are kept nor whether they are, and no session is durable."""
+    async with open_client() as client:
+        await client.call("PUT", "/sessions", body())
+        status, session = await client.call("GET", "/status"), await client.call("GET", "/sessions/s")
+
+    assert {"state_directory", "durability"}.isdisjoint(status)
+    assert (False, False) == (session["durable"], "not_kept" in session)
 
 
 async def test_kernel_without_its_file_is_not_started() -> None:

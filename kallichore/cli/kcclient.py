@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from kallichore._version import __version__
-from kallichore.cli.commands import agents, channels, code, server, sessions
+from kallichore.cli.commands import agents, channels, code, kept, server, sessions
 from kallichore.cli.exit_codes import INTERRUPTED
 from kallichore.cli.target import TOKEN_VARIABLE, Target, token_for
 from kallichore.client.address import DEFAULT_URL
@@ -66,7 +66,7 @@ def main(context: click.Context, url: str | None, connection_file: Path | None, 
 
 for _command in (
     *(*code.COMMANDS, *channels.COMMANDS),
-    *(*sessions.COMMANDS, *server.COMMANDS, *agents.COMMANDS),
+    *(*sessions.COMMANDS, *kept.COMMANDS, *server.COMMANDS, *agents.COMMANDS),
 ):
     main.add_command(_command)
 main.add_command(channels.connect, "listen")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from kallichore.kernel.terminal import drop_controlling_terminal
 
 if TYPE_CHECKING:
     from kallichore.embed import RunningServer
+    from kallichore.server import Server
 
 logger = logging.getLogger("kallichore")
 
@@ -87,9 +89,10 @@ def _run(launch: Launch, console: Console) -> int:
 
         hand_over(launch.config.state_directory)
 
+    running: list[RunningServer] = []
+
     async def serve_until_signalled() -> None:
         async with trio.open_nursery() as nursery:
-            running: list[RunningServer] = []
             nursery.start_soon(_obey_signals, running, nursery.cancel_scope)
             if give_back := keep_freed_memory():
                 nursery.start_soon(return_freed_memory, give_back)
@@ -103,7 +106,32 @@ def _run(launch: Launch, console: Console) -> int:
         if problems[0] is None or problems[1] is not None:
             raise
         raise innermost(problems[0]) from group
+    for server in running:
+        _tell_what_is_left(server.server, console)
     return 0
+
+
+def _tell_what_is_left(server: Server, console: Console) -> None:
+    """Say that kernels go on, and how to come back to them or end them."""
+    number, directory = server.kernels_left, server.config.state_directory
+    if not number or directory is None:
+        return
+    kernels = "1 kernel goes on" if number == 1 else f"{number} kernels go on"
+    if server.is_handed_over:
+        console.put(f"{kernels} with the next server")
+        return
+    place = shlex.quote(escapes.one_line(str(directory)))
+    console.put(f"{kernels} without a server{_until(server.config.abandon_after)}")
+    console.put(f"To come back to {'it' if number == 1 else 'them'}: kcserver --state-dir {place}")
+    console.put(f"To end {'it' if number == 1 else 'them'}: kcclient sessions end --state-dir {place} --all")
+
+
+def _until(abandon_after: float) -> str:
+    if not abandon_after:
+        return ""
+    from kallichore.conversation.culling import span
+
+    return f", for {span(abandon_after)}"
 
 
 def _announcer(launch: Launch, console: Console, running: list[RunningServer]) -> Callable[[RunningServer], None]:

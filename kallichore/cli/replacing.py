@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 
 import trio
@@ -12,6 +11,7 @@ from kallichore.client.address import from_connection_document
 from kallichore.client.api_client import ApiClient
 from kallichore.errors import ConfigurationError, KallichoreError
 from kallichore.state.address import read_address
+from kallichore.state.directory import is_held
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def hand_over(directory: Path | None) -> None:
     Raises:
         ConfigurationError: It does not answer, or does not end.
     """
-    if directory is not None and _is_held(directory):
+    if directory is not None and is_held(directory):
         trio.run(_ask, directory)
 
 
@@ -40,7 +40,7 @@ async def _ask(directory: Path) -> None:
         with trio.fail_after(PATIENCE):
             await ApiClient(from_connection_document(document)).call("POST", "/handover")
             # There is no event for a lock that becomes free.
-            while _is_held(directory):  # noqa: ASYNC110
+            while is_held(directory):  # noqa: ASYNC110
                 await trio.sleep(LOOK_AGAIN)
     except (KallichoreError, OSError, trio.TooSlowError) as error:
         why = str(error) or f"it did not end within {PATIENCE:.0f} s"
@@ -48,18 +48,3 @@ async def _ask(directory: Path) -> None:
             f"--replace: the server with pid {pid} does not leave {directory} to this one: {why}; end it first"
         ) from error
     logger.info("The server with pid %s has left its sessions to this one", pid)
-
-
-def _is_held(directory: Path) -> bool:
-    if sys.platform == "win32":
-        return False
-    import fcntl
-
-    try:
-        with open(directory / "lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False

@@ -10,6 +10,7 @@ import math
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -296,7 +297,17 @@ def _summary(model: dict[str, Any], names: dict[str, tuple[str, str]]) -> Summar
     is_connected = bool(model.get("connections"))
     ours = {"session_id": model["id"], "display_name": display_name, "status": _status(model)}
     told = {**ours, "connected": is_connected, **model}
-    return Summary(**ours, is_connected=is_connected, told=told)
+    idle_since = _moment(model.get("last_activity")) if ours["status"] == "idle" else None
+    return Summary(**ours, is_connected=is_connected, told=told, idle_since=idle_since)
+
+
+def _moment(told: Any) -> datetime | None:
+    """Return a time as a server tells it; None where it tells none."""
+    try:
+        moment = datetime.fromisoformat(told)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _flat(spec: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -165,6 +166,8 @@ class KallichoreServer:
 
 
 def _summary(told: dict[str, Any]) -> Summary:
+    # 0 as long as it starts or works.
+    idle_seconds = told.get("idle_seconds")
     return Summary(
         session_id=told["session_id"],
         display_name=told["display_name"],
@@ -173,4 +176,7 @@ def _summary(told: dict[str, Any]) -> Summary:
         told=told,
         process_id=told.get("process_id"),
         queued=told["execution_queue"]["length"],
+        started=datetime.fromisoformat(told["started"]) if "started" in told else None,
+        idle_since=datetime.now(UTC) - timedelta(seconds=idle_seconds) if idle_seconds else None,
+        memory_bytes=(told.get("resource_usage") or {}).get("memory_bytes"),
     )

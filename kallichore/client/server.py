@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -48,6 +49,9 @@ class Summary:
 
     Args:
         told: All that the server told, for programs.
+        started: When it was created; None where that is not told, as all below.
+        idle_since: Since when its kernel has had nothing to do; None while it has.
+        memory_bytes: What its kernel has, with all that it started.
     """
 
     session_id: str
@@ -57,6 +61,9 @@ class Summary:
     told: Mapping[str, Any]
     process_id: int | None = None
     queued: int = 0
+    started: datetime | None = None
+    idle_since: datetime | None = None
+    memory_bytes: int | None = None
 
 
 @attrs.frozen

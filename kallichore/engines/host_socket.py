@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from struct import Struct
 
 import trio
 
@@ -20,6 +22,12 @@ HOST_SOCKET = "host.sock"
 
 LONGEST_PATH = 100
 """Bytes of a socket's path that every system takes."""
+
+PEER = Struct("3i")
+"""What Linux tells of the other end of a connection: its process, its user and its group (unix(7), SO_PEERCRED)."""
+
+LOCAL_PEERPID = 2
+"""The option by which macOS tells the process, from sys/un.h; its level is 0."""
 
 PAUSE = 0.01
 """Seconds between tries where the host has not had time yet to take those who connected before."""
@@ -50,6 +58,37 @@ def short_path(directory: Path) -> Iterator[str]:
             finally:
                 with suppress(OSError):
                     os.unlink(link)
+
+
+async def kill_host(directory: Path) -> None:
+    """Kill whoever listens in a session's directory, which ends its kernel: for a session whose secret is lost.
+
+    Where nobody listens, or the system does not tell who it is, nothing happens. The end follows a moment later.
+
+    Args:
+        directory: The session's, into which only its owner can put a socket.
+    """
+    if sys.platform == "win32":
+        return
+    try:
+        connection = await connect_to_host(directory)
+    except (HostGoneError, OSError):
+        return
+    with connection:
+        pid = _pid_of_peer(connection)
+    if pid > 1:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _pid_of_peer(connection: socket.socket) -> int:
+    """Return the process that listens at the other end; 0 where that is not told."""
+    if sys.platform == "linux":
+        pid: int = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))[0]
+        return pid
+    if sys.platform == "darwin":
+        return connection.getsockopt(0, LOCAL_PEERPID)
+    return 0
 
 
 async def connect_to_host(directory: Path) -> socket.socket:

@@ -315,6 +315,8 @@ class ServerStatus:
     open_descriptors: int | None = None
     mcp: McpStatus | None = None
     memory_bytes: int | None = None
+    state_directory: str | None = None
+    durability: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -476,6 +478,8 @@ class ActiveSession:
     last_exit: KernelExit | None = None
     memory_warning: str | None = None
     cull: Culling | None = None
+    durable: bool = False
+    not_kept: str | None = None
 
 
 @attrs.frozen(kw_only=True)

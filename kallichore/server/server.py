@@ -11,9 +11,10 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
@@ -81,6 +82,8 @@ class Server(metaclass=ForUsers):
     log: LineLog = attrs.field(factory=LineLog, init=False)
     """What the server logged lately, where logging is ours (kcserver)."""
     shutdown_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
+    is_handed_over: bool = attrs.field(default=False, init=False)
+    """Whether another server is about to go on with its sessions."""
     _sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
     _idle: IdleClock = attrs.field(init=False)
     _idle_changed: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -156,11 +159,15 @@ class Server(metaclass=ForUsers):
         self.facilities.news.note(session.session_id)
         self._nursery.start_soon(supervise_session, session, name=f"session {session.session_id}")
 
-    def restore_sessions(self) -> None:
-        """Go on with the sessions of the server that had the state directory before."""
+    def restore_sessions(self, only: Container[str] | None = None) -> None:
+        """Go on with the sessions of the server that had the state directory before.
+
+        Args:
+            only: The ids of those to go on with; None for all. Others stay as they are.
+        """
         if self._vault is None:
             return
-        for keep, recovered, request in self._vault.open_all():
+        for keep, recovered, request in self._vault.open_all(only):
             try:
                 session = Session(request, keep.record.key, self.facilities, self.nudge, keep)
                 session.restore(recovered)
@@ -213,6 +220,11 @@ class Server(metaclass=ForUsers):
             self._vault.remove(session.keep)
         self.facilities.news.note(session_id)
 
+    def forget_place(self, place: Path) -> None:
+        """Remove a directory in the state directory that is a session's no server can go on with."""
+        if self._vault is not None:
+            self._vault.remove_place(place)
+
     def find_sessions(self, session_ids: Iterable[str]) -> dict[str, Session | None]:
         """Return sessions by their ids, None for those that are not there."""
         return {session_id: self._sessions.get(session_id) for session_id in session_ids}
@@ -263,7 +275,17 @@ class Server(metaclass=ForUsers):
             dropped_messages=counters.dropped_messages,
             open_descriptors=counters.open_descriptors,
             memory_bytes=counters.process_memory_bytes,
+            state_directory=None if self._vault is None else str(self._vault.directory.path),
+            durability=self._durability(),
         )
+
+    def _durability(self) -> str | None:
+        """Return ``ok``, or why what happens in sessions is not kept; None if it is not to be."""
+        if self._vault is None:
+            return None
+        # The same disk is full for all of them: each reason once.
+        troubles = dict.fromkeys(filter(None, (session.not_kept for session in self._sessions.values())))
+        return "; ".join(troubles) or "ok"
 
     def configuration(self) -> ServerConfiguration:
         """Return the settings that can change while the server runs."""
@@ -333,9 +355,15 @@ class Server(metaclass=ForUsers):
         """
         if self._vault is None:
             raise NothingToHandOverError("This server has no state directory, so no other could take over its sessions")
+        self.is_handed_over = True
         self._note_shutdown(reason)
         for session in self._sessions.values():
             session.leave()
+
+    @property
+    def kernels_left(self) -> int:
+        """How many kernels were left to the next server."""
+        return sum(session.leaves_kernel for session in self._sessions.values())
 
     def announce(self, address: str, document: dict[str, Any]) -> None:
         """Note where this server is reached, for the one that takes over its sessions.
@@ -400,27 +428,33 @@ def _current_directory() -> str:
 
 
 @asynccontextmanager
-async def open_server(config: ServerConfig | None = None) -> AsyncIterator[Server]:
+async def open_server(
+    config: ServerConfig | None = None, *, only: Container[str] | None = None
+) -> AsyncIterator[Server]:
     """Open a server in this process, without listeners: for programs that need no HTTP.
 
     Leaving the block, and cancelling it, ends every kernel: asked first, then terminated and killed. Nothing is left:
-    no process, socket or file. What is raised in the block is raised by it, as it is; if the server fails at the same
-    time, both are in an `ExceptionGroup`.
+    no process, socket or file; but with a state directory, where kernels may go on: see `ServerConfig.on_exit`. What is
+    raised in the block is raised by it, as it is; if the server fails at the same time, both are in an
+    `ExceptionGroup`.
 
     Args:
         config: How long to wait for what; how to listen is not looked at here.
+        only: The ids of those sessions in its state directory that it goes on with; None for all. The others stay as
+            they are.
 
     Raises:
-        ConfigurationError: There is no place for the server's private directory, or no Trio.
+        ConfigurationError: There is no place for the server's private directory, its state directory cannot be used, or
+            there is no Trio.
     """
     with open_border() as border:
-        async with _open_server(config or ServerConfig()) as server:
+        async with _open_server(config or ServerConfig(), only) as server:
             with border.block():
                 yield server
 
 
 @asynccontextmanager
-async def _open_server(config: ServerConfig) -> AsyncIterator[Server]:
+async def _open_server(config: ServerConfig, only: Container[str] | None) -> AsyncIterator[Server]:
     desk = RegistrationDesk()
     try:
         with (
@@ -447,7 +481,7 @@ async def _open_server(config: ServerConfig) -> AsyncIterator[Server]:
                     taken_ports=set(),
                 )
                 server = Server(config, facilities, nursery, vault)
-                server.restore_sessions()
+                server.restore_sessions(only)
                 nursery.start_soon(server._watch_idleness)
                 nursery.start_soon(
                     sample_resources,

@@ -48,6 +48,8 @@ def describe(session: Session, now: float) -> ActiveSession:
         last_exit=conversation.last_exit,
         memory_warning=conversation.memory_warning,
         cull=None if session.idle_watch is None else session.idle_watch.describe(now),
+        durable=session.keeper is not None,
+        not_kept=session.not_kept,
     )
 
 

@@ -94,6 +94,8 @@ class Session(metaclass=ForUsers):
     """Ends its kernel when nobody uses it; None if that is never to be."""
     is_left: bool = attrs.field(default=False, init=False)
     """Whether it was left to the server that comes next."""
+    leaves_kernel: bool = attrs.field(default=False, init=False)
+    """Whether a kernel was left with it."""
     keeper: Keeper | None = attrs.field(default=None, init=False)
     """Writes down what happens, if it outlives its server."""
     usage_record: UsageRecord = attrs.field(factory=UsageRecord, init=False)
@@ -201,6 +203,11 @@ class Session(metaclass=ForUsers):
         """Whether the kernel's process printed the beginning of a line, which clients are yet to be told."""
         life = self.supervisor.life
         return life is not None and life.has_partial_line
+
+    @property
+    def not_kept(self) -> str | None:
+        """Why what happens now would not outlive the server, though it should; None if it would."""
+        return None if self.keeper is None else self.keeper.trouble or None
 
     @property
     def unread_bytes(self) -> int:
@@ -495,13 +502,18 @@ class Session(metaclass=ForUsers):
         if self.keeper is None:
             self.begin_stop()
         else:
-            self.is_left = True
+            if not self.is_left:
+                self.is_left, self.leaves_kernel = True, self.is_running
             self.keeper.close()
             self.supervisor.leave()
 
     def end_with_server(self) -> None:
-        """Leave the kernel to the next server, or begin to end it, as the server is to do at its own end."""
-        if self.facilities.config.keeps_kernels and not self.deleted.is_set():
+        """Leave the kernel to the next server, or begin to end it, as the server is to do at its own end.
+
+        What somebody asked to end is not left: a server that is cancelled in the middle of a shutdown ends it still.
+        """
+        is_to_end = self.deleted.is_set() or (self.is_ending and not self.is_left)
+        if self.facilities.config.keeps_kernels and not is_to_end:
             self.leave()
         else:
             self.begin_stop()

@@ -6,8 +6,9 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -74,29 +75,39 @@ class Vault:
         except OSError as error:
             logger.error("Could not write down where this server is reached: %s", error)
 
-    def open_all(self) -> Iterator[tuple[Keep, Recovered, NewSession]]:
+    def open_all(self, only: Container[str] | None = None) -> Iterator[tuple[Keep, Recovered, NewSession]]:
         """Yield the place of each session that is there, with what its log has and what it was created with.
 
-        A place that cannot be read is named in the log, and stays as it is.
+        A place that cannot be read stays as it is, and is named in the log.
+
+        Args:
+            only: The ids of those that are wanted; None for all. With some, who names them knows which can be read.
         """
         for place in self.directory.sessions():
             try:
                 record = SessionRecord.read(place)
+                if only is not None and record.session_id not in only:
+                    continue
                 request = read_body(record.request, NewSession)
                 recovered = recover(place)
                 keep = Keep(place, record, recovered.log, ConfirmedPage(place))
                 keep.check()
             except (KallichoreError, OSError) as error:
-                logger.error("A session could not be found again, its files stay in %s: %s", place, error)
+                if only is None:
+                    logger.error("A session could not be found again, its files stay in %s: %s", place, error)
                 continue
             yield keep, recovered, request
 
     def remove(self, keep: Keep) -> None:
         """Remove a session's place, with all that is in it."""
+        self.remove_place(keep.directory)
+
+    def remove_place(self, place: Path) -> None:
+        """Remove one of the directories of sessions, with all that is in it."""
         try:
-            self.directory.remove(keep.record.session_id)
+            self.directory.remove_place(place)
         except OSError as error:
-            logger.error("Could not remove what a session left behind in %s: %s", keep.directory, error)
+            logger.error("Could not remove what a session left behind in %s: %s", place, error)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,10 @@ LARGEST_OWNER = 1 << 12
 
 DIGITS = 16
 """Of the id's hash in the name: with eight, two ids could be made that share one."""
+
+LOCK_TRIES, LOCK_PAUSE = 4, 0.01
+"""How often the lock is tried for, and seconds between two tries: who only looks whether it is held holds it for some
+microseconds, see `is_held`."""
 
 
 def safe_name(session_id: str) -> str:
@@ -70,8 +75,7 @@ class StateDirectory:
 
     def sessions(self) -> list[Path]:
         """Return the directories of all sessions, in the order of their names."""
-        entries = [entry for entry in os.scandir(self.path / _SESSIONS) if entry.is_dir(follow_symlinks=False)]
-        return [Path(entry.path) for entry in sorted(entries, key=lambda entry: entry.name) if entry.name[0] != "."]
+        return _places(self.path)
 
     def directory_of(self, session_id: str) -> Path:
         """Return where a session's directory is, or would be."""
@@ -102,7 +106,10 @@ class StateDirectory:
 
     def remove(self, session_id: str) -> None:
         """Remove a session's directory, with what is in it. Where there is none, nothing happens."""
-        path = self.directory_of(session_id)
+        self.remove_place(self.directory_of(session_id))
+
+    def remove_place(self, path: Path) -> None:
+        """Remove one of the directories that `sessions` returns, with what is in it."""
         # From one moment to the next it is no session any more, whenever this process is killed.
         gone = path.with_name(_GONE + path.name)
         shutil.rmtree(gone, ignore_errors=True)
@@ -147,6 +154,52 @@ def open_state_directory(path: Path, owner: str) -> Iterator[StateDirectory]:
         os.close(lock)
 
 
+def look_into(path: Path) -> list[Path]:
+    """Return the directories of all sessions in a state directory, whoever has it. Nothing is changed there.
+
+    Raises:
+        ConfigurationError: It is no state directory, or cannot be read.
+        StateVersionError: A newer Kallichore wrote it.
+    """
+    try:
+        _read_version(path)
+        return _places(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigurationError(f"--state-dir {path}: no server has kept sessions there") from None
+    except OSError as error:
+        raise ConfigurationError(f"--state-dir {path}: cannot be read: {error.strerror}") from error
+
+
+def is_held(path: Path) -> bool:
+    """Whether a server has a state directory now."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        with open(path / _LOCK, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def read_owner(path: Path) -> tuple[int | None, str | None]:
+    """Return the pid and the address that the latest server of a state directory wrote down; see `is_held`."""
+    try:
+        with open(path / _LOCK, "rb") as lock:
+            return _parse_owner(lock.read(LARGEST_OWNER))
+    except OSError:
+        return None, None
+
+
+def _places(path: Path) -> list[Path]:
+    entries = [entry for entry in os.scandir(path / _SESSIONS) if entry.is_dir(follow_symlinks=False)]
+    return [Path(entry.path) for entry in sorted(entries, key=lambda entry: entry.name) if entry.name[0] != "."]
+
+
 def _make(path: Path) -> None:
     """Make the directory, or see that the one that is there can be trusted."""
     if sys.platform == "win32":
@@ -170,9 +223,16 @@ def _take_lock(path: Path) -> int:
 
     lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for tries_left in reversed(range(LOCK_TRIES)):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not tries_left:
+                    raise
+                time.sleep(LOCK_PAUSE)
     except BlockingIOError:
-        pid, address = _read_owner(lock)
+        pid, address = _parse_owner(os.read(lock, LARGEST_OWNER))
         os.close(lock)
         who = "another server" if pid is None else f"the server with pid {pid}"
         where = f" at {address}" if address else ""
@@ -187,30 +247,40 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
-def _read_owner(lock: int) -> tuple[int | None, str | None]:
-    pid, _, address = os.read(lock, LARGEST_OWNER).decode("utf-8", "replace").strip().partition(" ")
+def _parse_owner(said: bytes) -> tuple[int | None, str | None]:
+    pid, _, address = said.decode("utf-8", "replace").strip().partition(" ")
     return (int(pid) if pid.isascii() and pid.isdigit() else None), address or None
 
 
 def _check_version(path: Path) -> None:
-    file = path / _VERSION
-    try:
-        found = file.read_bytes().strip()
-    except FileNotFoundError:
-        found = b""
-        is_new = not (path / _SESSIONS).exists()
-    else:
-        is_new = False
-    if found.isdigit():
-        if int(found) > VERSION:
-            raise StateVersionError(
-                f"--state-dir {path}: its version is {int(found)}, and this Kallichore knows versions up to {VERSION};"
-                " use the newer Kallichore that wrote it, or name another place"
-            )
+    is_new = not (path / _VERSION).exists() and not (path / _SESSIONS).exists()
+    if _read_version(path) is not None:
         return
     if not is_new:
-        logger.warning("%s does not name a version; what is there is read as version %d", file, VERSION)
-    replace_file(file, f"{VERSION}\n".encode())
+        text = "%s does not name a version; what is there is read as version %d"
+        logger.warning(text, path / _VERSION, VERSION)
+    replace_file(path / _VERSION, f"{VERSION}\n".encode())
+
+
+def _read_version(path: Path) -> int | None:
+    """Return the version of what is in a state directory; None if that is not named.
+
+    Raises:
+        StateVersionError: A newer Kallichore wrote it.
+        OSError: It could not be read.
+    """
+    try:
+        found = (path / _VERSION).read_bytes().strip()
+    except FileNotFoundError:
+        return None
+    if not found.isdigit():
+        return None
+    if int(found) > VERSION:
+        raise StateVersionError(
+            f"--state-dir {path}: its version is {int(found)}, and this Kallichore knows versions up to {VERSION};"
+            " use the newer Kallichore that wrote it, or name another place"
+        )
+    return int(found)
 
 
 def _clear_leftovers(directory: StateDirectory) -> None:

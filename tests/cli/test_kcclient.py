@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -231,6 +232,22 @@ async def test_list_says_when_kernels_will_be_ended_because_nobody_uses_them(con
     ]
 
 
+async def test_list_says_how_old_and_how_large_sessions_are(connection_file: str) -> None:
+    """Their age, since when they are idle, and their memory, which is known once somebody has asked."""
+    settings = ServerConfig(connection_file=Path(connection_file), resource_sample_interval_ms=100)
+    async with serve(settings) as server:
+        server.create_session(scripted("new"))
+        async with open_started(ApiClient(address_of(server)), body("ready")) as channel:
+            await receive_until(channel, lambda message: "resourceUsage" in message)
+            listed = await kcclient("-c", connection_file, "list")
+    titles, new, ready = (re.split("  +", line) for line in listed.out.splitlines())
+
+    assert ["Age", "Idle", "Memory"] == titles[6:]
+    assert re.fullmatch(r"[0-9]+ s", new[-2])
+    assert re.fullmatch(r"[0-9]+ s", new[-1])
+    assert re.fullmatch(r"[0-9.]+ MB", ready[-1])
+
+
 async def test_scripts_get_json(server: RunningServer, connection_file: str) -> None:
     """With --json, what a command prints is one JSON document and nothing else; without a name it is the first."""
     client, options = ApiClient(address_of(server)), f"-c {connection_file}"
@@ -321,8 +338,8 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
         "is it running? To start one: kcserver --connection-file FILE\n"
     )
 
-    # These two need no server.
-    assert {"completion", "mcp"} == set(main.commands) - {command.split()[0] for command in commands}
+    # These need no server.
+    assert {"completion", "mcp", "sessions"} == set(main.commands) - {command.split()[0] for command in commands}
     assert f"Error: Could not reach a server at {other.address}; is it running?" in ended.pop(over_tcp).err
     assert [Ended(1, "", told)] * len(commands) == list(ended.values())
 

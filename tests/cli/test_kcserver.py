@@ -480,3 +480,58 @@ async def test_live_socket_is_not_taken_and_a_stale_one_is(private_place: Path) 
 
     assert (1, True, 0) == (refused.returncode, left, code)
     assert "Another server listens" in refused.stderr
+
+
+@pytest.mark.posix_only("kernels end with their server on Windows")
+@pytest.mark.parametrize(
+    ("options", "span"),
+    [((), ", for 1 day"), (("--abandon-after", "5400"), ", for 1.5 hours"), (("--abandon-after", "0"), "")],
+    ids=["default", "some time", "for ever"],
+)
+async def test_server_says_how_to_come_back_to_its_kernels(
+    options: tuple[str, ...], span: str, private_place: Path
+) -> None:
+    """At its end: how many go on, for how long, and the commands that go on with them or end them."""
+    file, state = private_place / "kc.json", private_place / "a state"
+    places = ("--connection-file", str(file), "--state-dir", str(state))
+    async with run_kcserver(*places, *options, stdout=subprocess.PIPE) as process:
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        async with open_started(client, body()):
+            pid = (await client.call("GET", "/sessions/s"))["process_id"]
+        assert process.stdout is not None
+        process.terminate()
+        said = b"".join([piece async for piece in process.stdout]).decode()
+    seen = run_kcclient_at(state)
+    lines = said.splitlines()[-3:]
+
+    assert lines == [
+        f"1 kernel goes on without a server{span}",
+        f"To come back to it: kcserver --state-dir '{state}'",
+        f"To end it: kcclient sessions end --state-dir '{state}' --all",
+    ]
+    assert seen == "s: ended\n"
+    assert has_ended(pid)
+
+
+def run_kcclient_at(state: Path) -> str:
+    """End all that a state directory holds, and return what is said."""
+    command = [sys.executable, "-m", "kallichore.cli.kcclient", "sessions", "end", "--state-dir", str(state), "--all"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=REAL_TIME, check=True).stdout
+
+
+@pytest.mark.posix_only("kernels end with their server on Windows")
+@pytest.mark.parametrize("on_exit", ["stop", "keep"])
+async def test_server_that_leaves_nothing_says_nothing_of_it(on_exit: str, private_place: Path) -> None:
+    """With on-exit stop, and where no kernel runs."""
+    file = private_place / "kc.json"
+    options = ("--connection-file", str(file), "--state-dir", str(private_place / "state"), "--on-exit", on_exit)
+    async with run_kcserver(*options, stdout=subprocess.PIPE) as process:
+        client = ApiClient(from_connection_document(await appears(file, process)))
+        await client.call("PUT", "/sessions", body())
+        if on_exit == "stop":
+            await client.call("POST", "/sessions/s/start")
+        assert process.stdout is not None
+        process.terminate()
+        said = b"".join([piece async for piece in process.stdout]).decode()
+
+    assert "without a server" not in said

@@ -9,6 +9,7 @@ import attrs
 import click
 
 from kallichore.cli import escapes
+from kallichore.cli.amounts import size, span
 from kallichore.cli.ending import WrongUseError, run_to_exit, say
 from kallichore.cli.exit_codes import FAILED
 from kallichore.cli.installed import find_kernel, list_kernels
@@ -60,13 +61,18 @@ def list_(target: Target, as_json: bool) -> None:
         if as_json:
             print_json({"total": len(sessions), "sessions": [session.told for session in sessions]})
             return
-        rows = [_row(session) for session in sessions]
-        titles = ["Session", "Kernel", "Status", "Process", "Client", "Queued"]
+        now = datetime.now(UTC)
+        columns = {
+            "Age": [span(_seconds(session.started, now)) for session in sessions],
+            "Idle": [span(_seconds(session.idle_since, now)) for session in sessions],
+            "Memory": [size(session.memory_bytes) for session in sessions],
+        }
         if any("cull" in session.told for session in sessions):
-            now = datetime.now(UTC)
-            titles.append("Ends")
-            rows = [(*row, _end(session.told.get("cull"), now)) for row, session in zip(rows, sessions, strict=True)]
-        print_table(titles, rows)
+            columns["Ends"] = [_end(session.told.get("cull"), now) for session in sessions]
+        # A column of which the server's API has nothing is left out.
+        columns = {title: cells for title, cells in columns.items() if any(cells)}
+        rows = [(*_row(session), *cells) for session, *cells in zip(sessions, *columns.values(), strict=True)]
+        print_table(("Session", "Kernel", "Status", "Process", "Client", "Queued", *columns), rows)
 
     run_to_exit(act)
 
@@ -82,15 +88,19 @@ def _row(session: Summary) -> tuple[str, ...]:
     )
 
 
+def _seconds(since: datetime | None, now: datetime) -> float | None:
+    return None if since is None else (now - since).total_seconds()
+
+
 def _end(cull: dict[str, Any] | None, now: datetime) -> str:
     """Return when a session's kernel will be ended because it is idle, or what keeps it from that."""
     if cull is None:
         return "never"
     if (deadline := cull.get("deadline")) is None:
         return f"not now ({cull['held_by'].replace('_', ' ')})"
-    from kallichore.conversation.culling import span
+    from kallichore.conversation.culling import span as span_in_words
 
-    return f"in {span(max(0, round((datetime.fromisoformat(deadline) - now).total_seconds())))}"
+    return f"in {span_in_words(max(0, round((datetime.fromisoformat(deadline) - now).total_seconds())))}"
 
 
 def _tell_id(session_id: str, as_json: bool) -> None:

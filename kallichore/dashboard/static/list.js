@@ -139,7 +139,9 @@ function Summary({ live, sessions, now }) {
   const ended = sessions.filter(endedBadly).length;
   const sums = live.totals;
   const running = sessions.filter(isRunning).length;
-  return html`<section class="cards" aria-label="In short">
+  const trouble = server?.durability && server.durability !== "ok" && server.durability;
+  return html`${trouble && html`<p class="banner bad" role="status">What happens now would be lost with the server: ${trouble}</p>`}
+  <section class="cards" aria-label="In short">
     <div class="card"><h2>Sessions</h2><p class="big">${sessions.length}</p><p class="faint">${running} running, ${busy} busy${ended ? html`, <span class="bad">${ended} died</span>` : ""}</p></div>
     <div class="card"><h2>Memory</h2><p class="big">${bytes(sessions.reduce((sum, session) => sum + memoryOf(session), 0))}</p><${Sparkline} samples=${sums} member="memory" least=${50e6} kind="memory" /></div>
     <div class="card"><h2>CPU</h2><p class="big">${sessions.reduce((sum, session) => sum + cpuOf(session), 0)} %</p><${Sparkline} samples=${sums} member="cpu" least=${100} kind="cpu" /></div>
