@@ -23,15 +23,19 @@ ON_EXIT = ("keep", "stop")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 
 
-class MadeToken(str):
-    """A bearer token that nobody chose: a server that has a state directory goes on with the one before instead."""
-
-    __slots__ = ()
+_made_tokens: set[str] = set()
 
 
 def make_token() -> str:
     """Return a new bearer token: 32 random bytes as 64 hexadecimal digits."""
-    return MadeToken(secrets.token_hex(32))
+    token = secrets.token_hex(32)
+    _made_tokens.add(token)
+    return token
+
+
+def is_made(token: str | None) -> bool:
+    """Tell whether nobody chose a token: a server with a state directory goes on with the one before instead."""
+    return token in _made_tokens
 
 
 def is_sendable(token: str) -> bool:

@@ -36,7 +36,7 @@ from kallichore.models.bodies import NewSession
 from kallichore.server import Server, open_server
 from kallichore.server.border import open_border
 from kallichore.session.session import Session
-from kallichore.state.address import FormerPort, go_on_at_the_same_address
+from kallichore.state.address import go_on_at_the_same_address
 from kallichore.transport.base_path import BelowBase, app_below, below
 from kallichore.transport.connection_file import (
     ServerAddress,
@@ -125,9 +125,8 @@ async def run(  # noqa: ASYNC128  # _run_server calls started() for us
     Raises:
         ConfigurationError: It cannot listen there, the connection file or the handshake failed, or there is no Trio.
     """
-    config = go_on_at_the_same_address(config or ServerConfig())
     with open_border():
-        await _run(config, on_listening, task_status)
+        await _run(config or ServerConfig(), on_listening, task_status)
 
 
 async def _run(  # noqa: ASYNC128  # _run_server calls started() for us
@@ -164,14 +163,18 @@ async def _hold_connections(task_status: trio.TaskStatus[_Connections] = trio.TA
 
 
 async def _run_server(
-    config: ServerConfig,
+    chosen: ServerConfig,
     connections: trio.Nursery,
     on_listening: Callable[[RunningServer], None] | None,
     task_status: trio.TaskStatus[RunningServer],
 ) -> None:
+    config = go_on_at_the_same_address(chosen)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_server(config))
-        listeners, address = await _open_listeners(config, server.facilities.runtime_directory, stack)
+        may_move = config.port != chosen.port
+        listeners, address = await _open_listeners(
+            config, server.facilities.runtime_directory, stack, may_move=may_move
+        )
         if address.socket_path is not None and config.unix_socket is None:
             # A name that is this server's alone. A path that was chosen may be another server's when this one is gone.
             server.facilities.watchdog.guard_file(Path(address.socket_path))
@@ -194,11 +197,11 @@ async def _run_server(
 
 
 async def _open_listeners(
-    config: ServerConfig, runtime_directory: Path, stack: AsyncExitStack
+    config: ServerConfig, runtime_directory: Path, stack: AsyncExitStack, *, may_move: bool
 ) -> tuple[list[trio.abc.Listener[Any]], ServerAddress]:
     if config.transport == "tcp":
         try:
-            listeners = await _listen_on_tcp(config)
+            listeners = await _listen_on_tcp(config.port, may_move=may_move)
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigurationError(
@@ -219,13 +222,13 @@ async def _open_listeners(
     return [pipe], ServerAddress(transport="named-pipe", named_pipe=name)
 
 
-async def _listen_on_tcp(config: ServerConfig) -> list[trio.SocketListener]:
+async def _listen_on_tcp(port: int, *, may_move: bool) -> list[trio.SocketListener]:
     try:
-        return await trio.open_tcp_listeners(int(config.port), host="127.0.0.1")
+        return await trio.open_tcp_listeners(port, host="127.0.0.1")
     except OSError as error:
-        if not isinstance(config.port, FormerPort):
+        if not may_move:
             raise
-        logger.warning("Port %d, which the server before had, is somebody else's now: %s", config.port, error)
+        logger.warning("Port %d, which the server before had, is somebody else's now: %s", port, error)
         return await trio.open_tcp_listeners(0, host="127.0.0.1")
 
 

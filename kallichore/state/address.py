@@ -8,14 +8,10 @@ from typing import Any
 
 import attrs
 
-from kallichore.config import MadeToken, ServerConfig
+from kallichore.config import ServerConfig, is_made
 from kallichore.state.whole_file import replace_file
 
 _NAME = "address.json"
-
-
-class FormerPort(int):
-    """A port that nobody chose: the server before had it. If it is taken, another does."""
 
 
 def write_address(directory: Path, document: dict[str, Any]) -> None:
@@ -44,11 +40,11 @@ def go_on_at_the_same_address(config: ServerConfig) -> ServerConfig:
     """Return settings by which a server is reached where the one before was; what was chosen stays as it was chosen."""
     known = {} if config.state_directory is None else read_address(config.state_directory)
     changes: dict[str, Any] = {}
-    if isinstance(config.token, MadeToken) and known.get("bearer_token"):
+    if is_made(config.token) and known.get("bearer_token"):
         changes["token"] = known["bearer_token"]
     if known.get("transport") == config.transport:
         if config.transport == "tcp" and not config.port and isinstance(known.get("port"), int):
-            changes["port"] = FormerPort(known["port"])
+            changes["port"] = known["port"]
         if config.transport == "socket" and config.unix_socket is None and known.get("socket_path"):
             changes["unix_socket"] = Path(known["socket_path"])
     return attrs.evolve(config, **changes)
