@@ -15,7 +15,10 @@ from benchmarks.contestants import CONTESTANTS
 from benchmarks.measures import QUICK, Scale, measure_round
 from benchmarks.report import Rounds, as_table, beyond, summarize
 
-ALWAYS = ("plain ZeroMQ", "Kallichore, TCP", "Kallichore, Unix socket", "Kallichore, Jupyter's API")
+ALWAYS = (
+    *("plain ZeroMQ", "Kallichore, TCP", "Kallichore, Unix socket", "Kallichore, Jupyter's API"),
+    "Kallichore, durable",
+)
 
 
 ALLOWED = {

@@ -144,6 +144,26 @@ class KallichoreServer(_Process):
         return self._open(WebSocketChannel(self.address, channels), path)
 
 
+class DurableServer(KallichoreServer):
+    """Ours with a state directory. What its kernels' hosts use is counted with it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._hosts: list[int] = []
+        super().__init__(*arguments)
+
+    def start_kernel(self, kind: str) -> WebSocketChannel:
+        channel = super().start_kernel(kind)
+        kernels = (session["process_id"] for session in self.address.call("GET", "/sessions")["sessions"])
+        self._hosts = [psutil.Process(pid).ppid() for pid in kernels]
+        return channel
+
+    def cpu(self) -> float:
+        return super().cpu() + sum(map(cpu_seconds, self._hosts))
+
+    def memory(self) -> float:
+        return super().memory() + sum(map(resident_megabytes, self._hosts))
+
+
 class JupyterServer(_Process):
     """A server with Jupyter's own API: one of Jupyter's, or ours."""
 
@@ -204,6 +224,19 @@ def open_kallichore_tcp() -> Iterator[Server]:
         yield server
     finally:
         server.end()
+
+
+@contextmanager
+def open_kallichore_durable() -> Iterator[Server]:
+    """Run kcserver on a port, with sessions that outlive it."""
+    (port,) = free_ports(1)
+    with tempfile.TemporaryDirectory() as place:
+        options = ("--transport", "tcp", "--port", str(port), "--state-dir", place, "--on-exit", "stop")
+        server = DurableServer([*QUIET_SERVER, *options], Address(port=port), "/status", {})
+        try:
+            yield server
+        finally:
+            server.end()
 
 
 @contextmanager
@@ -275,6 +308,7 @@ CONTESTANTS: dict[str, Callable[[], Any]] = {
     "Kallichore, TCP": open_kallichore_tcp,
     "Kallichore, Unix socket": open_kallichore_unix,
     "Kallichore, Jupyter's API": open_kallichore_jupyter,
+    "Kallichore, durable": open_kallichore_durable,
     "jupyter_server": open_jupyter_server,
     "kernel_gateway": open_kernel_gateway,
 }

@@ -36,6 +36,10 @@ def _result(values: list[float], median: float, reference: float | None) -> dict
     return {"values": values, "median": median, "spread": spread, "ratio": median / reference if reference else None}
 
 
+DURABLE, WITH_HOSTS = "Kallichore, durable", 3.0
+"""The contestant whose kernels have hosts, and how much more it may cost, with them, than the others of ours."""
+
+
 def beyond(summary: dict[str, Any], allowed: dict[str, float]) -> list[str]:
     """Return what costs our servers more CPU than is allowed, in words.
 
@@ -49,9 +53,10 @@ def beyond(summary: dict[str, Any], allowed: dict[str, float]) -> list[str]:
     for name, most in allowed.items():
         for who, result in measures[name]["results"].items():
             ratio = result["median"] * 1e4 / execution if name == "idle_cpu" else result["ratio"]
-            if who.startswith(OURS) and ratio > most:
+            limit = most * (WITH_HOSTS if who == DURABLE else 1)
+            if who.startswith(OURS) and ratio > limit:
                 found.append(
-                    f"{who}: {measures[name]['title']}: {number(ratio)} times the plain client's, not {most:g}"
+                    f"{who}: {measures[name]['title']}: {number(ratio)} times the plain client's, not {limit:g}"
                 )
     return found
 
