@@ -58,6 +58,9 @@ logger = logging.getLogger(__name__)
 LEAST_SAMPLE_INTERVAL_MS = 100
 MOST_IDLE_HOURS = 65535
 
+FINDING = 2.0
+"""Seconds that a start waits for the hosts of kernels that outlived a server; each takes milliseconds."""
+
 
 @attrs.define(eq=False)
 class Server(metaclass=ForUsers):
@@ -180,6 +183,15 @@ class Server(metaclass=ForUsers):
                 continue
             self._begin(session)
             logger.info("[session %s] Found: %s", session.session_id, session.status.value)
+
+    async def wait_found(self) -> None:
+        """Wait until the kernels of restored sessions are found, or known to be gone, so that clients can be answered
+        what is true. A host that does not answer is waited for `FINDING` seconds. Cancelling changes nothing.
+        """
+        with trio.move_on_after(FINDING):
+            for session in self.sessions:
+                if (life := session.supervisor.life) is not None:
+                    await trio_util.wait_any(life.placed.wait, life.over.wait)
 
     def _check_program(self, request: NewSession) -> None:
         missing = missing_program(request, self.facilities.surroundings, _current_directory())

@@ -111,6 +111,8 @@ class KernelLife:
     """Why it is ended, in a sentence, where `CULLED` asked for that."""
     stop_asked: trio.Event = attrs.field(factory=trio.Event)
     hurry: trio.Event = attrs.field(factory=trio.Event)
+    placed: trio.Event = attrs.field(factory=trio.Event)
+    """Set when there is a process that can be signalled."""
     over: trio.Event = attrs.field(factory=trio.Event)
     is_left: bool = False
     """Whether the kernel was left to the server that comes next."""
@@ -363,20 +365,29 @@ class KernelLife:
 
     async def _pump(self, channels: KernelChannels, channel: Channel) -> None:
         socket, gauge, conversation = channels.sockets[channel], FloodGauge(), self.conversation
-        while True:
-            batch = await socket.receive_batch()
+        hosted = socket if isinstance(socket, HostedSocket) else None
+
+        def take(batch: Sequence[Frames]) -> float:
             now = self.take(channel, batch)
             # Output comes in floods; replies and questions never wait.
             if channel is Channel.IOPUB:
-                since = conversation.activity.since or conversation.status.idle_since
-                gauge.count(len(batch), now, since)
-                if isinstance(socket, HostedSocket):
+                gauge.count(len(batch), now, conversation.activity.since or conversation.status.idle_since)
+                if hosted is not None:
                     # Where it waits, neither the host nor we are woken.
-                    socket.pace(gauge.pause)
-                elif gauge.pause and socket.is_drained:
-                    await trio.sleep(gauge.pause)
-                elif patience := patience_for(batch):
-                    await self._let_clients_read(now + patience)
+                    hosted.pace(gauge.pause)
+            return now
+
+        if hosted is not None:
+            hosted.take_small_by(take)
+        while True:
+            batch = await socket.receive_batch()
+            now = take(batch)
+            if channel is not Channel.IOPUB:
+                continue
+            if gauge.pause and hosted is None and socket.is_drained:
+                await trio.sleep(gauge.pause)
+            elif patience := patience_for(batch):
+                await self._let_clients_read(now + patience)
 
     async def _let_clients_read(self, deadline: float) -> None:
         """Wait for clients that are about to take what is there, before more of it comes; no longer than that."""
@@ -507,6 +518,7 @@ class KernelLife:
 
     async def _look_after(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> None:
         self.link, self.process = placement.link, placement.process
+        self.placed.set()
         outputs = (("stdout", self.process.stdout), ("stderr", self.process.stderr))
         self._hosted_outputs = [(name, each) for name, each in outputs if isinstance(each, HostedOutput)]
         if self.keeper is not None:

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -31,11 +31,13 @@ class HostedChannel(Protocol):
         pieces: What came and was not taken.
         position: How many bytes there were before the end of ``pieces``, over all connections.
         ended: Whether no more will come of this connection.
+        on_small: Called when a small piece came and none was there before, if it is anybody's to take it at once.
     """
 
     pieces: deque[bytes]
     position: int
     ended: bool
+    on_small: Callable[[], None] | None
 
     async def wait(self) -> None:
         """Wait until there are pieces, the stream ended, or the host is gone. Cancelling loses nothing."""
@@ -118,6 +120,7 @@ class HostedSocket:
     def close(self) -> None:
         """Receive and send no more. The connection is the host's, and stays. Idempotent."""
         self._is_closed = True
+        self._channel.on_small = None
 
     # Connecting
 
@@ -199,6 +202,20 @@ class HostedSocket:
             else:
                 await self.connect(trio.Event())
         return batch
+
+    def take_small_by(self, take: Callable[[list[Frames]], object]) -> None:
+        """Hand over what is small as soon as it comes, in the task that reads from the host: to wake another for each
+        message costs more than to take it. What is large, or comes when something is there, is for `receive_batch`.
+
+        Args:
+            take: Is given the messages.
+        """
+
+        def take_now() -> None:
+            if self._decoder.is_open and not self._early and (batch := self._advance()):
+                take(batch)
+
+        self._channel.on_small = take_now
 
     def drain(self) -> list[Frames]:
         """Return messages that are here; empty only if there are no more."""
