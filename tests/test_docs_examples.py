@@ -192,15 +192,21 @@ def test_transcript_is_true(page: str, commands: Path, tmp_path: Path) -> None:
     assert [""] == outputs[len(steps) :]
 
 
-def test_unit_file_starts_a_server_that_exists() -> None:
-    """The options in the systemd unit are kcserver's, and its connection file is where the page says."""
-    unit = (ROOT / "packaging" / "kcserver.service").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "state"), [("kcserver", None), ("kcserver-durable", Path("/home/me/.local/state/kallichore"))]
+)
+@pytest.mark.posix_only("systemd is Linux's")
+def test_unit_file_starts_a_server_that_exists(name: str, state: Path | None) -> None:
+    """The options in a systemd unit are kcserver's, and its connection file is where the page says."""
+    unit = (ROOT / "packaging" / f"{name}.service").read_text(encoding="utf-8")
     line = re.search(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     assert line is not None
-    program, *arguments = shlex.split(line[1].replace("%h", "/home/me").replace("%t", "/run/user/1"))
+    command = line[1].replace("%h", "/home/me").replace("%t", "/run/user/1").replace("%S", "/home/me/.local/state")
+    program, *arguments = shlex.split(command)
     config = read_command_line(arguments, {}).config
 
     assert "kcserver" == Path(program).name
+    assert state == config.state_directory
     assert "/run/user/1/kallichore/connection.json" == str(config.connection_file)
     assert "$XDG_RUNTIME_DIR/kallichore/connection.json" in (DOCS / "how-to" / "systemd.md").read_text(encoding="utf-8")
 
