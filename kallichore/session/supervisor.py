@@ -105,9 +105,7 @@ class Supervisor:
     def __attrs_post_init__(self) -> None:
         self._actions = self.request.env
         directory = self.facilities.runtime_directory if self.keep is None else self.keep.directory
-        self._meeting = MeetingPlace(
-            self.request, self.key, self.facilities, directory, has_host=self.keep is not None
-        )
+        self._meeting = MeetingPlace(self.request, self.key, self.facilities, directory, has_host=self.keep is not None)
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
 
@@ -381,7 +379,7 @@ class Supervisor:
             await life.run_found(placing, info, self._meeting.release_ports, found.end)
 
     async def _release_predecessor(self) -> None:
-        """Let a host go that the server before was killed too soon to let go of."""
+        """Let a host go that nobody came to let go of: the server before was killed too soon, or we failed."""
         assert self.keep is not None
         with trio.CancelScope(shield=True), trio.move_on_after(HOST_PATIENCE):
             try:
@@ -582,6 +580,7 @@ class Supervisor:
         life.over.set()
         if self.keeper is not None:
             self.keeper.follow(None, dict)
+            await self._release_predecessor()
         life.started.fail(StartupError("KS-16", text, reason=StartupReason.FAILED))
 
     async def run_lives(self) -> None:

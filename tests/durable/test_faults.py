@@ -473,7 +473,8 @@ async def test_replaced_server_hands_over_under_load(private_place: Path) -> Non
         await servers.wait()
         left = await wait_nothing_left(servers)
 
-    print(f"away for {max(after - before for before, after in pairwise(heard_at)):.2f} seconds, in {reader.visits} visits")
+    away = max(after - before for before, after in pairwise(heard_at))
+    print(f"away for {away:.2f} seconds, in {reader.visits} visits")
 
     assert code == 0
     assert reader.numbers == list(range(1, len(reader.numbers) + 1))
