@@ -20,6 +20,7 @@ import trio
 from durable.servers import open_servers, processes_below, wait_nothing_left
 from kallichore.client.api_client import ApiClient, ApiError
 from kallichore.client.channel_client import make_execute_request, open_channel
+from kallichore.session.session import Session
 from kallichore.state import session_log
 from kallichore.state.recovery import recover
 from kallichore.state.session_log import Commit
@@ -491,3 +492,44 @@ def lines_of(reader: ReturningClient) -> list[int]:
 def has_lines(reader: ReturningClient, count: int) -> bool:
     """Return whether a client has the last line of a flood."""
     return any(f'"{count - 1} x'.encode() in message for message in reader.messages[-3:])
+
+
+# What is written down
+
+
+async def test_what_was_sent_to_a_kernel_ends_with_it(private_place: Path) -> None:
+    """Nothing that one kernel was sent can reach another, and an end is written down with what follows from it."""
+    async with keeping(private_place) as client, open_started(client, body()) as channel:
+        await run_code(channel, "print one")
+        await client.call("POST", "/sessions/s/kill")
+        await receive_until(channel, is_kernel("exited"))
+        await ask_until(client, lambda session: session["status"] == "exited")
+        # Not at the server's end: that is what a killed one has not got.
+        parts = recover(session_place(private_place)).parts
+        phase = json.loads(parts["supervision"])["phase"]
+
+    assert "sent" not in parts
+    assert phase == "RESTING"
+
+
+async def test_session_that_cannot_be_gone_on_with_disturbs_no_other(
+    private_place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is wrong with one, the next server starts, has the others, and says where its files are."""
+    restore = Session.restore
+
+    def fail(session: Session, recovered: Any) -> None:
+        if session.session_id == "s":
+            raise RuntimeError("a fault of ours")
+        restore(session, recovered)
+
+    async with keeping(private_place) as client:
+        await client.call("PUT", "/sessions", body())
+        place = session_place(private_place)
+        await client.call("PUT", "/sessions", body("other"))
+    monkeypatch.setattr(Session, "restore", fail)
+    async with ending(private_place) as client:
+        sessions = (await client.call("GET", "/sessions"))["sessions"]
+
+    assert [session["session_id"] for session in sessions] == ["other"]
+    assert f"[session s] Could not be found again, its files stay in {place}" in caplog.text
