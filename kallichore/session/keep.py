@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +11,7 @@ import attrs
 import msgspec
 
 from kallichore.conversation.supervision import Phase
+from kallichore.engines.beside_host import end_group
 from kallichore.errors import KallichoreError, StateDamagedError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.leftovers import is_own_kernel
@@ -128,8 +126,7 @@ class Found:
         if self.was_rebooted:
             return Ending(pid, ENDED_BY_SIGNAL, lost="ended when the machine was restarted")
         if pid and started is not None and is_own_kernel(pid, started):
-            with suppress(OSError):
-                os.killpg(pid, signal.SIGKILL)
+            end_group(pid)
         if not pid:
             return Ending(0, ENDED_BY_SIGNAL, lost="was not there yet when its server was killed")
         text = "ended while no server was there, with the host beside it: somebody killed them, or the machine did"

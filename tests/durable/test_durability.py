@@ -138,7 +138,7 @@ async def test_takeovers_leave_nothing(private_place: Path) -> None:
     looks = {}
     for number in range(200):
         async with open_client(state_directory=private_place / "state") as client:
-            async with open_channel(client.address, "s", since=0) as channel:
+            async with open_channel(client.address, "s") as channel:
                 said = await run_code(channel, f"print {number}\nflood 20 100")
             assert said.startswith(f"{number}\n")
         if number in (20, 199):
