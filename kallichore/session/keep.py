@@ -98,6 +98,7 @@ class Found:
         phase: What it was doing.
         is_launched: Whether a kernel of this phase may have been launched.
         is_adopted: Whether somebody else launched the kernel that there is.
+        attempt: How many servers were connecting to the kernel before that one.
         process: The kernel's process id, and when it was started.
         requested_by: What asked the kernel to end.
         why_culled: Why it was ended, where nobody used it.
@@ -111,6 +112,7 @@ class Found:
     phase: Phase
     is_launched: bool
     is_adopted: bool
+    attempt: int
     process: tuple[int, str | None] | None
     requested_by: str | None
     why_culled: str
@@ -142,6 +144,7 @@ def find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
         phase=Phase.__members__.get(saved.get("phase", ""), Phase.RESTING),
         is_launched=bool(saved.get("is_launched", True)),
         is_adopted=bool(saved.get("is_adopted")),
+        attempt=int(saved.get("attempt", 0)),
         process=(int(process[0]), process[1]) if process else None,
         requested_by=saved.get("requested_by"),
         why_culled=saved.get("why_culled", ""),

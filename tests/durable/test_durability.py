@@ -22,6 +22,7 @@ from kernels import body, ipykernel_argv, is_type, open_client, run_code
 
 pytestmark = [pytest.mark.durability, pytest.mark.posix_only("kernels end with their server on Windows")]
 
+
 class Listener:
     """A client of one kind, which comes back to each next server, and what it has heard of one execution."""
 
