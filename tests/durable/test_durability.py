@@ -18,7 +18,7 @@ from durable.servers import Servers, open_servers, processes_below, wait_nothing
 from kallichore.client.channel_client import make_execute_request, open_channel
 from kallichore.client.websocket import ChannelClosedError
 from kallichore.errors import KallichoreError
-from kernels import body, ipykernel_argv, is_type, open_client, run_code
+from kernels import body, ipykernel_argv, is_done, is_type, open_client, receive_until, text_of
 
 pytestmark = [pytest.mark.durability, pytest.mark.posix_only("kernels end with their server on Windows")]
 
@@ -140,8 +140,10 @@ async def test_takeovers_leave_nothing(private_place: Path) -> None:
     for number in range(200):
         async with open_client(state_directory=private_place / "state") as client:
             async with open_channel(client.address, "s") as channel:
-                said = await run_code(channel, f"print {number}\nflood 20 100")
-            assert said.startswith(f"{number}\n")
+                msg_id = await channel.send(make_execute_request(f"print {number}\nflood 20 100"))
+                messages = await receive_until(channel, is_done(msg_id))
+            said = text_of([message for message in messages if is_type("stream", msg_id)(message)])
+            assert said == f"{number}\n" + "".join(f"{line} " + "x" * 100 for line in range(20))
         if number in (20, 199):
             looks[number] = look(private_place)
     async with open_client(state_directory=private_place / "state", on_exit="stop") as client:
