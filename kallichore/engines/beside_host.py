@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,8 @@ LAST_WORDS = 2000
 """Characters of a host's log that are told when it did not start: a traceback's end."""
 
 HOST_GONE = "was ended with the host beside it, which is gone: somebody killed it, or the machine did"
+
+TAKEN = "was taken over by another server"
 
 
 class HostedOutput(trio.abc.ReceiveStream):
@@ -81,6 +84,8 @@ class HostedProcess:
             ProcessLookupError: It has ended.
             PermissionError: All of it is another user's.
         """
+        if sys.platform == "win32":
+            raise NotImplementedError
         if self.ending is not None or self.link.ended.is_set() or self.link.lost.is_set():
             raise ProcessLookupError(f"process {self.pid} has ended")
         os.killpg(self.pid, 0)
@@ -93,6 +98,8 @@ class HostedProcess:
             ProcessLookupError: It has ended.
             PermissionError: All of it is another user's.
         """
+        if sys.platform == "win32":
+            raise NotImplementedError
         self.send_signal_to_group(signal.SIGKILL)
         self._killed_by_us = True
 
@@ -113,13 +120,16 @@ class HostedProcess:
         return self.ending
 
     def _describe_end(self) -> Ending:
+        if sys.platform == "win32":
+            raise NotImplementedError
         ending = self.link.ending
         if self._given_up.is_set() and ending is None:
             return Ending(self.pid, ENDED_BY_SIGNAL, survivors=describe_survivors(self.pid), given_up=True)
         if ending is None:
+            if self.link.replaced:
+                return Ending(self.pid, ENDED_BY_SIGNAL, lost=TAKEN)
             # The host's guardian ends them, unless it was killed as well.
-            with suppress(OSError):
-                os.killpg(self.pid, signal.SIGKILL)
+            end_group(self.pid)
             return Ending(self.pid, ENDED_BY_SIGNAL, lost=HOST_GONE)
         peak = None if ending.peak_kib is None else ending.peak_kib * 1024
         if ending.signal is None:
@@ -133,6 +143,13 @@ class HostedProcess:
             killed_by_us=self._killed_by_us,
             peak_memory_bytes=peak,
         )
+
+
+def end_group(pid: int) -> None:
+    """Kill a process group, if it is there and ours."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _signal_name(number: int) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +11,7 @@ import attrs
 import msgspec
 
 from kallichore.conversation.supervision import Phase
+from kallichore.engines.beside_host import end_group
 from kallichore.errors import KallichoreError, StateDamagedError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.leftovers import is_own_kernel
@@ -112,6 +110,7 @@ class Found:
         phase: What it was doing.
         is_launched: Whether a kernel of this phase may have been launched.
         is_adopted: Whether somebody else launched the kernel that there is.
+        attempt: How many servers were connecting to the kernel before that one.
         process: The kernel's process id, and when it was started.
         requested_by: What asked the kernel to end.
         why_culled: Why it was ended, where nobody used it.
@@ -125,6 +124,7 @@ class Found:
     phase: Phase
     is_launched: bool
     is_adopted: bool
+    attempt: int
     process: tuple[int, str | None] | None
     requested_by: str | None
     why_culled: str
@@ -140,8 +140,7 @@ class Found:
         if self.was_rebooted:
             return Ending(pid, ENDED_BY_SIGNAL, lost="ended when the machine was restarted")
         if pid and started is not None and is_own_kernel(pid, started):
-            with suppress(OSError):
-                os.killpg(pid, signal.SIGKILL)
+            end_group(pid)
         if not pid:
             return Ending(0, ENDED_BY_SIGNAL, lost="was not there yet when its server was killed")
         text = "ended while no server was there, with the host beside it: somebody killed them, or the machine did"
@@ -157,6 +156,7 @@ def find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
         phase=Phase.__members__.get(saved.get("phase", ""), Phase.RESTING),
         is_launched=bool(saved.get("is_launched", True)),
         is_adopted=bool(saved.get("is_adopted")),
+        attempt=int(saved.get("attempt", 0)),
         process=(int(process[0]), process[1]) if process else None,
         requested_by=saved.get("requested_by"),
         why_culled=saved.get("why_culled", ""),

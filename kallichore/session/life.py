@@ -102,6 +102,8 @@ class KernelLife:
     in_handshake: bool = False
     is_launched: bool = False
     """Whether its launch has begun, so that there may be a process."""
+    attempt: int = 0
+    """How many servers before this one were connecting to the kernel when they went."""
     is_adopted: bool = False
     """Whether somebody else launched it."""
     restarting: bool = False
@@ -146,6 +148,13 @@ class KernelLife:
         if self._identity is None and self.process is not None:
             self._identity = self.process.pid, start_time(self.process.pid)
         return self._identity
+
+    @property
+    def routing_name(self) -> str:
+        """Who the kernel's sockets are told is there. A name that they have heard already, of a connection whose end
+        they may not have noticed yet, they would take for a stranger's and talk to it no more.
+        """
+        return f"{self.sender.session}-{self.attempt}" if self.attempt else self.sender.session
 
     @property
     def has_partial_line(self) -> bool:
@@ -275,7 +284,7 @@ class KernelLife:
             return
         try:
             async with (
-                open_channels(info, self.sender.session, self.link, are_open=is_known) as self.channels,
+                open_channels(info, self.routing_name, self.link, are_open=is_known) as self.channels,
                 trio.open_nursery() as nursery,
             ):
                 if is_known:

@@ -318,6 +318,7 @@ class Supervisor:
             described |= {
                 "is_launched": life.is_launched,
                 "is_adopted": life.is_adopted,
+                "attempt": life.attempt,
                 "process": life.identity,
                 "requested_by": life.requested_by,
                 "why_culled": life.why_culled,
@@ -354,6 +355,7 @@ class Supervisor:
         """Look after the kernel that was launched, if it is there yet, and see to what was to become of it."""
         info, life = self._meeting.info, self._make_life()
         life.is_launched, life.is_adopted = True, found.is_adopted
+        life.attempt = found.attempt if self.conversation.is_introduced else found.attempt + 1
         life.requested_by, life.why_culled = found.requested_by, found.why_culled
         life.last_words.extend(found.last_words)
         placing = find_beside_host(keep.directory, keep.secret, found.positions, found.sent)
@@ -366,6 +368,9 @@ class Supervisor:
             self._next = self._make_life()
         if found.is_stopping or found.phase in (Phase.RESTARTING, Phase.ENDING):
             life.ask_to_stop(restarting=is_restarting)
+        if self.keeper is not None:
+            # The server after this one has to know of its attempt, however soon that is.
+            self.keeper.commit()
 
     async def _run_found(
         self,
@@ -381,7 +386,7 @@ class Supervisor:
             await life.run_found(placing, info, self._meeting.release_ports, found.end)
 
     async def _release_predecessor(self) -> None:
-        """Let a host go that the server before was killed too soon to let go of."""
+        """Let a host go that nobody came to let go of: the server before was killed too soon, or we failed."""
         assert self.keep is not None
         with trio.CancelScope(shield=True), trio.move_on_after(HOST_PATIENCE):
             try:
@@ -582,6 +587,7 @@ class Supervisor:
         life.over.set()
         if self.keeper is not None:
             self.keeper.follow(None, dict)
+            await self._release_predecessor()
         life.started.fail(StartupError("KS-16", text, reason=StartupReason.FAILED))
 
     async def run_lives(self) -> None:

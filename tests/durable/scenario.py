@@ -124,7 +124,7 @@ class Life:
             if session["status"] in ("uninitialized", "exited"):
                 if (session.get("last_exit") or {}).get("exit_code") == 3:
                     return
-                await client.call("POST", "/sessions/s/start")
+                await self._ask_for(client, "start")
             elif session["status"] != "starting":
                 return
             await trio.sleep(0.01)
@@ -134,18 +134,21 @@ class Life:
         assert session is not None
         self._first_pid = self._first_pid or session.get("process_id")
         if session.get("process_id") == self._first_pid:
-            try:
-                await client.call("POST", "/sessions/s/restart")
-            except ApiError as error:
-                # One that was asked of the server before is under way.
-                if "restarting" not in str(error):
-                    raise
+            await self._ask_for(client, "restart")
         while (session := await self._session(client)) and (
             session.get("process_id") in (None, self._first_pid) or session["status"] == "starting"
         ):
             if session["status"] == "exited":
-                await client.call("POST", "/sessions/s/start")
+                await self._ask_for(client, "start")
             await trio.sleep(0.01)
+
+    async def _ask_for(self, client: ApiClient, what: str) -> None:
+        """Ask for a start or a restart; one that the server before was asked for may be under way."""
+        try:
+            await client.call("POST", f"/sessions/s/{what}")
+        except ApiError as error:
+            if "already" not in str(error):
+                raise
 
     async def _execute(
         self,

@@ -19,11 +19,13 @@ import trio
 
 from durable.servers import open_servers, processes_below, wait_nothing_left
 from kallichore.client.api_client import ApiClient, ApiError
-from kallichore.client.channel_client import make_execute_request, open_channel
+from kallichore.client.channel_client import make_execute_request, make_message, open_channel
+from kallichore.session.session import Session
 from kallichore.state import session_log
 from kallichore.state.recovery import recover
 from kallichore.state.session_log import Commit
 from kernels import (
+    REAL_TIME,
     ask_until,
     body,
     execute,
@@ -69,6 +71,15 @@ def session_place(place: Path) -> Path:
 async def pid_of(client: ApiClient) -> int:
     """Return the process id of the session's kernel."""
     return int((await client.call("GET", "/sessions/s"))["process_id"])
+
+
+async def wait_connected(client: ApiClient) -> None:
+    """Wait until all five sockets of a kernel that starts have been connected to."""
+    session = await ask_until(client, lambda session: session.get("process_id") is not None)
+    process = psutil.Process(session["process_id"])
+    with trio.fail_after(REAL_TIME):
+        while sum(each.status == psutil.CONN_ESTABLISHED for each in process.net_connections()) < 5:  # noqa: ASYNC110
+            await trio.sleep(0.01)
 
 
 async def is_refused(client: ApiClient, path: str) -> str:
@@ -146,6 +157,27 @@ async def test_kernel_that_had_not_registered_is_ended_and_reported(private_plac
 
     assert "failed start" in session["last_exit"]["text"]
     assert hosts == []
+
+
+async def test_kernel_that_two_servers_left_while_it_started_can_ask_for_input(private_place: Path) -> None:
+    """Its sockets have heard of both, and talk to the third."""
+    asked: dict[str, Any] = {}
+    async with keeping(private_place) as client:
+        await client.call("PUT", "/sessions", body("s", "slow-info=1.5"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.call, "POST", "/sessions/s/start")
+            await wait_connected(client)
+            nursery.cancel_scope.cancel()
+    async with keeping(private_place) as client:
+        await wait_connected(client)
+    async with ending(private_place) as client, open_channel(client.address, "s") as channel:
+        msg_id = await channel.send(make_execute_request("input name?", allow_stdin=True))
+        asked = (await receive_until(channel, is_type("input_request")))[-1]
+        await channel.send(make_message("input_reply", {"value": "Ada", "status": "ok"}, "stdin"))
+        said = text_of(await receive_until(channel, is_done(msg_id)))
+
+    assert asked["content"]["prompt"] == "name?"
+    assert said == "Ada\n"
 
 
 async def test_environment_of_a_restart_is_kept(private_place: Path) -> None:
@@ -473,9 +505,8 @@ async def test_replaced_server_hands_over_under_load(private_place: Path) -> Non
         await servers.wait()
         left = await wait_nothing_left(servers)
 
-    print(
-        f"away for {max(after - before for before, after in pairwise(heard_at)):.2f} seconds, in {reader.visits} visits"
-    )
+    away = max(after - before for before, after in pairwise(heard_at))
+    print(f"away for {away:.2f} seconds, in {reader.visits} visits")
 
     assert code == 0
     assert reader.numbers == list(range(1, len(reader.numbers) + 1))
@@ -492,3 +523,44 @@ def lines_of(reader: ReturningClient) -> list[int]:
 def has_lines(reader: ReturningClient, count: int) -> bool:
     """Return whether a client has the last line of a flood."""
     return any(f'"{count - 1} x'.encode() in message for message in reader.messages[-3:])
+
+
+# What is written down
+
+
+async def test_what_was_sent_to_a_kernel_ends_with_it(private_place: Path) -> None:
+    """Nothing that one kernel was sent can reach another, and an end is written down with what follows from it."""
+    async with keeping(private_place) as client, open_started(client, body()) as channel:
+        await run_code(channel, "print one")
+        await client.call("POST", "/sessions/s/kill")
+        await receive_until(channel, is_kernel("exited"))
+        await ask_until(client, lambda session: session["status"] == "exited")
+        # Not at the server's end: that is what a killed one has not got.
+        parts = recover(session_place(private_place)).parts
+        phase = json.loads(parts["supervision"])["phase"]
+
+    assert "sent" not in parts
+    assert phase == "RESTING"
+
+
+async def test_session_that_cannot_be_gone_on_with_disturbs_no_other(
+    private_place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is wrong with one, the next server starts, has the others, and says where its files are."""
+    restore = Session.restore
+
+    def fail(session: Session, recovered: Any) -> None:
+        if session.session_id == "s":
+            raise RuntimeError("a fault of ours")
+        restore(session, recovered)
+
+    async with keeping(private_place) as client:
+        await client.call("PUT", "/sessions", body())
+        place = session_place(private_place)
+        await client.call("PUT", "/sessions", body("other"))
+    monkeypatch.setattr(Session, "restore", fail)
+    async with ending(private_place) as client:
+        sessions = (await client.call("GET", "/sessions"))["sessions"]
+
+    assert [session["session_id"] for session in sessions] == ["other"]
+    assert f"[session s] Could not be found again, its files stay in {place}" in caplog.text

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from kallichore.config import ENCRYPTION_POLICIES, KERNEL_TRANSPORTS, ServerConfig
 from kallichore.errors import StartupError
-from kallichore.kernel.connection_choice import ConnectionChoice, check_encryption, choose_connection
+from kallichore.kernel.connection_choice import ConnectionChoice, check_encryption, choose_connection, encrypts
 from kallichore.models.bodies import ConnectionInfo, KernelTransport, NewSession, TransportEncryption
 
 ABLE = {"supported_encryption": ("curve",)}
@@ -92,3 +92,33 @@ def test_adopted_kernel_has_to_have_keys_where_they_are_required(key: str | None
         refused = error.code == "KS-6"
 
     assert is_taken != refused
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("disabled", False), ("auto", False), ("required", None)])
+def test_host_beside_a_kernel_carries_nothing_encrypted(policy: str, expected: bool | None) -> None:
+    """Where a host is, `auto` leaves it in the clear, and `required` is refused with the member that helps."""
+    request = NewSession(session_id="s", argv=("kernel",), supported_encryption=("curve",))
+    config = ServerConfig(transport_encryption=policy)
+    if expected is None:
+        with pytest.raises(StartupError, match="create it with `durable` false"):
+            choose_connection(request, config, "linux", lambda: True, has_host=True)
+    else:
+        assert expected == choose_connection(request, config, "linux", lambda: True, has_host=True).encrypts
+
+
+@pytest.mark.parametrize(
+    ("policy", "able", "expected"),
+    [("disabled", ABLE, False), ("auto", ABLE, True), ("auto", {}, False), ("required", ABLE, True)],
+)
+def test_whether_a_session_would_encrypt_is_known_before(policy: str, able: dict[str, Any], expected: bool) -> None:
+    """It is what would be chosen for its kernels."""
+    request = NewSession(session_id="s", argv=("kernel",), **able)
+
+    assert expected == encrypts(request, ServerConfig(transport_encryption=policy), "linux", lambda: True)
+
+
+def test_session_whose_kernel_cannot_be_connected_does_not_encrypt() -> None:
+    """What is refused when a kernel is started is no reason to refuse the session."""
+    request = NewSession(session_id="s", argv=("kernel",))
+
+    assert not encrypts(request, ServerConfig(transport_encryption="required"), "linux", lambda: True)
