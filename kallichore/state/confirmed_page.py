@@ -32,12 +32,11 @@ class ConfirmedPage:
 
     def __init__(self, directory: Path) -> None:
         descriptor = os.open(directory / NAME, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
+        with open(descriptor, "r+b", buffering=0) as file:
+            found = file.read(_NUMBER.size)
             # Not a hole: a full disk would end the process at the first store.
-            os.pwrite(descriptor, os.pread(descriptor, _NUMBER.size, 0).ljust(_NUMBER.size, b"\0"), 0)
-            self._page = mmap.mmap(descriptor, _NUMBER.size)
-        finally:
-            os.close(descriptor)
+            file.write(bytes(_NUMBER.size - len(found)))
+            self._page = mmap.mmap(file.fileno(), _NUMBER.size)
 
     @property
     def number(self) -> int:
