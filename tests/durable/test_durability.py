@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.durability, pytest.mark.posix_only("kernels end with t
 
 
 GROWTH = 80e6
-"""Bytes that this process may grow by. It was 56 MB, with not one object more: each server reads in what the journal has,
-some megabytes at the end, and lets go of it in fragments."""
+"""Bytes that this process may grow by. It was 56 MB, with not one object more: each server reads in what the journal
+has, some megabytes at the end, and lets go of it in fragments."""
 
 
 class Listener:
@@ -138,7 +138,7 @@ def memory_of(place: Path) -> tuple[int, int]:
 
 
 async def test_takeovers_leave_nothing(private_place: Path) -> None:
-    """After two hundred takeovers there are as many descriptors, processes and files as after twenty, and about the memory."""
+    """After two hundred takeovers there are as many descriptors, processes and files as after twenty."""
     async with open_client(state_directory=private_place / "state") as client:
         await client.call("PUT", "/sessions", body())
         await client.call("POST", "/sessions/s/start")
