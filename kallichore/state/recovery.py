@@ -28,6 +28,8 @@ class _Source:
     path: Path
     place: int
     is_whole: bool = False
+    whole_size: int | None = None
+    """Its bytes, if all of them could be read."""
 
 
 @attrs.frozen
@@ -40,7 +42,7 @@ class Recovered:
         end: The number that the next message will have.
         urgent: The numbers of urgent messages.
         problems: What is damaged or missing, in words.
-        log: Goes on behind the last whole record, with a new file.
+        log: Goes on behind the last whole record: with a new file, unless the last one is whole.
     """
 
     parts: dict[str, bytes]
@@ -119,6 +121,7 @@ def recover(directory: Path, segment_bytes: int = SEGMENT_BYTES) -> Recovered:
         replay,
         [(source.path, begin, source.is_whole) for source, begin in zip(sources, replay.begins, strict=True)],
         max(numbers, default=-1) + 1,
+        sources[-1].whole_size if sources and sources[-1].is_whole else None,
         directory=directory,
         segment_bytes=segment_bytes,
     )
@@ -139,13 +142,16 @@ def _read_segment(source: _Source, replay: Replay) -> list[str]:
     path = source.path
     data, problem = _read(path)
     problems = [problem] if problem else []
+    is_damaged = bool(problem)
     for record in read_records(data):
         if isinstance(record, Damage):
+            is_damaged = True
             if not record.is_cut:
                 problems.append(f"{path}: {record.size} bytes from byte {record.position} on are damaged")
             continue
         source.is_whole = source.is_whole or record.kind is Kind.SNAPSHOT
         problems += [f"{path}: {each}" for each in replay.take(record)]
+    source.whole_size = None if is_damaged else len(data)
     if not replay.has_begun and not problems:
         # Later on such a file is what is left of a write that failed, and nothing was lost with it.
         problems.append(f"{path}: nothing in it is whole")

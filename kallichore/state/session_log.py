@@ -83,6 +83,8 @@ class SessionLog:
     _descriptor: int | None = attrs.field(default=None, init=False)
     """The latest segment's. None where the next commit has to begin another."""
     _size: int = attrs.field(default=0, init=False)
+    _whole_size: int | None = attrs.field(default=None, init=False)
+    """The bytes of the latest segment, where another log wrote it and left it whole, so that it can be gone on with."""
 
     @classmethod
     def create(cls, directory: Path, segment_bytes: int = SEGMENT_BYTES) -> SessionLog:
@@ -97,20 +99,28 @@ class SessionLog:
 
     @classmethod
     def behind(
-        cls, replay: Replay, segments: Sequence[tuple[Path, int, bool]], number: int, **places: Any
+        cls,
+        replay: Replay,
+        segments: Sequence[tuple[Path, int, bool]],
+        number: int,
+        whole_size: int | None = None,
+        **places: Any,
     ) -> SessionLog:
-        """Return a log that goes on where another ended, with a new segment. Nothing is written yet.
+        """Return a log that goes on where another ended. Nothing is written yet.
 
         Args:
             replay: What the other's records add up to.
             segments: Its files, each with the number of its first message, and whether its snapshot is whole.
             number: Of the first file that may be written.
+            whole_size: The bytes of the last file, if that is whole: then it is gone on with, so that many servers in
+                a row do not leave a file each.
             places: As for the log itself.
         """
         log = cls(**places)
         log._parts, log._end = dict(replay.parts), replay.end
         log._serial, log._generation = replay.serial, replay.generation
         log._segments, log._number = [_Segment(*each) for each in segments], number
+        log._whole_size = whole_size
         return log
 
     def commit(self, commit: Commit) -> None:
@@ -146,6 +156,10 @@ class SessionLog:
             self.forget_before(self._forgotten)
 
     def _write(self, commit: Commit, first: int, gone: Sequence[Numbers]) -> None:
+        if self._whole_size is not None:
+            size, self._whole_size = self._whole_size, None
+            self._descriptor = os.open(self._segments[-1].path, os.O_WRONLY | os.O_APPEND | _BINARY)
+            self._size = size
         if self._descriptor is None or self._size >= self.segment_bytes:
             self._begin_segment(commit, first, gone)
         else:

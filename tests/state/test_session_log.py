@@ -207,3 +207,32 @@ def test_log_can_be_read_without_going_on(tmp_path: Path) -> None:
     recover(tmp_path).log.close()
 
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_servers_in_a_row_leave_one_file(tmp_path: Path) -> None:
+    """Each goes on with the file of the one before, so that a server which starts over and over fills no directory."""
+    SessionLog.create(tmp_path).close()
+    for number in range(5):
+        log = recover(tmp_path).log
+        log.commit(Commit(number, [b"%d" % number], parts={"count": b"%d" % number}))
+        log.close()
+    recovered = recover(tmp_path)
+
+    assert 1 == len(list(tmp_path.iterdir()))
+    assert [(0, [b"0", b"1", b"2", b"3", b"4"])] == list(recovered.messages())
+    assert ({"count": b"4"}, []) == (recovered.parts, recovered.problems)
+
+
+def test_file_that_a_kill_has_cut_is_not_gone_on_with(tmp_path: Path) -> None:
+    """What is behind half a record could be taken for a part of it; so the next server begins another file."""
+    log = SessionLog.create(tmp_path)
+    log.commit(Commit(0, [b"one"]))
+    log.close()
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    log = recover(tmp_path).log
+    log.commit(Commit(0, [b"two"]))
+    log.close()
+
+    assert file not in tmp_path.iterdir()
+    assert [(0, [b"two"])] == list(recover(tmp_path).messages())
