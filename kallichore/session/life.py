@@ -249,8 +249,8 @@ class KernelLife:
                     self.send(following)
         finally:
             conversation.voice.end_batch()
-        if self.keeper is not None:
-            self.keeper.commit()
+            if self.keeper is not None:
+                self.keeper.commit()
         if is_output and self._introduction is not None:
             self._introduction.hear_iopub()
         if conversation.look_at is not None:

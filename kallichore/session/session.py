@@ -308,8 +308,10 @@ class Session(metaclass=ForUsers):
             self.supervisor.send(message)
         else:
             self.keeper.wait_for()
-            self.supervisor.send(message)
-            self.keeper.commit()
+            try:
+                self.supervisor.send(message)
+            finally:
+                self.keeper.commit()
 
     def note_usage(self, usage: ResourceUsage) -> None:
         """Keep a sample of what the kernel uses, and tell the client."""
