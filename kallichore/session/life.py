@@ -290,12 +290,8 @@ class KernelLife:
                 if is_known:
                     self._listen(self.channels, nursery, None)
                     self._send_waiting()
-                    return
-                try:
-                    introduction = await self._connect(self.channels, nursery, when_connected)
-                    await self._become_ready(introduction)
-                except StartupError as error:
-                    self._fail(error)
+                else:
+                    await self._meet(self.channels, nursery, when_connected)
         except* OSError as errors:
             self._fail(_could_not_connect("KS-6", f"Could not connect to the kernel: {innermost(errors)}"))
         finally:
@@ -312,6 +308,12 @@ class KernelLife:
                     error.reason = StartupReason.STARTUP_FAILED
         self.requested_by = self.requested_by or "failed start"
         self.ask_to_stop()
+
+    async def _meet(self, channels: KernelChannels, nursery: trio.Nursery, when_connected: Callable[[], None]) -> None:
+        try:
+            await self._become_ready(await self._connect(channels, nursery, when_connected))
+        except StartupError as error:
+            self._fail(error)
 
     async def _connect(
         self, channels: KernelChannels, nursery: trio.Nursery, when_connected: Callable[[], None]

@@ -65,14 +65,14 @@ class Life:
             if client is not None:
                 try:
                     await self._go_on(client)
-                except* (ChannelClosedError, KallichoreError, OSError):
-                    if self.servers.lives:
-                        with trio.move_on_after(2):
-                            await self.servers.wait()
-                    if self.servers.lives:
-                        raise
+                except* (ChannelClosedError, KallichoreError, OSError) as errors:
+                    failure: BaseException = errors
                 else:
                     return
+                with trio.move_on_after(2):
+                    await self.servers.wait()
+                if self.servers.lives:
+                    raise failure
             await self.servers.wait()
             self.deaths += 1
             assert self.deaths <= MOST_DEATHS, self.servers.log[-4000:]
