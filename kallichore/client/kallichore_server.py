@@ -166,8 +166,8 @@ class KallichoreServer:
 
 
 def _summary(told: dict[str, Any]) -> Summary:
-    # 0 as long as it starts or works.
-    idle_seconds = told.get("idle_seconds")
+    # It is 0 as long as it starts or works, and for a second after that.
+    idle_seconds = None if told["status"] in ("starting", "busy", "offline") else told.get("idle_seconds")
     return Summary(
         session_id=told["session_id"],
         display_name=told["display_name"],
@@ -177,6 +177,6 @@ def _summary(told: dict[str, Any]) -> Summary:
         process_id=told.get("process_id"),
         queued=told["execution_queue"]["length"],
         started=datetime.fromisoformat(told["started"]) if "started" in told else None,
-        idle_since=datetime.now(UTC) - timedelta(seconds=idle_seconds) if idle_seconds else None,
+        idle_since=datetime.now(UTC) - timedelta(seconds=idle_seconds) if idle_seconds is not None else None,
         memory_bytes=(told.get("resource_usage") or {}).get("memory_bytes"),
     )

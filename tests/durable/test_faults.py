@@ -471,7 +471,7 @@ async def test_server_whose_port_is_taken_meanwhile_takes_another(
             ports.append(client.address.port)
 
     assert ports[0] == ports[1] != ports[2]
-    assert f"The port of the server before, {ports[0]}, is another program's now" in caplog.text
+    assert f"Port {ports[0]}, which the server before had, is somebody else's now" in caplog.text
 
 
 async def test_replaced_server_hands_over_under_load(private_place: Path) -> None:

@@ -327,18 +327,6 @@ async def test_next_server_is_reached_where_the_one_before_was(private_place: Pa
     assert before == after
 
 
-async def test_server_whose_port_was_taken_meanwhile_has_another(private_place: Path) -> None:
-    """Nobody chose the port that the server before had, so it is no reason not to start."""
-    async with keeping(private_place, transport="tcp") as client:
-        port = client.address.port
-    (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
-    async with listener, ending(private_place) as after:
-        status = await after.call("GET", "/status")
-
-    assert status["sessions"] == 0
-    assert after.address.port != port
-
-
 async def test_adopted_kernel_is_adopted_again(private_place: Path) -> None:
     """A kernel that somebody else started has no host; the next server connects to it again, as the one before had."""
     async with keeping(private_place) as client, open_started(client, body()):
