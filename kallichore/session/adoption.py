@@ -28,6 +28,8 @@ async def run_adopted(life: KernelLife, info: ConnectionInfo, when_connected: Ca
         info: Where the kernel is.
         when_connected: Called when its sockets are connected.
     """
+    # There is no process of ours that could be waited for.
+    life.placed.set()
     with life.scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(life.relay, info, when_connected=when_connected))

@@ -114,7 +114,7 @@ class KernelLife:
     stop_asked: trio.Event = attrs.field(factory=trio.Event)
     hurry: trio.Event = attrs.field(factory=trio.Event)
     placed: trio.Event = attrs.field(factory=trio.Event)
-    """Set when there is a process that can be signalled."""
+    """Set when there is a process that can be signalled, or there will be none of ours."""
     over: trio.Event = attrs.field(factory=trio.Event)
     is_left: bool = False
     """Whether the kernel was left to the server that comes next."""
