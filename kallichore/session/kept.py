@@ -28,6 +28,7 @@ from kallichore.kernel.resources import find_descendants, read_process
 from kallichore.models.bodies import KernelExit, NewSession, Status
 from kallichore.session.keep import read_body
 from kallichore.session.keeper import read_supervision
+from kallichore.state.confirmed_page import read_confirmed
 from kallichore.state.directory import look_into
 from kallichore.state.recovery import Recovered, recover
 from kallichore.state.session_record import SessionRecord
@@ -122,7 +123,7 @@ def _look_at(place: Path) -> KeptSession | None:
     status, last_exit = said.read("status", SavedStatus), said.read("exit", KernelExit)
     active_at = _latest(record.created, supervision, status, said.read("talk", SavedTalk))
     queue_length = _count_queued(said.read("queue", SavedQueue))
-    undelivered = _count_undelivered(recovered, said.read("deliveries", SavedDeliveries))
+    undelivered = _count_undelivered(recovered, said.read("deliveries", SavedDeliveries), read_confirmed(place))
     return KeptSession(
         place=place,
         session_id=record.session_id,
@@ -181,8 +182,8 @@ def _latest(
     return max((created, *(epoch + time for time in times if time is not None)))
 
 
-def _count_undelivered(recovered: Recovered, deliveries: SavedDeliveries | None) -> int:
-    owed = recovered.first if deliveries is None else max(recovered.first, deliveries.owed)
+def _count_undelivered(recovered: Recovered, deliveries: SavedDeliveries | None, confirmed: int) -> int:
+    owed = max(recovered.first, confirmed, 0 if deliveries is None else deliveries.owed)
     had = 0 if deliveries is None else sum(1 for number in numbers_in(deliveries.had) if number >= owed)
     return max(0, recovered.end - owed - had)
 

@@ -20,6 +20,19 @@ _NUMBER = Struct("<QQ")
 _ALL = (1 << 64) - 1
 
 
+def _read(page: bytes | mmap.mmap) -> int:
+    number, turned = _NUMBER.unpack_from(page)
+    return int(number) if number ^ turned == _ALL else 0
+
+
+def read_confirmed(directory: Path) -> int:
+    """Return the number in a session's page, for somebody who only looks; 0 where there is none."""
+    try:
+        return _read((directory / NAME).read_bytes()[: _NUMBER.size].ljust(_NUMBER.size, b"\0"))
+    except OSError:
+        return 0
+
+
 class ConfirmedPage:
     """The page of one session, made if it is not there.
 
@@ -41,8 +54,7 @@ class ConfirmedPage:
     @property
     def number(self) -> int:
         """The latest number; 0 where there is none, or it was damaged."""
-        number, turned = _NUMBER.unpack_from(self._page)
-        return number if number ^ turned == _ALL else 0
+        return _read(self._page)
 
     def note(self, number: int) -> None:
         """Keep a number in the place of the one before."""

@@ -15,6 +15,7 @@ import pytest
 from command import kcclient
 from kallichore.client.api_client import ApiClient
 from kallichore.client.channel_client import ChannelClient, make_execute_request, open_channel
+from kallichore.conversation.delivery import FIRST_DISTANCE
 from kernels import (
     body,
     is_kernel,
@@ -89,7 +90,7 @@ async def test_session_is_seen_with_and_without_a_server(state: Path, private_pl
 
 
 async def test_undelivered_messages_are_counted(state: Path) -> None:
-    """Those that no client confirmed; none when the one that had all has closed."""
+    """Those that no client confirmed: few where one had all and closed, and all that came since."""
     async with keeping(state) as client:
         await client.call("PUT", "/sessions", body())
         await client.call("POST", "/sessions/s/start")
@@ -101,7 +102,8 @@ async def test_undelivered_messages_are_counted(state: Path) -> None:
     async with keeping(state, on_exit="stop"):
         pass
 
-    assert before < 10
+    # So many may be on their way between two pings.
+    assert before <= FIRST_DISTANCE
     assert 100 <= after - before
 
 

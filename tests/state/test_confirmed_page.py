@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kallichore.state.confirmed_page import NAME, ConfirmedPage
+from kallichore.state.confirmed_page import NAME, ConfirmedPage, read_confirmed
 
 pytestmark = pytest.mark.posix_only("state directories are for Linux and macOS")
 
@@ -19,6 +19,14 @@ def test_number_is_there_for_the_next_process(tmp_path: Path, number: int) -> No
     page.note(number)
 
     assert ConfirmedPage(tmp_path).number == number
+
+
+def test_who_only_looks_makes_no_page(tmp_path: Path) -> None:
+    """It can be read without being made or opened for writing."""
+    before, is_there = read_confirmed(tmp_path), (tmp_path / NAME).exists()
+    ConfirmedPage(tmp_path).note(12)
+
+    assert (before, is_there, read_confirmed(tmp_path)) == (0, False, 12)
 
 
 def test_new_page_says_nothing(tmp_path: Path) -> None:
