@@ -60,7 +60,7 @@ def soak(session: nox.Session) -> None:
 def durability(session: nox.Session) -> None:
     """Kill servers at each step and at random moments, and count what is lost; an hour. Arguments after `--` go on."""
     session.install(*CONSTRAINTS, "-e", ".[tests]")
-    session.run("pytest", "-m", "durability", "tests/durable", *session.posargs)
+    session.run("pytest", "-m", "durability", *session.posargs)
 
 
 @nox.session(python="3.11")
