@@ -40,11 +40,12 @@ def main():
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
     print(json.dumps([listener.getsockname()[1] for listener in listeners]), flush=True)
     threading.Thread(target=echo, args=(listeners[0],), daemon=True).start()
-    iopub = {}
+    iopub, is_heard = {}, threading.Event()
 
     def serve_iopub():
         while True:
             iopub["connection"] = listeners[1].accept()[0]
+            is_heard.set()
 
     threading.Thread(target=serve_iopub, daemon=True).start()
     while True:
@@ -52,6 +53,8 @@ def main():
         for words in map(bytes.split, control.makefile("rb")):
             command, arguments = words[0].decode(), [int(word) if word.isdigit() else word for word in words[1:]]
             if command == "flood":
+                # The command may be here before the other thread has taken the connection.
+                is_heard.wait()
                 sending = iopub["connection"].sendall
                 threading.Thread(target=sending, args=(lines(*arguments),), daemon=True).start()
             elif command == "print":

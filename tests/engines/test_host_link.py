@@ -64,7 +64,6 @@ class Server:
             link.confirm(channel, self.positions[channel])
 
 
-@pytest.mark.durability
 @pytest.mark.parametrize("seed", range(3))
 async def test_nothing_is_missing_and_nothing_comes_twice_wherever_a_link_is_cut(
     private_place: Path, seed: int
