@@ -19,6 +19,7 @@ from kallichore.engines.placement import Placement
 from kallichore.errors import HostGoneError, HostRefusedError, StartupError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.launch_plan import LaunchPlan
+from kallichore.kernel.process import signal_name
 from kallichore.kernel.spawn import startup_error
 from kallichore.kernel.survivors import describe_survivors
 from kallichore.wire.channels import OUTPUTS
@@ -138,7 +139,7 @@ class HostedProcess:
         return Ending(
             self.pid,
             ENDED_BY_SIGNAL,
-            _signal_name(ending.signal),
+            signal_name(ending.signal),
             out_of_memory=is_kill and ending.memory_kill,
             killed_by_us=self._killed_by_us,
             peak_memory_bytes=peak,
@@ -150,13 +151,6 @@ def end_group(pid: int) -> None:
     if sys.platform != "win32":
         with suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
 
 
 @asynccontextmanager

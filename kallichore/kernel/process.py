@@ -40,7 +40,8 @@ class Job(Protocol):
         """Let go of the job, which kills what is left of it."""
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return what a signal is called; its number where it has no name here."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -208,7 +209,7 @@ class KernelProcess:
             return Ending(self.pid, signed(code), killed_by_us=self._killed_by_us)
         if code >= 0:
             return Ending(self.pid, code, peak_memory_bytes=peak)
-        name = _signal_name(-code)
+        name = signal_name(-code)
         # The machine kills with SIGKILL. The count is not this process's: an own kill, or another signal, is no proof.
         suspect = name == "SIGKILL" and not self._killed_by_us
         return Ending(

@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from kallichore.session.session import Session
 from kallichore.state import session_log
 from kallichore.state.recovery import recover
 from kallichore.state.session_log import Commit
+from keeping import ending, keeping
 from kernels import (
     REAL_TIME,
     ask_until,
@@ -46,20 +45,6 @@ pytestmark = pytest.mark.posix_only("kernels end with their server on Windows")
 
 
 NO_MORE = "What happens in this session is kept over a restart of the server no more"
-
-
-@asynccontextmanager
-async def keeping(place: Path, **settings: Any) -> AsyncIterator[ApiClient]:
-    """Run a server that leaves its kernels to the next one."""
-    async with open_client(state_directory=place / "state", shutdown_grace=0.5, **settings) as client:
-        yield client
-
-
-@asynccontextmanager
-async def ending(place: Path, **settings: Any) -> AsyncIterator[ApiClient]:
-    """Run a server that ends its kernels."""
-    async with keeping(place, on_exit="stop", **settings) as client:
-        yield client
 
 
 def session_place(place: Path) -> Path:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from kallichore.client.channel_client import ChannelClient, make_execute_request
 from kallichore.config import ServerConfig
 from kallichore.server import open_server
 from kallichore.wire.client_messages import make
+from keeping import ending, keeping
 from kernels import (
     REAL_TIME,
     ask_until,
@@ -27,7 +27,6 @@ from kernels import (
     is_kernel,
     is_status,
     is_type,
-    open_client,
     open_started,
     receive_until,
     run_code,
@@ -36,20 +35,6 @@ from kernels import (
 )
 
 pytestmark = pytest.mark.posix_only("kernels end with their server on Windows")
-
-
-@asynccontextmanager
-async def keeping(place: Path, **settings: Any) -> AsyncIterator[ApiClient]:
-    """Run a server that leaves its kernels to the next one."""
-    async with open_client(state_directory=place / "state", shutdown_grace=0.5, **settings) as client:
-        yield client
-
-
-@asynccontextmanager
-async def ending(place: Path, **settings: Any) -> AsyncIterator[ApiClient]:
-    """Run a server that ends its kernels."""
-    async with keeping(place, on_exit="stop", **settings) as client:
-        yield client
 
 
 def attend(client: ApiClient, **query: Any) -> AbstractAsyncContextManager[ChannelClient]:
