@@ -230,7 +230,8 @@ async def test_bash_kernel_runs_and_is_interrupted(private_place: Path) -> None:
         assert str(private_place) == (await run_code(channel, "pwd")).strip()
         failed = await execute(channel, "(exit 3)")
         assert "error" == next(filter(is_type("execute_reply"), failed))["content"]["status"]
-        running = await channel.send(make_execute_request("echo on; sleep 60"))
+        # What says that it runs is what is to be interrupted: bash between two commands loses a Ctrl-C, or ends by it.
+        running = await channel.send(make_execute_request("bash -c 'echo on; exec sleep 60'"))
         await receive_until(channel, is_type("stream", running))
         await client.call("POST", session_path("s", "interrupt"))
         await receive_until(channel, is_done(running))
