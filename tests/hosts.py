@@ -15,6 +15,7 @@ import trio
 
 from kallichore.engines.host_link import HostLink, open_link
 from kallichore.engines.local import KEEP_LIMIT, start_host
+from kallichore.engines.reach import beside
 from kallichore.wire.host_frames import Frame
 
 SECRET = bytes(range(32))
@@ -36,7 +37,7 @@ class Hosted:
         self, positions: Mapping[int, int] = {}, unaccepted: Sequence[Frame] = ()
     ) -> AbstractAsyncContextManager[HostLink]:
         """Attach to it."""
-        return open_link(self.directory, SECRET, positions, unaccepted)
+        return open_link(beside(self.directory), SECRET, positions, unaccepted)
 
 
 @asynccontextmanager

@@ -52,11 +52,14 @@ sha256 = load_sha256()
 
 VERSION = 1
 HEAD = struct.Struct(">BBHIQ")
-ATTACH, OPEN, CLOSE, SEND, CONFIRM, SIGNAL, RELEASE, PACE = range(1, 9)
+ATTACH, OPEN, CLOSE, SEND, CONFIRM = range(1, 6)
+RELEASE, PACE = 7, 8
 CHALLENGE, HELLO, DATA, OPENED, LOST, ACCEPTED, ENDED, REPLACED = range(16, 24)
 
 IOPUB, STDOUT, STDERR = 1, 5, 6
 SOCKETS = range(5)
+SIGNALS = 7
+"""Not a channel: a payload for it is the number of a signal for the kernel's group, in decimal digits."""
 LINE = (3, 0, 2, 4, 1, 5, 6)
 """Channels in the order in which what was kept of them is sent: what somebody waits for before floods."""
 PATIENT = (IOPUB, STDOUT, STDERR)
@@ -699,7 +702,10 @@ class Host:
                 if not self._will_tell:
                     self._will_tell = True
                     self.loop.call_later("accepted", ACCEPTED_DELAY, self._tell_accepted)
-            self._socket_channel(channel).write(payload)
+            if channel == SIGNALS:
+                self._kernel.send_signal(int(bytes(payload)))
+            else:
+                self._socket_channel(channel).write(payload)
         elif kind == CONFIRM:
             self._any_channel(channel).confirm(number)
         elif kind == OPEN:
@@ -707,8 +713,6 @@ class Host:
             self._socket_channel(channel).connect(number, family, numbers)
         elif kind == CLOSE:
             self._socket_channel(channel).close()
-        elif kind == SIGNAL:
-            self._kernel.send_signal(number)
         elif kind == RELEASE:
             self.loop.is_over = True
         elif kind == PACE:
