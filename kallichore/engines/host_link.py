@@ -13,8 +13,8 @@ Nothing is sent before `HostLink.flush`: what is to be sent waits, in order, and
 the first of it comes. Whoever has to write something down before it may leave puts another function there, and flushes
 when that is done.
 
-A connection within this machine lasts as long as its host. One that comes from elsewhere may be cut, and is opened
-again then, as often as it takes (`Reach.tell`): both sides go on where they were, and who uses the link does not notice.
+A connection within this machine lasts as long as its host. One from elsewhere may be cut, and is opened again then, as
+often as it takes (`Reach.tell`): both sides go on where they were, and who uses the link does not notice.
 """
 
 from __future__ import annotations
