@@ -397,6 +397,10 @@ class KernelDiedError(KallichoreError):
     """The kernel ended, before or while somebody waited for its answer; the message says how it ended."""
 
 
+class EngineError(KallichoreError):
+    """An engine cannot do what is asked of it; the text says what, and what would help."""
+
+
 class HostGoneError(KallichoreError):
     """The host of a kernel, the program that is its parent, is not there: it was killed, or has done all it had to."""
 

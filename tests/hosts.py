@@ -16,8 +16,9 @@ import attrs
 import trio
 
 from kallichore.engines.host_link import HostLink, open_link
-from kallichore.engines.host_program import Ready, host_script, read_ready
-from kallichore.engines.local import KEEP_LIMIT, start_host
+from kallichore.engines.host_program import KEEP_LIMIT, Ready, host_script, read_ready
+from kallichore.engines.local import start_host
+from kallichore.engines.reach import beside
 from kallichore.wire.host_frames import Frame
 
 SECRET = bytes(range(32))
@@ -39,7 +40,7 @@ class Hosted:
         self, positions: Mapping[int, int] = {}, unaccepted: Sequence[Frame] = ()
     ) -> AbstractAsyncContextManager[HostLink]:
         """Attach to it."""
-        return open_link(self.directory, SECRET, positions, unaccepted)
+        return open_link(beside(self.directory), SECRET, positions, unaccepted)
 
 
 @attrs.frozen

@@ -16,6 +16,7 @@ import trio_util
 from kallichore.engines.host_link import HostLink, open_link
 from kallichore.engines.local import HOST_LOG, start_host
 from kallichore.engines.placement import Placement
+from kallichore.engines.reach import beside
 from kallichore.errors import HostGoneError, HostRefusedError, StartupError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.launch_plan import LaunchPlan
@@ -180,7 +181,7 @@ async def place_beside_host(
         raise startup_error(plan, OSError(error.message)) from error
     async with AsyncExitStack() as stack:
         try:
-            link = await stack.enter_async_context(open_link(directory, secret))
+            link = await stack.enter_async_context(open_link(beside(directory), secret))
         except (HostGoneError, HostRefusedError) as error:
             text = f"The host of {plan.argv[0]} was gone before its server had reached it: {_last_words(directory)}"
             raise StartupError("KS-5", text) from error
@@ -212,7 +213,7 @@ async def release_host(directory: Path, secret: bytes) -> None:
         HostRefusedError: Somebody else listens there.
     """
     with suppress(HostGoneError):
-        async with open_link(directory, secret) as link:
+        async with open_link(beside(directory), secret) as link:
             link.release()
             link.flush()
             await link.lost.wait()
@@ -233,7 +234,7 @@ async def find_beside_host(
     Raises:
         HostGoneError: No host is there any more.
     """
-    async with open_link(directory, secret, positions, unaccepted) as link:
+    async with open_link(beside(directory), secret, positions, unaccepted) as link:
         yield _placement(link)
 
 

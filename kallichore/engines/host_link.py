@@ -12,6 +12,9 @@ reading from the kernel. So `confirm` is what keeps a flood going.
 Nothing is sent before `HostLink.flush`: what is to be sent waits, in order, and `HostLink.on_waiting` is called when
 the first of it comes. Whoever has to write something down before it may leave puts another function there, and flushes
 when that is done.
+
+A connection within this machine lasts as long as its host. One from elsewhere may be cut, and is opened again then, as
+often as it takes (`Reach.tell`): both sides go on where they were, and who uses the link does not notice.
 """
 
 from __future__ import annotations
@@ -22,18 +25,19 @@ import secrets
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import attrs
 import trio
 
-from kallichore.engines.host_socket import connect_to_host
+from kallichore.engines.reach import Reach
 from kallichore.errors import HostGoneError, HostRefusedError
 from kallichore.wire.host_frames import (
     NONCE_SIZE,
+    SIGNALS,
     Frame,
     Hello,
     HostChannelNumber,
@@ -54,6 +58,13 @@ from kallichore.wire.host_frames import (
 
 # Looking up a member of an enumeration takes longer than what is done with it here.
 _DATA, _ACCEPTED, _SEND = int(Kind.DATA), int(Kind.ACCEPTED), int(Kind.SEND)
+
+CONFIRM_AT_LEAST = 1 << 18
+"""Bytes of one channel after which a host is told that it need not keep them, where nobody writes them down."""
+
+FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.2, 15.0, 1.6
+"""Seconds between two tries to open a connection again, and how they grow: a network that comes back is not to meet all
+of its sessions at once, and nobody waits long for one."""
 
 READ_SIZE = 1 << 18
 """Bytes that are read at once: more than a Unix socket holds by default, so that one call takes all that is there."""
@@ -139,10 +150,22 @@ class _Request:
     """Somebody's wish to have a channel connected."""
 
     number: int
+    frame: bytes
     done: trio.Event = attrs.field(factory=trio.Event)
     answer: Opening | None = None
     was_given_up: bool = False
     """Whether the channel is no longer what was wished here: closed, opened again, or lost with the link."""
+
+
+class Attachment(NamedTuple):
+    """A connection on which both sides have proved themselves."""
+
+    connection: socket.socket
+    decoder: HostDecoder
+    """What has read from it so far."""
+    hello: Hello
+    early: list[Received]
+    """What came behind that, already."""
 
 
 class HostLink:
@@ -152,66 +175,93 @@ class HostLink:
     are added to `unaccepted`, to go with the next link, and everything else comes to nothing.
 
     Args:
-        connection: A connection on which both sides have proved themselves.
-        decoder: What has read from it so far.
-        hello: What the host said.
+        attachment: The connection.
+        attach: Opens another, from these positions on, where this one is cut.
+        reach: The way to the host.
         positions: Where the server goes on reading.
         unaccepted: What the server before had sent, or wanted to, and did not know to be accepted.
         nursery: What cannot be sent at once is sent by a task in it.
 
     Attributes:
-        hello: What the host said when this link began.
+        hello: What the host said when the connection began.
         ending: How the kernel's process ended, once it has.
         ended: Set when `ending` is there. The channels may have more to come.
-        lost: Set when the connection to the host is gone: the host was killed, was released, or has another server.
+        lost: Set when the connection to the host is gone for good: the host was killed, was released, or has another
+            server.
+        why_lost: What the engine knows of that, in words; empty where it knows nothing.
         replaced: Whether it is gone because another server took its place; false until `lost` is set.
         channels: The channels by number.
-        unaccepted: Payloads for the kernel that the host has not said it has, oldest first. The host says so along
-            with other frames, and after half a second at the latest.
         on_waiting: Called, inside of the method that is called, when something waits for `flush` and nothing did
             before; by default it is `flush` itself.
+        confirms: Whether the host need not keep what was read here. Not so where somebody writes it down first, and
+            calls `confirm`.
     """
 
     def __init__(
         self,
-        connection: socket.socket,
-        decoder: HostDecoder,
-        hello: Hello,
+        attachment: Attachment,
+        attach: Callable[[Mapping[int, int]], Awaitable[Attachment]],
+        reach: Reach,
         positions: Mapping[int, int],
         unaccepted: Sequence[Frame],
         nursery: trio.Nursery,
     ) -> None:
+        hello = attachment.hello
         self.hello = hello
         self.ending: HostEnding | None = None
         self.ended = trio.Event()
         self.lost = trio.Event()
+        self.why_lost = ""
         self.replaced = False
+        self.confirms = False
         self.channels: Mapping[int, HostChannel] = {
             int(number): HostChannel(_start(hello, number, positions)) for number in HostChannelNumber
         }
         # Counted anew: where a damaged state directory lost one of them, the host would take none of the others.
         kept = [frame for frame in unaccepted if frame.number > hello.accepted]
-        self.unaccepted = deque(frame._replace(number=hello.accepted + 1 + n) for n, frame in enumerate(kept))
+        self._unaccepted = deque(frame._replace(number=hello.accepted + 1 + n) for n, frame in enumerate(kept))
+        self._passing: set[int] = set()
+        """The numbers of those that are lost with this link."""
         self.on_waiting: Callable[[], None] = self.flush
         self._next_number = hello.accepted + 1 + len(kept)
         self._next_request = 1
-        self._socket: socket.socket | None = connection
-        self._decoder = decoder
+        self._socket: socket.socket | None = attachment.connection
+        self._decoder = attachment.decoder
+        self._attach, self._reach = attach, reach
         self._nursery = nursery
         self._requests: dict[int, _Request] = {}
+        self._paces: dict[int, float] = {}
+        self._is_released = False
         self._waiting: list[bytes] = []
         self._confirmed: dict[int, int] = {}
+        self._told: dict[int, int] = {}
+        """Up to where the host was told that it need not keep what `confirms`."""
         self._unsent: deque[bytes | memoryview] = deque()
         self._is_pushing = False
-        if hello.ended is not None:
-            self._take_ending(hello.ended)
-        for frame in self.unaccepted:
+        self._go_on()
+
+    @property
+    def unaccepted(self) -> Sequence[Frame]:
+        """Payloads for the kernel that the host has not said it has, oldest first. The host says so along with other
+        frames, and after half a second at the latest.
+        """
+        if not self._passing:
+            return self._unaccepted
+        return [frame for frame in self._unaccepted if frame.number not in self._passing]
+
+    def _go_on(self) -> None:
+        """Begin with what a host said of itself, or go on with it."""
+        if self.hello.ended is not None:
+            self._take_ending(self.hello.ended)
+        for frame in self._unaccepted:
             self._waiting += _encode_send(*frame)
-        self.flush()
+        if self._waiting:
+            # Some of it may not be written down yet.
+            self.on_waiting()
 
     def __repr__(self) -> str:
         state = "lost" if self.lost.is_set() else "attached"
-        return f"<HostLink to {self.hello.host_pid}, {state}, {len(self.unaccepted)} unaccepted>"
+        return f"<HostLink to {self.hello.host_pid}, {state}, {len(self._unaccepted)} unaccepted>"
 
     # Sending
 
@@ -231,12 +281,12 @@ class HostLink:
         """
         if self.lost.is_set():
             raise HostGoneError(f"There is no connection to the host to open channel {channel} by")
-        request = _Request(self._next_request)
+        request = _Request(self._next_request, encode_open(channel, self._next_request, family, numbers))
         self._next_request += 1
         self._give_up_request(channel)
         self._requests[channel] = request
         self.channels[channel]._close()
-        self._put(encode_open(channel, request.number, family, numbers))
+        self._put(request.frame)
         try:
             await request.done.wait()
         except trio.Cancelled:
@@ -267,10 +317,12 @@ class HostLink:
                 handshake. Otherwise they are in `unaccepted` until the host has them, which takes them once.
         """
         number = 0
-        if not may_be_lost:
+        if not may_be_lost or self._reach.tell is not None:
             number = self._next_number
             self._next_number += 1
-            self.unaccepted.append(Frame(number, channel, data))
+            self._unaccepted.append(Frame(number, channel, data))
+            if may_be_lost:
+                self._passing.add(number)
         self._put(*_encode_send(number, channel, data))
 
     def confirm(self, channel: int, position: int) -> None:
@@ -283,14 +335,16 @@ class HostLink:
 
     def pace(self, channel: int, seconds: float) -> None:
         """Have what comes on a channel gather for so long before it is read again, as in a flood; 0 for not at all."""
+        self._paces[channel] = seconds
         self._put(head(Kind.PACE, channel, round(seconds * 1e6)))
 
     def signal(self, number: int) -> None:
-        """Send a signal to the kernel and to all that is in its process group."""
-        self._put(head(Kind.SIGNAL, 0, number))
+        """Send a signal to the kernel and to all that is in its process group, once, behind what was sent before."""
+        self.send(SIGNALS, str(number).encode())
 
     def release(self) -> None:
         """Let the host end: what it knew has been taken down. If the kernel lives, it is killed."""
+        self._is_released = True
         self._put(head(Kind.RELEASE))
 
     def flush(self) -> None:
@@ -347,14 +401,33 @@ class HostLink:
 
     # Receiving
 
-    async def _read(self, connection: socket.socket, early: Sequence[Received]) -> None:
-        """Take what comes until the connection is gone; cancelling it closes the connection."""
+    async def run(self, early: Sequence[Received]) -> None:
+        """Take what comes until the link is lost; cancelling it closes the connection.
+
+        Args:
+            early: What came already.
+        """
+        try:
+            await self._read(early)
+            while self._reach.tell is not None and not self.replaced:
+                await self._read(await self._reconnect(self._reach.tell))
+        except (HostGoneError, HostRefusedError, HostFrameError) as error:
+            self.why_lost = str(error)
+        finally:
+            self._lose()
+
+    async def _read(self, early: Sequence[Received]) -> None:
+        """Take what comes until the connection is gone.
+
+        Raises:
+            HostFrameError: No host says that.
+        """
         buffer = memoryview(bytearray(READ_SIZE))
         try:
             for received in early:
                 self._take(received)
             # It may be closed before this has run for the first time, and when this was woken and has not run yet.
-            while self._socket is not None:
+            while (connection := self._socket) is not None:
                 await trio.lowlevel.wait_readable(connection)
                 for _ in range(MOST_READS):
                     size = connection.recv_into(buffer)
@@ -365,19 +438,50 @@ class HostLink:
                     if size < READ_SIZE:
                         # Most likely nothing is left.
                         break
-        except (OSError, HostFrameError, trio.ClosedResourceError):
+                if self.confirms:
+                    self._confirm_read()
+        except (OSError, trio.ClosedResourceError):
             pass
-        finally:
-            self._lose()
+
+    def _confirm_read(self) -> None:
+        for number, channel in self.channels.items():
+            if channel.position >= self._told.get(number, 0) + CONFIRM_AT_LEAST:
+                # What nobody has taken stays with the host, which reads no more from the kernel when that is too much.
+                position = self._told[number] = channel.position - sum(map(len, channel.pieces))
+                self.confirm(number, position)
+
+    async def _reconnect(self, tell: Callable[[str | None], None]) -> list[Received]:
+        """Go on over another connection; return what came on it already."""
+        self._close()
+        pause, reason = FIRST_PAUSE, ""
+        while True:
+            tell(reason)
+            try:
+                attachment = await self._attach({number: each.position for number, each in self.channels.items()})
+                break
+            except OSError as error:
+                reason = error.strerror or str(error)
+            await trio.sleep(pause)
+            pause = min(pause * GROWTH, LONGEST_PAUSE)
+        self._socket, self._decoder, self.hello = attachment.connection, attachment.decoder, attachment.hello
+        self._forget_accepted(self.hello.accepted)
+        self._waiting = [
+            *(head(Kind.CLOSE, number) for number, each in self.channels.items() if each._is_closed),
+            *(head(Kind.PACE, number, round(pace * 1e6)) for number, pace in self._paces.items() if pace),
+            *(request.frame for request in self._requests.values()),
+        ]
+        self._go_on()
+        if self._is_released:
+            self._put(head(Kind.RELEASE))
+        tell(None)
+        return attachment.early
 
     def _take(self, received: Received) -> None:
         kind, channel, number, payload = received
         if kind == _DATA:
             self._channel(channel)._take(payload)
         elif kind == _ACCEPTED:
-            unaccepted = self.unaccepted
-            while unaccepted and unaccepted[0].number <= number:
-                unaccepted.popleft()
+            self._forget_accepted(number)
         elif kind == Kind.LOST:
             self._channel(channel)._end()
         elif kind == Kind.OPENED:
@@ -388,6 +492,11 @@ class HostLink:
             self.replaced = True
         else:
             raise HostFrameError(f"a host does not say {kind}")
+
+    def _forget_accepted(self, number: int) -> None:
+        unaccepted = self._unaccepted
+        while unaccepted and unaccepted[0].number <= number:
+            self._passing.discard(unaccepted.popleft().number)
 
     def _channel(self, number: int) -> HostChannel:
         try:
@@ -416,14 +525,20 @@ class HostLink:
             request.was_given_up = True
             request.done.set()
 
-    def _lose(self) -> None:
-        """Close the connection, and wake all who wait for something to come of it. Idempotent."""
-        if self._socket is None:
-            return
-        trio.lowlevel.notify_closing(self._socket)
-        self._socket.close()
-        self._socket = None
+    def _close(self) -> None:
+        """Close the connection. Idempotent."""
+        if self._socket is not None:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+            self._socket = None
         self._unsent.clear()
+        self._waiting.clear()
+
+    def _lose(self) -> None:
+        """Close the connection for good, and wake all who wait for something to come of it. Idempotent."""
+        self._close()
+        if self.lost.is_set():
+            return
         self.lost.set()
         for channel in self.channels.values():
             channel._lose()
@@ -479,30 +594,37 @@ async def _shake_hands(
     return hello, received
 
 
-async def _attach(
-    directory: Path, secret: bytes, positions: Mapping[int, int]
-) -> tuple[socket.socket, HostDecoder, Hello, list[Received]]:
-    connection = await connect_to_host(directory)
+async def _attach(reach: Reach, secret: bytes, positions: Mapping[int, int]) -> Attachment:
+    """Connect to a host, and have both sides prove themselves.
+
+    Raises:
+        HostGoneError: There is none any more.
+        HostRefusedError: It is another's host, or another version of one.
+        OSError: Not now.
+    """
+    connection = await reach.connect()
     decoder = HostDecoder()
     try:
-        return connection, decoder, *await _shake_hands(connection, decoder, secret, positions)
+        return Attachment(connection, decoder, *await _shake_hands(connection, decoder, secret, positions))
     except HostFrameError as error:
         connection.close()
-        raise HostRefusedError(f"What listens in {directory} is not this session's host: {error}") from error
+        raise HostRefusedError(f"What listens {reach.name} is not this session's host: {error}") from error
     except OSError as error:
         connection.close()
+        if reach.tell is not None:
+            raise
         hung_up = error
     except BaseException:
         connection.close()
         raise
     # Because it ended just now, or because it does not believe us.
-    (await connect_to_host(directory)).close()
-    raise HostRefusedError(f"The host in {directory} does not take us for the server of its session") from hung_up
+    (await reach.connect()).close()
+    raise HostRefusedError(f"The host {reach.name} does not take us for the server of its session") from hung_up
 
 
 @asynccontextmanager
 async def open_link(
-    directory: Path, secret: bytes, positions: Mapping[int, int] = {}, unaccepted: Sequence[Frame] = ()
+    reach: Reach, secret: bytes, positions: Mapping[int, int] = {}, unaccepted: Sequence[Frame] = ()
 ) -> AsyncIterator[HostLink]:
     """Attach to a host, as its only server; on leaving, the host and its kernel stay as they are.
 
@@ -511,24 +633,26 @@ async def open_link(
     without a limit. Errors of the block come out in a group, as out of a nursery.
 
     Args:
-        directory: The session's directory, in which the host listens.
+        reach: The way to the host.
         secret: The session's.
         positions: Where to go on reading, by channel; where there is none, from the first byte that the host has.
         unaccepted: `HostLink.unaccepted` of the link before.
 
     Raises:
-        HostGoneError: Nobody listens.
+        HostGoneError: There is no host there any more.
         HostRefusedError: The secret is wrong, or the version.
+        OSError: It cannot be reached now.
     """
-    connection, decoder, hello, early = await _attach(directory, secret, positions)
+    attach = partial(_attach, reach, secret)
+    attachment = await attach(positions)
     try:
         async with trio.open_nursery() as nursery:
-            link = HostLink(connection, decoder, hello, positions, unaccepted, nursery)
-            nursery.start_soon(link._read, connection, early)
+            link = HostLink(attachment, attach, reach, positions, unaccepted, nursery)
+            nursery.start_soon(link.run, attachment.early)
             try:
                 yield link
             finally:
                 nursery.cancel_scope.cancel()
                 link._lose()
     finally:
-        connection.close()
+        attachment.connection.close()

@@ -43,7 +43,6 @@ class Kind(IntEnum):
     CLOSE = 3
     SEND = 4
     CONFIRM = 5
-    SIGNAL = 6
     RELEASE = 7
     PACE = 8
     ASK = 9
@@ -68,6 +67,11 @@ class HostChannelNumber(IntEnum):
     HEARTBEAT = 4
     STDOUT = 5
     STDERR = 6
+
+
+SIGNALS = 7
+"""Where a payload is the number of a signal, in decimal digits, for the kernel and all that is in its process group: so
+it arrives exactly once, and behind what was sent before it."""
 
 
 class HostFrameError(ValueError):

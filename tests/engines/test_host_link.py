@@ -31,8 +31,9 @@ from hosts import (
     wait,
 )
 from kallichore.engines.host_link import HostLink, open_link
+from kallichore.engines.reach import beside
 from kallichore.errors import HostGoneError, HostRefusedError
-from kallichore.wire.host_frames import HEAD, Frame, Kind, encode_attach, head
+from kallichore.wire.host_frames import HEAD, SIGNALS, Frame, Kind, encode_attach, head
 from plain_kernel import lines
 
 pytestmark = pytest.mark.posix_only("hosts")
@@ -234,7 +235,7 @@ async def test_wrong_secret_is_refused_and_disturbs_nobody(private_place: Path) 
         await connect_all(link)
         with trio.fail_after(PATIENCE):
             with pytest.raises(HostRefusedError):
-                async with open_link(host.directory, b"wrong"):
+                async with open_link(beside(host.directory), b"wrong"):
                     pass
         link.send(SHELL, b"still here")
 
@@ -257,7 +258,7 @@ async def test_host_that_does_not_know_the_secret_is_refused(private_place: Path
         nursery.start_soon(trio.serve_listeners, pretend, [trio.SocketListener(listener)])
         with trio.fail_after(PATIENCE):
             with pytest.raises(HostRefusedError, match="cannot be read"):
-                async with open_link(private_place, SECRET):
+                async with open_link(beside(private_place), SECRET):
                     pass
         nursery.cancel_scope.cancel()
 
@@ -269,7 +270,7 @@ async def test_nobody_is_there_to_link_to(private_place: Path) -> None:
         deserted.bind(str(private_place / "host.sock"))
     for place in (private_place, private_place / "nowhere", private_place / ("x" * 200)):
         with pytest.raises(HostGoneError):
-            async with open_link(place, SECRET):
+            async with open_link(beside(place), SECRET):
                 pass
 
     assert before == open_descriptors()
@@ -427,4 +428,5 @@ async def test_loss_of_the_host_wakes_everybody(private_place: Path) -> None:
         link.release()
 
         assert not link.replaced
-        assert Frame(number + 1, SHELL, b"later") == link.unaccepted[-1]
+        assert Frame(number + 1, SHELL, b"later") == link.unaccepted[-2]
+        assert Frame(number + 2, SIGNALS, b"2") == link.unaccepted[-1]

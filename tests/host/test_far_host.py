@@ -120,7 +120,7 @@ async def test_host_says_where_it_listens_and_who_started_it_has_to_wait_no_more
             hello = link.hello
 
     assert b"" == rest
-    assert {directory.name: 0o700, "host.sock": 0o600} == modes
+    assert {directory.name: 0o700, "host.sock": 0o600, "host.log": 0o600} == modes
     assert far_place == directory.parent
     assert (host.pid, os.uname().nodename, None) == (hello.host_pid, hello.node, hello.connection)
 
@@ -224,6 +224,28 @@ async def test_far_host_leaves_nothing(far_place: Path, way: str) -> None:
         with trio.fail_after(PATIENCE):
             while list(far_place.iterdir()):  # noqa: ASYNC110
                 await trio.sleep(0.01)
+
+
+async def test_host_has_the_name_that_it_is_given_and_there_is_no_second_one(far_place: Path) -> None:
+    """Who gave a host a name finds it by that, and a second host with the name says that there is one."""
+    async with open_far_host(far_place, SLEEP, name="0123abcd") as host:
+        with pytest.raises(AssertionError, match=r"failed: .*exists: .*kallichore-0123abcd"):
+            async with open_far_host(far_place, SLEEP, name="0123abcd"):
+                pass
+        async with host.link() as link:
+            assert host.pid == link.hello.host_pid
+
+    assert far_place / "kallichore-0123abcd" == host.directory
+
+
+async def test_log_of_a_host_that_failed_is_left(far_place: Path) -> None:
+    """A host that ends by an error of its own leaves what it said of it, and nothing else; its kernel is gone."""
+    async with open_far_host(far_place, shell("echo x; exec sleep 600"), meet=MEET, keep_limit="much") as host:
+        await wait_gone(host.pid)
+        left = [path.name for path in host.directory.iterdir()]
+
+        assert ["host.log"] == left
+        assert "TypeError" in (host.directory / "host.log").read_text()
 
 
 async def test_host_that_cannot_be_leaves_nothing(far_place: Path) -> None:

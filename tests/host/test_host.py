@@ -39,7 +39,7 @@ from hosts import (
 from kallichore.engines.host_link import HostLink
 from kallichore.engines.local import HOST_LOG, start_host
 from kallichore.host import HOST_PROGRAM
-from kallichore.wire.host_frames import HEAD, HostEnding, Kind, encode_attach, head
+from kallichore.wire.host_frames import HEAD, SIGNALS, HostEnding, Kind, encode_attach, head
 from plain_kernel import lines
 
 if sys.platform != "linux":
@@ -404,7 +404,7 @@ async def test_strangers_disturb_nobody(private_place: Path) -> None:
     dice = random.Random(0)
     nonsense = [
         b"GET / HTTP/1.1\r\n\r\n",
-        head(Kind.SIGNAL, 0, 9),
+        head(Kind.SEND, SIGNALS, 0, 1) + b"9",
         head(Kind.RELEASE),
         head(Kind.ATTACH, size=1 << 31),
         head(Kind.ATTACH, size=2) + b"{}",

@@ -18,6 +18,7 @@ import zmq
 
 from kallichore.engines.host_link import HostLink, open_link
 from kallichore.engines.local import start_host
+from kallichore.engines.reach import beside
 from kallichore.wire.curve_keys import CurveKeys
 from kallichore.zeromq.connecting import ForeignKernelError
 from kallichore.zeromq.connection import KernelConnection
@@ -75,7 +76,7 @@ async def open_host() -> AsyncIterator[HostLink]:
     with tempfile.TemporaryDirectory() as place:
         directory, secret = Path(place), b"secret"
         await start_host(directory, secret, ["sleep", "600"], dict(os.environ), place, abandon_after=60)
-        async with open_link(directory, secret) as link:
+        async with open_link(beside(directory), secret) as link:
             try:
                 yield link
             finally:
