@@ -13,11 +13,9 @@ from pathlib import Path
 
 import trio
 
+from kallichore.engines.host_program import KEEP_LIMIT, read_failure, read_ready
 from kallichore.engines.host_socket import HOST_SOCKET
 from kallichore.host import HOST_PROGRAM
-
-KEEP_LIMIT = 64 << 20
-"""Bytes that a host keeps of what its kernel sent and no server has confirmed: some ten seconds of a flood."""
 
 HOST_LOG = "host.log"
 """The name of the file, in the session's directory, that has what went wrong in the host itself."""
@@ -71,10 +69,10 @@ async def start_host(
         await _tell(process, json.dumps(document).encode())
         await _listen(process, said)
         await process.wait()
-        word, _, rest = said.decode(errors="replace").strip().partition(" ")
-        if word != "ready":
-            raise OSError(f"The host could not be started: {rest or _read_log(directory)}")
-        return int(rest)
+        ready = read_ready(bytes(said))
+        if ready is None:
+            raise OSError(f"The host could not be started: {read_failure(bytes(said)) or _read_log(directory)}")
+        return ready.pid
     except BaseException:
         with trio.CancelScope(shield=True):
             with trio.move_on_after(PATIENCE):
@@ -128,10 +126,10 @@ async def _end(process: trio.Process, said: bytearray) -> None:
         raise NotImplementedError
     process.kill()
     await process.wait()
-    words = said.split()
-    if words[:1] == [b"ready"]:
+    ready = read_ready(bytes(said))
+    if ready is not None:
         with suppress(ProcessLookupError):
-            os.kill(int(words[1]), signal.SIGKILL)
+            os.kill(ready.pid, signal.SIGKILL)
 
 
 def _read_log(directory: Path) -> str:
