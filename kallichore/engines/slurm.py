@@ -262,7 +262,7 @@ class SlurmEngine:
 
 def _host(order: Order, ticket: Ticket, desk: Any, options: SlurmOptions) -> bytes:
     """Return the program of a job's host."""
-    dial = dial_document(desk.address, bytes.fromhex(ticket["call"]), desk.certificate.pem)
+    dial = dial_document(desk.address, bytes.fromhex(ticket["call"]), desk.certificate)
     wanted = attrs.evolve(
         order,
         # Slurm has its steps, those of srun in a cell, do with as little of an environment as the job was given.

@@ -166,11 +166,11 @@ class JobFacts:
 
 def read_job(text: str) -> JobFacts | None:
     """Read what ``scontrol show job --oneliner`` said of one job; None if that is nothing."""
-    places = list(_PLACE.finditer(text))
+    words = _PLACE.split(text)
     members: dict[str, str] = {}
-    for place, behind in zip(places, [*places[1:], None], strict=True):
+    for name, value in zip(words[1::2], words[2::2], strict=True):
         # What users can write, as a comment, comes later.
-        members.setdefault(place[1], text[place.end() : behind.start() if behind else len(text)].strip())
+        members.setdefault(name, value.strip())
     if "JobState" not in members:
         return None
     code, number = _read_exit(members.get("ExitCode", ""))
