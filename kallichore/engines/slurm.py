@@ -29,13 +29,11 @@ from kallichore.engines.slurm_answers import QueuedJob, oldest, read_job_id
 from kallichore.engines.slurm_commands import SlurmSilentError, run_slurm
 from kallichore.engines.slurm_job import LostJob, SlurmJob, Way, cancel_job
 from kallichore.engines.slurm_options import (
-    SlurmOptions,
-    after_setup,
     is_job_of,
     job_name,
+    job_script,
     read_options,
     sbatch_arguments,
-    shebang,
 )
 from kallichore.engines.slurm_watch import QueueWatch, ask_jobs, ask_queue
 from kallichore.engines.slurm_words import describe_refusal
@@ -148,7 +146,7 @@ class SlurmEngine:
 
             if is_new:
                 options = read_options(order.options)
-                script = after_setup(options, _host(order, ticket, desk, options))
+                script = job_script(options, _host(order, ticket, desk))
                 claim.job_id = await self._submit(name, sbatch_arguments(options, name), script, say)
             else:
                 claim.job_id = await self._find(name, say)
@@ -260,17 +258,16 @@ class SlurmEngine:
         return claim is None or claim.job_id not in (None, job.job_id)
 
 
-def _host(order: Order, ticket: Ticket, desk: Any, options: SlurmOptions) -> bytes:
+def _host(order: Order, ticket: Ticket, desk: Any) -> bytes:
     """Return the program of a job's host."""
     dial = dial_document(desk.address, bytes.fromhex(ticket["call"]), desk.certificate)
     wanted = attrs.evolve(
         order,
-        # Slurm has its steps, those of srun in a cell, do with as little of an environment as the job was given.
+        # Else steps, as those of srun in a cell, begin with as little of an environment as the job was given.
         environment={"SLURM_EXPORT_ENV": "ALL", **order.environment},
         working_directory=order.working_directory or "~",
     )
-    document = document_of(wanted, stays=True, dial=dial, name=order.label)
-    return host_script(document, shebang="" if options.setup else shebang(options))
+    return host_script(document_of(wanted, stays=True, dial=dial), shebang="")
 
 
 def _own() -> Sequence[str]:

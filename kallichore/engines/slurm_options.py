@@ -101,6 +101,9 @@ class SlurmOptions:
     output: str | None = None
 
 
+EXPORTED = ("HOME", "USER", "LOGNAME", "SHELL", "LANG", "PATH=/usr/local/bin:/usr/bin:/bin")
+"""What a job's login begins with, as every login does."""
+
 ARGUMENTS = {
     "partition": "partition",
     "account": "account",
@@ -194,8 +197,8 @@ def sbatch_arguments(options: SlurmOptions, name: str) -> list[str]:
         "--ntasks=1",
         # It would be another host, with another kernel.
         "--no-requeue",
-        # The server's environment and limits are none of the kernel's business; it has those of a login over there.
-        "--export=NONE",
+        # The server's environment and limits are none of the kernel's business; the script gets those of a login.
+        f"--export={','.join(EXPORTED)}",
         "--propagate=NONE",
         # A directory that is there on each node.
         "--chdir=/",
@@ -228,28 +231,18 @@ def is_job_of(name: str, owner: str) -> bool:
     return match is not None and match["owner"] == owner_mark(owner)
 
 
-SETUP_END = "END_OF_THE_HOST"
+SCRIPT_END = "END_OF_THE_HOST"
 
 
-def shebang(options: SlurmOptions) -> str:
-    """Return the first line of a host that is the batch script itself, which needs no file on the node."""
-    # env finds a name as well as a path, and has an exit code of its own for one that is not there.
-    return f"#!/usr/bin/env {options.python}"
+def job_script(options: SlurmOptions, host: bytes) -> bytes:
+    """Return the batch script: a few lines of bash that become the host.
 
-
-def after_setup(options: SlurmOptions, host: bytes) -> bytes:
-    """Return the batch script: the host, or where something comes first, lines of bash that become it.
+    They are those of a login, so a kernel has the environment that its user has there. Slurm has a way of its own to
+    get that (``--export=NONE``), but gives it two seconds, and puts a job aside where a node takes longer.
 
     Args:
         options: What is asked.
         host: The host's program.
     """
-    if not options.setup:
-        return host
-    lines = [
-        # A login shell: there is no `module` without what /etc/profile sets up.
-        "#!/bin/bash -l",
-        *options.setup,
-        f"exec '{options.python}' - <<'{SETUP_END}'",
-    ]
-    return b"\n".join(["\n".join(lines).encode(), host.rstrip(b"\n"), SETUP_END.encode(), b""])
+    lines = ["#!/bin/bash -l", *options.setup, f"exec '{options.python}' - <<'{SCRIPT_END}'"]
+    return b"\n".join(["\n".join(lines).encode(), host.rstrip(b"\n"), SCRIPT_END.encode(), b""])

@@ -12,19 +12,19 @@ from hypothesis import given, strategies as st
 
 from kallichore.engines.slurm_options import (
     SlurmOptions,
-    after_setup,
     is_job_of,
     job_name,
+    job_script,
     read_options,
     sbatch_arguments,
-    shebang,
 )
 from kallichore.errors import EngineError
 
 TOKEN = bytes(range(8))
 
 ALWAYS = (
-    *("--job-name=name", "--parsable", "--nodes=1", "--ntasks=1", "--no-requeue", "--export=NONE", "--propagate=NONE"),
+    *("--job-name=name", "--parsable", "--nodes=1", "--ntasks=1", "--no-requeue"),
+    *("--export=HOME,USER,LOGNAME,SHELL,LANG,PATH=/usr/local/bin:/usr/bin:/bin", "--propagate=NONE"),
     *("--chdir=/", "--input=/dev/null", "--output=/dev/null"),
 )
 
@@ -138,18 +138,12 @@ def test_job_of_somebody_else_is_nobodys(name: str) -> None:
     assert not is_job_of(name, "owner")
 
 
-def test_script_without_setup_is_the_host() -> None:
-    """Without setup the host itself is the batch script, read by the Python that is asked for."""
-    assert after_setup(SlurmOptions(), b"#!x\nhost") == b"#!x\nhost"
-    assert shebang(SlurmOptions(python="/opt/python/bin/python3")) == "#!/usr/bin/env /opt/python/bin/python3"
-
-
 def test_setup_comes_before_the_host(tmp_path: Any) -> None:
     """Lines of setup run in a login bash, and the host that follows has what they set, and is that process."""
     script = tmp_path / "script"
     host = b"import os\nprint('$HOME', os.environ['LOADED'], os.getpid())\n"
     options = SlurmOptions(setup=("export LOADED='yes $$'",), python=sys.executable)
-    script.write_bytes(after_setup(options, host))
+    script.write_bytes(job_script(options, host))
     script.chmod(0o700)
     process = subprocess.Popen(
         ["/bin/bash", str(script)], stdout=subprocess.PIPE, env={**os.environ, "HOME": str(tmp_path)}

@@ -64,8 +64,8 @@ JobCompType=jobcomp/none
 AccountingStorageType=accounting_storage/none
 JobAcctGatherFrequency=task=2
 {memory}
-NodeName={nodes[0]} NodeHostname={machine} NodeAddr={addresses[0]} Port={ports[1]} CPUs=40 RealMemory=8000
-NodeName={nodes[1]} NodeHostname={machine} NodeAddr={addresses[1]} Port={ports[2]} CPUs=40 RealMemory=8000
+NodeName={nodes[0]} NodeHostname={machine} NodeAddr={addresses[0]} Port={ports[1]} CPUs=60 RealMemory=8000
+NodeName={nodes[1]} NodeHostname={machine} NodeAddr={addresses[1]} Port={ports[2]} CPUs=60 RealMemory=8000
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 PriorityTier=10 State=UP
 PartitionName=low Nodes=ALL MaxTime=INFINITE DefaultTime=60 PriorityTier=1 PreemptMode=CANCEL GraceTime=5 State=UP
 PartitionName=short Nodes=ALL MaxTime=10 DefaultTime=5 PriorityTier=10 State=UP
@@ -293,7 +293,7 @@ def open_cluster(place: Path, *, as_machines: bool = False) -> Iterator[Cluster]
 
 def _configure(cluster: Cluster, name: str, controller: str, addresses: Sequence[str]) -> None:
     place = cluster.place
-    for folder in ("state", "munge", *(f"spool.{node}" for node in cluster.nodes)):
+    for folder in ("home", "state", "munge", *(f"spool.{node}" for node in cluster.nodes)):
         (place / folder).mkdir()
     (place / "munge").chmod(0o711)
     key = place / "munge" / "key"
