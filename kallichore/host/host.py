@@ -1082,6 +1082,8 @@ class Dialer:
                 become_helper(stderr=2)
                 die_with_parent()
                 self._dial(self._server, self._path)
+            except Exception:
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
         self.pid = pid

@@ -11,7 +11,6 @@ import runpy
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from hosts import (
     STDOUT,
     Hosted,
     connect_all,
+    old_pythons,
     open_far_host,
     open_host,
     read,
@@ -36,7 +36,7 @@ from hosts import (
 )
 from kallichore.engines.host_link import HostLink
 from kallichore.engines.host_program import host_script, read_failure
-from kallichore.host import HOST_PROGRAM, RELAY_PROGRAM
+from kallichore.host import DIAL_PROGRAM, HOST_PROGRAM, RELAY_PROGRAM
 from kallichore.wire.connection_info import PORT_NAMES
 from kallichore.wire.host_frames import (
     HostDecoder,
@@ -68,20 +68,10 @@ def shell(script: str) -> list[str]:
     return ["/bin/sh", "-c", script]
 
 
-@pytest.mark.parametrize("program", [HOST_PROGRAM, RELAY_PROGRAM], ids=lambda program: program.name)
+@pytest.mark.parametrize("program", [HOST_PROGRAM, DIAL_PROGRAM, RELAY_PROGRAM], ids=lambda program: program.name)
 def test_programs_run_on_python_3_8(program: Path) -> None:
     """What travels has the syntax of Python 3.8, which machines far away may have."""
     assert ast.parse(program.read_text(), feature_version=(3, 8))
-
-
-def old_pythons() -> list[str]:
-    """Return the Pythons of this machine that are older than what we need ourselves, the oldest first."""
-    wanted = ("3.8", "3.9", "3.10")
-    found = [shutil.which(f"python{version}") for version in wanted]
-    managed = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
-    found += [str(path) for version in wanted for path in managed.glob(f"{version}.*/bin/python3")]
-    paths = [path for path in found if path is not None]
-    return [path for path in paths if subprocess.run([path, "-c", "pass"], capture_output=True).returncode == 0]
 
 
 async def test_kernel_runs_under_an_old_python(far_place: Path) -> None:
