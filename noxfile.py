@@ -64,6 +64,13 @@ def durability(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def engines(session: nox.Session) -> None:
+    """Run kernels on other machines while these fail, are cut off, and run into limits; arguments after `--` go on."""
+    session.install(*CONSTRAINTS, "-e", ".[tests]")
+    session.run("pytest", "-m", "engines", "tests/engines", *session.posargs)
+
+
+@nox.session(python="3.11")
 def mutants(session: nox.Session) -> None:
     """Change the pure modules by one operator or line at a time, and list what no test notices; names go after `--`."""
     session.install(*CONSTRAINTS, "-e", ".[tests]")

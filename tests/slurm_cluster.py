@@ -19,10 +19,13 @@ from pathlib import Path
 import psutil
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "iproute2")
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "munged")
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "munged", "setpriv")
 
-PATIENCE = 60
+PATIENCE = 30
 """Seconds for the cluster to do what takes it two at most."""
+
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+"""What a daemon is started by, so that it does not outlive a run of tests that is killed."""
 
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 """Where control groups of the first version limit memory; of the second, Slurm needs systemd for them."""
@@ -148,7 +151,7 @@ class Cluster:
         assert program is not None
         with open(self.place / f"{name}.out", "ab") as log:
             self._daemons[name] = subprocess.Popen(
-                [*self._prefixes.get(name, ()), program, *command[1:]],
+                [*DIES_WITH_US, *self._prefixes.get(name, ()), program, *command[1:]],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.place,
                 env={**os.environ, **self.environment, "TMPDIR": "/tmp"}, start_new_session=True,
             )  # fmt: skip

@@ -18,9 +18,11 @@ from kallichore.engines.host_link import HostLink, open_link
 from kallichore.engines.reach import Reach
 from kallichore.engines.slurm import SlurmEngine, open_engine
 from kallichore.engines.slurm_job import LostJob, SlurmJob
+from kallichore.kernel.ending import Ending
+from kallichore.kernel.process import signal_name
 from slurm_cluster import Cluster
 
-PATIENCE = 60
+PATIENCE = 30
 """Seconds after which a test has failed; most of what it waits for takes two or three."""
 
 OWNER = "tests"
@@ -74,8 +76,6 @@ async def start(
     async with engine.open_job(wanted, ticket, told.append, is_new=is_new) as job:
         assert not isinstance(job, LostJob)
         try:
-            with trio.fail_after(PATIENCE):
-                await trio.lowlevel.checkpoint()
             reach = Reach(job.connect, job.name, connection.append)
             async with open_link(reach, SECRET) as link:
                 yield Started(job, link, ticket, told, connection)
@@ -93,3 +93,12 @@ async def until(is_so: Callable[[], object], what: str = "") -> None:
     with trio.fail_after(PATIENCE):
         while not is_so():  # noqa: ASYNC110
             await trio.sleep(0.05)
+
+
+def ending_of(link: HostLink) -> Ending:
+    """Return what the session makes of a host's word of the end."""
+    told = link.ending
+    assert told is not None
+    assert told.signal is not None
+    peak = None if told.peak_kib is None else told.peak_kib * 1024
+    return Ending(1, -1, signal_name(told.signal), out_of_memory=told.memory_kill, peak_memory_bytes=peak)

@@ -187,7 +187,10 @@ class SlurmEngine:
                 # It may be there, or be on its way there.
                 if found := await self._find(name, say):
                     return found
-        except trio.Cancelled:
+        except EngineError:
+            raise
+        except BaseException:
+            # Cancelled: whether Slurm has it is not known, and nobody will wait to know.
             self._leave(name)
             raise
 

@@ -45,15 +45,16 @@ class Said:
     complaint: str
 
 
-def command_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for Slurm's programs: it finds the cluster, and says nothing else.
+def command_environment(program: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for one of Slurm's programs: it finds the cluster, and says nothing else.
 
     Args:
+        program: Its name.
         environment: The server's.
     """
-    others = {name: value for name, value in environment.items() if not name.startswith(PREFIXES) or name in KEPT}
-    # Times of squeue and scontrol, without a time zone.
-    return {**others, "SLURM_TIME_FORMAT": "%s"}
+    kept = {name: value for name, value in environment.items() if not name.startswith(PREFIXES) or name in KEPT}
+    # Times without a time zone. What sbatch has of such names goes to the job.
+    return kept if program == "sbatch" else {**kept, "SLURM_TIME_FORMAT": "%s"}
 
 
 async def run_slurm(program: str, *arguments: str, given: bytes = b"", limit: float = LIMIT) -> Said:
@@ -78,7 +79,7 @@ async def run_slurm(program: str, *arguments: str, given: bytes = b"", limit: fl
                 capture_stderr=True,
                 check=False,
                 cwd="/",
-                env=command_environment(os.environ),
+                env=command_environment(program, os.environ),
             )
     except OSError as error:
         raise SlurmSilentError(error.errno, f"{program} cannot be run: {error.strerror or error}") from error

@@ -19,6 +19,7 @@ import trio_util
 from kallichore.engines.engine import Waiting
 from kallichore.engines.slurm_answers import SACCT_FIELDS, JobFacts, read_account, read_job
 from kallichore.engines.slurm_commands import SlurmSilentError, run_slurm
+from kallichore.engines.slurm_pace import LEAST
 from kallichore.engines.slurm_watch import View
 from kallichore.engines.slurm_words import can_never_run, describe_wait, explain, explain_start, is_unknown_job
 from kallichore.errors import HostGoneError
@@ -41,6 +42,10 @@ TELL_AFTER = 10.0
 EXPLAIN_LIMIT, EXPLAIN_PAUSE = 6.0, 0.5
 """Seconds in which Slurm may say why a job ended, and between two questions: a kernel may be gone a moment before Slurm
 has written down what it did."""
+
+ENDING_PATIENCE = 2.0
+"""Seconds in which a job that Slurm told to end may have ended, as one does whose host is let go at once: who cancelled
+it is known then. A host that is not waits for its server longer than that."""
 
 RELEASE_PATIENCE = 3.0
 """Seconds in which a host that was let go ends by itself, so that its job is one that was completed."""
@@ -219,7 +224,7 @@ class SlurmJob:
             self._placed.set()
         if view.is_gone or (job is not None and (job.is_over or can_never_run(job))):
             self._over.set()
-        elif not self._placed.is_set() or self._has_called:
+        elif not self._placed.is_set() and not self._has_called:
             self._say(waiting_of(view, self._submitted))
 
     def _say(self, waiting: Waiting | None) -> None:
@@ -250,6 +255,8 @@ class SlurmJob:
         if calls:
             self._has_called = True
             self._say(None)
+            # Which node it is on may not be known yet.
+            self._way.hurry()
             return calls[0]
         if self._over.is_set():
             raise HostGoneError(await self._describe_over())
@@ -301,9 +308,12 @@ class SlurmJob:
         if self._is_ended_by_us or (ending is not None and not _is_from_outside(ending)):
             return ""
         facts = None
+        began = trio.current_time()
         with trio.move_on_after(EXPLAIN_LIMIT), suppress(SlurmSilentError):
             # Only the controller knows when it will know.
-            while not _is_settled(facts := await ask_facts(self.job_id), ending):  # noqa: ASYNC110
+            while not _is_settled(  # noqa: ASYNC110
+                facts := await ask_facts(self.job_id), ending, trio.current_time() - began
+            ):
                 await trio.sleep(EXPLAIN_PAUSE)
         if facts is None:
             return ""
@@ -324,8 +334,10 @@ class SlurmJob:
         self._is_ended_by_us = True
         if self._has_called and not self._over.is_set():
             with trio.move_on_after(RELEASE_PATIENCE):
-                self._way.hurry()
-                await self._over.wait()
+                while not self._over.is_set():
+                    self._way.hurry()
+                    with trio.move_on_after(LEAST):
+                        await self._over.wait()
         job = self._view.job
         if not self._view.is_gone and (job is None or not job.is_over):
             is_taken = False
@@ -341,7 +353,16 @@ def _is_from_outside(ending: Ending) -> bool:
     return ending.out_of_memory or (not ending.killed_by_us and ending.signal in FROM_OUTSIDE)
 
 
-def _is_settled(facts: JobFacts | None, ending: Ending | None) -> bool:
-    """Whether Slurm has said all that it will say of an end."""
-    is_for_memory = ending is not None and ending.out_of_memory
-    return facts is None or facts.is_over or facts.is_preempted or is_for_memory
+def _is_settled(facts: JobFacts | None, ending: Ending | None, waited: float) -> bool:
+    """Whether Slurm has said all that it will say of an end.
+
+    Args:
+        facts: What it said.
+        ending: What the host told; None where it could not.
+        waited: Seconds since the first question.
+    """
+    if facts is None or facts.is_over or facts.is_preempted or facts.reason == "TimeLimit":
+        return True
+    if ending is None:
+        return False
+    return ending.out_of_memory or (facts.state == "COMPLETING" and waited >= ENDING_PATIENCE)

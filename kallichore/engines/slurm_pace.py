@@ -19,9 +19,9 @@ SHARE_WAITING, SHARE_RUNNING = 0.05, 0.25
 """How long to wait, as a share of the time in which nothing has changed: in the first forty seconds a job that waits is
 asked about each `FIRST`, later one that has waited ten minutes need not be seen to begin within two seconds."""
 
-PLACES = 60.0
-"""Seconds between two looks at all who wait, for a job's place among them: it is the one question that has a long
-answer on a large cluster."""
+FIRST_PLACES, LONGEST_PLACES = 5.0, 60.0
+"""Seconds between two looks at all who wait, for a job's place among them: at first, and when nothing of our jobs has
+changed for as long. It is the one question that has a long answer on a large cluster."""
 
 
 def next_pause(unchanged: float, *, is_waiting: bool) -> float:
@@ -33,3 +33,8 @@ def next_pause(unchanged: float, *, is_waiting: bool) -> float:
     """
     share, longest = (SHARE_WAITING, LONGEST_WAITING) if is_waiting else (SHARE_RUNNING, LONGEST_RUNNING)
     return min(max(FIRST, unchanged * share), longest)
+
+
+def places_pause(unchanged: float) -> float:
+    """Return the seconds until it is looked again who waits; see `next_pause`."""
+    return min(max(FIRST_PLACES, unchanged), LONGEST_PLACES)

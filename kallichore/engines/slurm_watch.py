@@ -21,7 +21,7 @@ from kallichore.engines.slurm_answers import (
     read_queue,
 )
 from kallichore.engines.slurm_commands import SlurmSilentError, run_slurm
-from kallichore.engines.slurm_pace import LEAST, PLACES, next_pause
+from kallichore.engines.slurm_pace import LEAST, next_pause, places_pause
 from kallichore.engines.slurm_words import describe_refusal, is_unknown_job
 
 
@@ -161,9 +161,10 @@ class QueueWatch:
                 self._show(each, View(job, position(job, self._places) if job.is_pending else None))
 
     async def _look_at_places(self, jobs: Sequence[QueuedJob]) -> None:
-        if not jobs or trio.current_time() < self._places_at + PLACES:
+        now = trio.current_time()
+        if not jobs or now < self._places_at + places_pause(now - self._changed_at):
             return
-        self._places_at = trio.current_time()
+        self._places_at = now
         try:
             self._places = await self._ask_places(sorted({name for job in jobs for name in job.partitions}))
         except SlurmSilentError:

@@ -135,7 +135,8 @@ def explain(
         return f"could not begin, as {facts.node or 'its node'} did not boot"
     if facts.state == "DEADLINE":
         return "could not end before its deadline"
-    if facts.state == "CANCELLED":
+    if facts.state in ("CANCELLED", "COMPLETING"):
+        # Slurm has told it to end, and does not say more of that before it has.
         return "was cancelled" if facts.by_uid is None else f"was cancelled by {name_of(facts.by_uid)}"
     if facts.state == "REVOKED":
         return "was revoked: another cluster of the federation has it"

@@ -12,17 +12,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from hosts import IOPUB, STDOUT, connect_all, read, read_line, tell
+from hosts import STDOUT, connect_all, read_line, read_to_end, tell
 from kallichore.engines import slurm
 from kallichore.engines.engine import EngineServices, Waiting
-from kallichore.engines.host_link import HostLink
-from kallichore.engines.slurm import SlurmEngine
 from kallichore.errors import ConfigurationError, EngineError, HostGoneError
-from kallichore.kernel.ending import Ending
-from kallichore.kernel.process import signal_name
 from plain_kernel import lines
 from slurm_cluster import Cluster, can_limit_memory, open_cluster, why_not
-from slurm_jobs import OWNER, PATIENCE, open_desk, open_slurm, order, start, until
+from slurm_jobs import OWNER, PATIENCE, ending_of, open_desk, open_slurm, order, start, until
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no Slurm: {why_not()}")
 
@@ -74,15 +70,6 @@ def replace(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> Replace:
     return put
 
 
-def ending_of(link: HostLink) -> Ending:
-    """Return what the session makes of a host's word of the end."""
-    told = link.ending
-    assert told is not None
-    assert told.signal is not None
-    peak = None if told.peak_kib is None else told.peak_kib * 1024
-    return Ending(1, -1, signal_name(told.signal), out_of_memory=told.memory_kill, peak_memory_bytes=peak)
-
-
 async def test_kernel_runs_in_a_job(cluster: Cluster) -> None:
     """A kernel in a job is talked to as one beside the server: its ports are there, and its job is known by name."""
     async with open_slurm(cluster) as engine, start(engine, order()) as started:
@@ -90,6 +77,7 @@ async def test_kernel_runs_in_a_job(cluster: Cluster) -> None:
         tell(started.link, "print 3 10")
 
         assert lines(3, 10).split() == [await read_line(started.link, STDOUT) for _ in range(3)]
+        await until(lambda: started.job.node is not None)
         assert started.job.node in cluster.nodes
         assert started.job.name == f"in job {started.job.job_id} on {started.job.node}"
         assert cluster.state(started.job.job_id, "JobName") == started.ticket["name"]
@@ -110,20 +98,17 @@ async def test_kernel_has_the_environment_of_a_login(cluster: Cluster, monkeypat
     monkeypatch.setenv("SBATCH_PARTITION", "none")
     monkeypatch.setenv("SLURM_JOB_ID", "999999")
     (cluster.place / "home" / ".profile").write_text("export FROM_LOGIN=yes\n")
-    wanted = order(("/usr/bin/env",), setup=['export FROM_SETUP="of $FROM_LOGIN"'])
+    wanted = order(("/bin/sh", "-c", "env; echo WHERE=$(pwd)"), setup=['export FROM_SETUP="of $FROM_LOGIN"'])
     async with open_slurm(cluster) as engine, start(engine, wanted) as started:
         with trio.fail_after(PATIENCE):
             await started.link.ended.wait()
-        variables = set()
-        while (line := await read_line(started.link, STDOUT)) != b"SLURM_EXPORT_ENV=ALL":
-            variables.add(line.decode())
-        while started.link.channels[STDOUT].pieces:
-            variables.add((await read_line(started.link, STDOUT)).decode())
+        variables = set((await read_to_end(started.link, STDOUT)).decode().splitlines())
         job_id = started.job.job_id
     (cluster.place / "home" / ".profile").unlink()
 
     names = {each.partition("=")[0] for each in variables}
-    assert {"FROM_LOGIN=yes", "FROM_SETUP=of yes", f"SLURM_JOB_ID={job_id}", f"PWD={cluster.place}/home"} <= variables
+    assert "SLURM_EXPORT_ENV=ALL" in variables
+    assert {"FROM_LOGIN=yes", "FROM_SETUP=of yes", f"SLURM_JOB_ID={job_id}", f"WHERE={cluster.place}/home"} <= variables
     assert {"SECRET_OF_THE_SERVER", "SBATCH_PARTITION", "SLURM_TIME_FORMAT"} & names == set()
 
 
@@ -144,7 +129,7 @@ async def test_job_that_waits_says_why(cluster: Cluster) -> None:
                 with trio.fail_after(PATIENCE):
                     (await job.connect()).close()
                 waited = [each for each in told if each is not None]
-                assert job.node in cluster.nodes
+                await until(lambda: job.node in cluster.nodes)
             finally:
                 await job.end()
 
@@ -155,9 +140,10 @@ async def test_job_that_waits_says_why(cluster: Cluster) -> None:
 
 async def test_place_in_line_and_expected_start_are_told(cluster: Cluster) -> None:
     """A job behind others is told its place among them, and when Slurm expects it to begin."""
-    held = [cluster.run("sbatch", "--parsable", "--wrap=sleep 60", "--cpus-per-task=60", "-o", "/dev/null").strip()]
-    held += [cluster.run("sbatch", "--parsable", "--wrap=sleep 60", "--cpus-per-task=60", "-o", "/dev/null").strip()]
+    large = ("sbatch", "--parsable", "--nodes=2", "--cpus-per-task=60", "--wrap=sleep 60", "--output=/dev/null")
+    held = [cluster.run(*large).strip(), cluster.run(*large).strip()]
     try:
+        await until(lambda: cluster.state(held[0]) == "RUNNING" and cluster.state(held[1]) == "PENDING")
         async with open_slurm(cluster) as engine:
             told: list[Waiting | None] = []
             wanted = order(cpus=60)
@@ -168,8 +154,8 @@ async def test_place_in_line_and_expected_start_are_told(cluster: Cluster) -> No
         cluster.run("scancel", *held)
 
     assert told[-1] is not None
-    assert told[-1].position == 1
-    assert told[-1].reason == "Resources: waiting for nodes to become free"
+    assert told[-1].position == 2
+    assert told[-1].reason == "Priority: other jobs of its partition come before it"
     assert told[-1].expected_start > told[-1].since
 
 
@@ -217,7 +203,7 @@ async def test_start_that_fails_says_what_would_help(cluster: Cluster) -> None:
 
 
 async def test_signal_reaches_the_kernel_alone(cluster: Cluster) -> None:
-    """An interrupt goes through the link to the kernel and its group; the job goes on until the host has told the end."""
+    """An interrupt goes through the link to the kernel and its group, and Slurm has nothing to say of that."""
     async with open_slurm(cluster) as engine, start(engine, order()) as started:
         await connect_all(started.link)
         started.link.signal(signal.SIGINT)
@@ -239,6 +225,8 @@ async def test_job_cancelled_from_outside_says_so(cluster: Cluster) -> None:
             await started.link.ended.wait()
 
         assert await started.job.explain(ending_of(started.link)) == "was cancelled"
+        started.link.release()
+        started.link.flush()
         assert await started.job.explain(None) == "was cancelled"
 
 
@@ -266,6 +254,7 @@ async def test_memory_beyond_the_limit_is_explained(cluster: Cluster) -> None:
     assert words.startswith("ran into its memory limit of 84 MB; its kernel had ")
 
 
+@pytest.mark.engines
 async def test_preempted_job_says_so(cluster: Cluster) -> None:
     """A job that has to make way for another is told from one that somebody ended."""
     async with open_slurm(cluster) as engine, start(engine, order(partition="low", cpus=60)) as started:
@@ -293,7 +282,7 @@ async def test_unclear_submission_is_looked_up(cluster: Cluster, replace: Replac
 async def test_submission_that_came_to_nothing_is_repeated(
     cluster: Cluster, replace: Replace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where sbatch fails because nobody answered, and no job is there, it is submitted again, when Slurm has said so."""
+    """Where sbatch fails because nobody answered, and Slurm says later that there is no job, it is submitted again."""
     monkeypatch.setattr(slurm, "LOOK_PAUSE", 0.2)
     replace("sbatch", f'[ -e $HERE/tried ] && exec "$REAL" "$@"; touch $HERE/tried; echo "{SILENT}" >&2; exit 1')
     async with open_slurm(cluster) as engine, start(engine, order()) as started:
@@ -303,7 +292,7 @@ async def test_submission_that_came_to_nothing_is_repeated(
 async def test_submission_waits_for_slurm_to_answer(
     cluster: Cluster, replace: Replace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While nobody answers nothing is submitted again; that Slurm does not answer is told, and is the end of nothing."""
+    """While nobody answers nothing is submitted again, and that is the end of nothing."""
     monkeypatch.setattr(slurm, "SILENCE_PAUSE", 0.2)
     place = replace("sbatch", f'"$REAL" "$@" > /dev/null; echo "{SILENT}" >&2; exit 1')
     replace(
@@ -328,7 +317,7 @@ async def test_submission_that_is_given_up_leaves_no_job(
 ) -> None:
     """Who cancels a start while sbatch runs has no job in the end, though Slurm had it."""
     monkeypatch.setattr(slurm, "LEFT_PAUSE", 0.1)
-    place = replace("sbatch", '"$REAL" "$@"; touch $HERE/done; sleep 60')
+    place = replace("sbatch", '"$REAL" "$@"; touch $HERE/done; exec sleep 60')
     async with open_slurm(cluster) as engine, trio.open_nursery() as nursery:
         wanted = order(extra=["--hold"])
 
@@ -376,16 +365,23 @@ async def test_sweep_ends_what_nobody_claims(cluster: Cluster) -> None:
     """What an earlier server with the same state left is ended; another server's jobs and other people's are not."""
     async with open_desk(cluster) as desk, open_slurm(cluster, desk, "another") as other:
         async with open_slurm(cluster, desk) as engine:
-            async with start(engine, order(extra=["--comment=left"]), ends=False):
-                pass
-            left = cluster.jobs()
+            wanted = order(extra=["--hold"])
+            async with engine.open_job(wanted, engine.ticket(wanted), lambda _: None, is_new=True):
+                left = cluster.jobs()
             foreign = cluster.run("sbatch", "--parsable", "--hold", "--wrap=true", "-o", "/dev/null").strip()
-            async with start(other, order()) as theirs, start(engine, order()) as ours:
+            tickets = [other.ticket(wanted), engine.ticket(wanted)]
+            async with (
+                other.open_job(wanted, tickets[0], lambda _: None, is_new=True) as theirs,
+                engine.open_job(wanted, tickets[1], lambda _: None, is_new=True) as ours,
+            ):
+                before = set(cluster.jobs())
                 await engine.sweep_once(is_full=False)
-                assert set(left) <= set(cluster.jobs())
+                assert before == set(cluster.jobs())
                 await engine.sweep_once(is_full=True)
-                await until(lambda: set(left).isdisjoint(cluster.jobs()))
-                assert {theirs.job.job_id, ours.job.job_id, foreign} == set(cluster.jobs())
+                assert before - set(left) == set(cluster.jobs())
+                assert len(before - set(left)) == 3
+                await ours.end()
+                await theirs.end()
             cluster.run("scancel", foreign)
 
 
