@@ -19,6 +19,7 @@ from kallichore.engines.placement import Placement
 from kallichore.engines.reach import beside
 from kallichore.errors import HostGoneError, HostRefusedError, StartupError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
+from kallichore.kernel.here import ProcessHere
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.process import signal_name
 from kallichore.kernel.spawn import startup_error
@@ -64,7 +65,7 @@ class HostedOutput(trio.abc.ReceiveStream):
 
 
 @attrs.define(eq=False)
-class HostedProcess:
+class HostedProcess(ProcessHere):
     """A kernel whose parent is a host. Its owner must `wait` for it, or leave it to another server."""
 
     link: HostLink

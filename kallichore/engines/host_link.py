@@ -25,9 +25,8 @@ import secrets
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import attrs
@@ -176,8 +175,8 @@ class HostLink:
 
     Args:
         attachment: The connection.
-        attach: Opens another, from these positions on, where this one is cut.
-        reach: The way to the host.
+        reach: The way to the host: another connection is opened where this one is cut.
+        secret: The session's.
         positions: Where the server goes on reading.
         unaccepted: What the server before had sent, or wanted to, and did not know to be accepted.
         nursery: What cannot be sent at once is sent by a task in it.
@@ -200,8 +199,8 @@ class HostLink:
     def __init__(
         self,
         attachment: Attachment,
-        attach: Callable[[Mapping[int, int]], Awaitable[Attachment]],
         reach: Reach,
+        secret: bytes,
         positions: Mapping[int, int],
         unaccepted: Sequence[Frame],
         nursery: trio.Nursery,
@@ -227,7 +226,7 @@ class HostLink:
         self._next_request = 1
         self._socket: socket.socket | None = attachment.connection
         self._decoder = attachment.decoder
-        self._attach, self._reach = attach, reach
+        self._reach, self._secret = reach, secret
         self._nursery = nursery
         self._requests: dict[int, _Request] = {}
         self._paces: dict[int, float] = {}
@@ -409,8 +408,9 @@ class HostLink:
         """
         try:
             await self._read(early)
-            while self._reach.tell is not None and not self.replaced:
-                await self._read(await self._reconnect(self._reach.tell))
+            # Who has let go of a host does not look for it again.
+            while self._reach.tell is not None and not self.replaced and not self._is_released:
+                await self._read(await self._reconnect())
         except (HostGoneError, HostRefusedError, HostFrameError) as error:
             self.why_lost = str(error)
         finally:
@@ -450,19 +450,13 @@ class HostLink:
                 position = self._told[number] = channel.position - sum(map(len, channel.pieces))
                 self.confirm(number, position)
 
-    async def _reconnect(self, tell: Callable[[str | None], None]) -> list[Received]:
+    async def _reconnect(self) -> list[Received]:
         """Go on over another connection; return what came on it already."""
         self._close()
-        pause, reason = FIRST_PAUSE, ""
-        while True:
-            tell(reason)
-            try:
-                attachment = await self._attach({number: each.position for number, each in self.channels.items()})
-                break
-            except OSError as error:
-                reason = error.strerror or str(error)
-            await trio.sleep(pause)
-            pause = min(pause * GROWTH, LONGEST_PAUSE)
+        assert self._reach.tell is not None
+        self._reach.tell("")
+        positions = {number: channel.position for number, channel in self.channels.items()}
+        attachment = await attach(self._reach, self._secret, positions)
         self._socket, self._decoder, self.hello = attachment.connection, attachment.decoder, attachment.hello
         self._forget_accepted(self.hello.accepted)
         self._waiting = [
@@ -473,7 +467,6 @@ class HostLink:
         self._go_on()
         if self._is_released:
             self._put(head(Kind.RELEASE))
-        tell(None)
         return attachment.early
 
     def _take(self, received: Received) -> None:
@@ -594,14 +587,37 @@ async def _shake_hands(
     return hello, received
 
 
-async def _attach(reach: Reach, secret: bytes, positions: Mapping[int, int]) -> Attachment:
-    """Connect to a host, and have both sides prove themselves.
+async def attach(reach: Reach, secret: bytes, positions: Mapping[int, int] = {}) -> Attachment:
+    """Connect to a host, and have both sides prove themselves: as often as it takes, where connections can be cut.
+
+    Cancelling disturbs nobody, unless the host has taken the proof already: then the server before is replaced. A host
+    that does not answer is waited for without a limit.
+
+    Args:
+        reach: The way to the host.
+        secret: The session's.
+        positions: Where to go on reading, by channel; where there is none, from the first byte that the host has.
 
     Raises:
         HostGoneError: There is none any more.
-        HostRefusedError: It is another's host, or another version of one.
-        OSError: Not now.
+        HostRefusedError: The secret is wrong, or the version.
+        OSError: It cannot be reached.
     """
+    pause = FIRST_PAUSE
+    while reach.tell is not None:
+        try:
+            attachment = await _attach_once(reach, secret, positions)
+        except OSError as error:
+            reach.tell(error.strerror or str(error))
+        else:
+            reach.tell(None)
+            return attachment
+        await trio.sleep(pause)
+        pause = min(pause * GROWTH, LONGEST_PAUSE)
+    return await _attach_once(reach, secret, positions)
+
+
+async def _attach_once(reach: Reach, secret: bytes, positions: Mapping[int, int]) -> Attachment:
     connection = await reach.connect()
     decoder = HostDecoder()
     try:
@@ -624,30 +640,29 @@ async def _attach(reach: Reach, secret: bytes, positions: Mapping[int, int]) -> 
 
 @asynccontextmanager
 async def open_link(
-    reach: Reach, secret: bytes, positions: Mapping[int, int] = {}, unaccepted: Sequence[Frame] = ()
+    reach: Reach,
+    secret: bytes,
+    positions: Mapping[int, int] = {},
+    unaccepted: Sequence[Frame] = (),
+    attachment: Attachment | None = None,
 ) -> AsyncIterator[HostLink]:
     """Attach to a host, as its only server; on leaving, the host and its kernel stay as they are.
 
-    What was not accepted is sent again before anything else. Cancelling while it connects disturbs nobody, unless the
-    host has taken the proof already: then the server before is replaced. A host that does not answer is waited for
-    without a limit. Errors of the block come out in a group, as out of a nursery.
+    What was not accepted is sent again before anything else. For cancelling and what is raised before the block is
+    entered see `attach`. Errors of the block come out in a group, as out of a nursery.
 
     Args:
         reach: The way to the host.
         secret: The session's.
         positions: Where to go on reading, by channel; where there is none, from the first byte that the host has.
         unaccepted: `HostLink.unaccepted` of the link before.
-
-    Raises:
-        HostGoneError: There is no host there any more.
-        HostRefusedError: The secret is wrong, or the version.
-        OSError: It cannot be reached now.
+        attachment: A connection with those positions, where there is one already.
     """
-    attach = partial(_attach, reach, secret)
-    attachment = await attach(positions)
+    if attachment is None:
+        attachment = await attach(reach, secret, positions)
     try:
         async with trio.open_nursery() as nursery:
-            link = HostLink(attachment, attach, reach, positions, unaccepted, nursery)
+            link = HostLink(attachment, reach, secret, positions, unaccepted, nursery)
             nursery.start_soon(link.run, attachment.early)
             try:
                 yield link

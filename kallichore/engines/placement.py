@@ -10,6 +10,7 @@ import trio
 
 from kallichore.engines.host_link import HostLink
 from kallichore.kernel.ending import Ending
+from kallichore.kernel.resources import Usage
 
 
 class Process(Protocol):
@@ -38,6 +39,19 @@ class Process(Protocol):
 
     async def wait(self) -> Ending:
         """Wait for the end. Cancelling leaves the process as it is."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs on this machine, so that the system can be asked about it by its number."""
+
+    def is_stopped(self) -> bool:
+        """Whether it exists and is stopped."""
+
+    def read_directory(self) -> str | None:
+        """Return the directory that it is in; None where that cannot be told."""
+
+    def sample(self) -> Usage | None:
+        """Return what it uses, where it is not here: the sampler sees to those that are."""
 
 
 def _nothing() -> None:

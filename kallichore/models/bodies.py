@@ -161,6 +161,7 @@ class NewSession:
     cull_connected: bool | None = None
     cull_busy: bool | None = None
     durable: bool | None = None
+    engine: dict[str, Any] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -175,6 +176,7 @@ class StartKernel:
     cull_idle_after: int | None = None
     cull_connected: bool | None = None
     cull_busy: bool | None = None
+    engine: dict[str, Any] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -449,6 +451,34 @@ class Culling:
 
 
 @attrs.frozen(kw_only=True)
+class PendingStart:
+    """Why a kernel has no machine yet."""
+
+    reason: str
+    since: datetime
+    expected_start: datetime | None = None
+    position: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionLost:
+    """Since when a kernel on another machine cannot be reached."""
+
+    since: datetime
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class KernelPlace:
+    """Where a kernel on another machine is."""
+
+    engine: str
+    job: str
+    node: str | None = None
+    ends: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
 class ActiveSession:
     """A session as the API shows it."""
 
@@ -480,6 +510,10 @@ class ActiveSession:
     cull: Culling | None = None
     durable: bool = False
     not_kept: str | None = None
+    engine: dict[str, Any] | None = None
+    pending: PendingStart | None = None
+    connection_lost: ConnectionLost | None = None
+    place: KernelPlace | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -515,6 +549,9 @@ class SessionSummary:
     memory_warning: str | None
     last_exit: KernelExit | None
     cull: Culling | None = None
+    pending: PendingStart | None = None
+    connection_lost: ConnectionLost | None = None
+    place: KernelPlace | None = None
 
 
 @attrs.frozen(kw_only=True)
