@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "state": {"wire", "models", *FOR_ALL},
     # What agents are offered, for both sides.
     "agents": {"models", "conversation", *FOR_ALL},
-    # A program of its own, see `kallichore.host`.
+    # Programs of their own, see `kallichore.host`.
     "host": set(),
     # Where kernels are placed, and what talks to their hosts.
     "engines": {"wire", "models", "kernel", "host", *FOR_ALL},
@@ -62,6 +62,8 @@ PURE_ROOMS = {"wire", "models", "conversation", "errors", "config"}
 """Rooms of which every module is pure; in the others a module says so by [pure] at the start of its docstring."""
 
 PURE_MODULES = {
+    "kallichore.engines.host_program",
+    "kallichore.host",
     "kallichore.kernel.connection_choice",
     "kallichore.kernel.environment",
     "kallichore.kernel.launch_plan",
@@ -136,9 +138,10 @@ def test_public_package_is_imported_by_no_room() -> None:
     assert [module for module in MODULES if "kallichore" in _own_imports_of(module)] == []
 
 
-def test_program_beside_a_kernel_stands_alone() -> None:
-    """The host's program is imported by nobody, and imports what comes with Python and nothing else."""
-    program = "kallichore.host.host"
+@pytest.mark.parametrize("name", ["host", "relay"])
+def test_program_beside_a_kernel_stands_alone(name: str) -> None:
+    """What travels to where a kernel is is imported by nobody, and imports what comes with Python and nothing else."""
+    program = f"kallichore.host.{name}"
     wanted = {name.split(".")[0] for name in _imports_of(MODULES[program])}
 
     assert [] == [module for module in MODULES if program in _own_imports_of(module)]
