@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,12 @@ def _base_url(_: object, field: attrs.Attribute[Any], value: object) -> None:
     # Gateways write the address in lower case, and put "ws" for each "http" in it.
     is_fit = isinstance(value, str) and value.startswith("/") and value == value.lower() and "http" not in value
     _check(is_fit, field, value, "a path in lower case that begins with / and has no 'http' in it")
+
+
+def _host_and_port(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    is_fit = value is None or (bool(host) and port.isdigit() and int(port) <= 65535)
+    _check(is_fit, field, value, "HOST:PORT, with port 0 for any")
 
 
 _seconds = _between(0, 1e9)
@@ -177,6 +183,15 @@ class ServerConfig:
     them to the next server, ``stop`` ends them. Without a state directory they always end."""
     abandon_after: float = attrs.field(default=86400.0, validator=_seconds)
     """Seconds without a server after which a kernel that outlived its own is ended; 0 for never."""
+    profiles: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    """Named sets of options for kernels on other machines, each with its ``kind``; see `kallichore.engines`."""
+    listen_hosts: str | None = attrs.field(default=None, validator=_host_and_port)
+    """``HOST:PORT`` where the hosts of kernels on other machines connect to, encrypted; None for nowhere. They are told
+    the same address, so it has to be one that they can reach."""
+    hosts_certificate: Path | None = attrs.field(default=None, converter=_to_path)
+    """The certificate that is shown there, as PEM; None for one that the server makes itself."""
+    hosts_key: Path | None = attrs.field(default=None, converter=_to_path)
+    """The certificate's private key, as PEM."""
     root_directory: Path | None = attrs.field(default=None, converter=_to_path)
     """The directory below which Jupyter's paths are; None for the one that the server runs in."""
 

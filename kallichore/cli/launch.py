@@ -143,6 +143,10 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
         parser.add_argument(
             "--replace", action="store_true", help="take over from the server that has the --state-dir now"
         )
+    add("--config", metavar="FILE", help="profiles of kernels on other machines, as TOML")
+    add("--listen-hosts", metavar="HOST:PORT", help="where hosts of kernels on other machines connect to, encrypted")
+    add("--hosts-certificate", metavar="FILE", help="the certificate that is shown there, as PEM; made if left out")
+    add("--hosts-key", metavar="FILE", help="the certificate's private key, as PEM")
     add("--report-version", metavar="VERSION", help="what GET /status says as its version, for clients that pin one")
     add("--transport", metavar="KIND", help="tcp, socket or named-pipe")
     add("--transport-encryption", metavar="POLICY", help="to kernels: disabled (the default), auto or required")
@@ -344,9 +348,25 @@ def read_command_line(
         root_directory=options.root_dir,
         state_directory=options.state_dir,
         on_exit=options.on_exit or "keep",
+        profiles={} if options.config is None else _read_profiles(options.config),
+        listen_hosts=options.listen_hosts,
+        hosts_certificate=options.hosts_certificate,
+        hosts_key=options.hosts_key,
         abandon_after=86400 if options.abandon_after is None else options.abandon_after,
     )
     return Launch(config, token_file, bad_level, token_is_generated=options.token is None, replaces=options.replace)
+
+
+def _read_profiles(path: str) -> Mapping[str, Mapping[str, Any]]:
+    from kallichore.engines.profiles import read_profiles
+
+    try:
+        text = Path(path).expanduser().read_text("utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"Could not read --config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"--config {path} is not UTF-8 text") from error
+    return read_profiles(text, path)
 
 
 def forget_token_file(path: Path) -> str | None:

@@ -6,16 +6,18 @@ idle clock. Leaving it ends them all.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
+import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Container, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import attrs
 import trio
@@ -23,7 +25,10 @@ import trio_util
 
 from kallichore._version import __version__
 from kallichore.config import ServerConfig
+from kallichore.engines.engine import EngineServices
+from kallichore.engines.registry import Engines
 from kallichore.errors import (
+    ConfigurationError,
     KernelNotFoundError,
     NothingToHandOverError,
     SessionExistsError,
@@ -439,6 +444,18 @@ def _current_directory() -> str:
         return os.curdir
 
 
+def _owner(directory: Path) -> str:
+    """Return by what jobs of a server in this directory are known to engines, which others use as well."""
+    return hashlib.sha256(f"{socket.gethostname()}:{directory}".encode("utf-8", "surrogateescape")).hexdigest()[:10]
+
+
+def _no_desk() -> NoReturn:
+    raise ConfigurationError(
+        "Kernels of this engine connect to the server, which does not listen for them; start it with "
+        "--listen-hosts HOST:PORT, an address of this machine that they can reach"
+    )
+
+
 @asynccontextmanager
 async def open_server(
     config: ServerConfig | None = None, *, only: Container[str] | None = None
@@ -476,7 +493,13 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
         ):
             clear_leftovers(runtime_directory.parent)
             async with open_watchdog(runtime_directory) as watchdog, trio.open_nursery() as nursery:
+                services = EngineServices(
+                    directory=runtime_directory,
+                    owner=_owner(runtime_directory if config.state_directory is None else config.state_directory),
+                    desk=_no_desk,
+                )
                 facilities = Facilities(
+                    engines=Engines(config.profiles, services, nursery),
                     config=config,
                     desk=desk,
                     runtime_directory=runtime_directory,

@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from kallichore.config import ServerConfig
+from kallichore.engines.registry import Engines
 from kallichore.kernel.inheritance import OpenInheritance
 from kallichore.kernel.launch_plan import Surroundings
 from kallichore.kernel.watchdog import Watchdog
@@ -53,6 +54,8 @@ class Facilities:
     intake: Intake = attrs.field(factory=Intake)
     """Counts what clients are sending."""
     additions: Additions = attrs.field(factory=Additions)
+    engines: Engines
+    """Place kernels on other machines."""
     news: News = attrs.field(factory=News)
     """Tells who follows all sessions which of them changed."""
     taken_ports: set[int]

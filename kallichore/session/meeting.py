@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from kallichore.kernel.ports import PortReservation, reserve_ports
 from kallichore.models.bodies import ConnectionInfo, KernelTransport, NewSession
 from kallichore.session.facilities import Facilities, utc_date
 from kallichore.session.kernel_files import open_kernel_file
+from kallichore.session.life import Meet
 from kallichore.wire.client_messages import Sender
 from kallichore.wire.connection_info import PORT_NAMES, connection_document, registration_document
 from kallichore.wire.curve_keys import CurveKeys, read_keys
@@ -33,8 +34,6 @@ from kallichore.wire.signing import Signer
 
 IPC_PORTS = (1, 2, 3, 4, 5)
 """What stands for ports where a kernel's sockets are files: their paths end in it, as jupyter_client has them."""
-
-Meet = Callable[[], Awaitable[ConnectionInfo]]
 
 
 @attrs.define(eq=False)

@@ -12,6 +12,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Coroutine, MutableSequence, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,12 @@ from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_han
 from kallichore.models.bodies import ConnectionInfo, InterruptMode, NewSession, RestartSession, Status, VarAction
 from kallichore.models.converter import unstructure
 from kallichore.session.adoption import run_adopted
+from kallichore.session.elsewhere import Elsewhere
 from kallichore.session.facilities import Facilities
 from kallichore.session.keep import Found, Keep
 from kallichore.session.keeper import Keeper
-from kallichore.session.life import CULLED, KernelLife
-from kallichore.session.meeting import Meet, MeetingPlace
+from kallichore.session.life import CULLED, KernelLife, Meet
+from kallichore.session.meeting import MeetingPlace
 from kallichore.session.pending import Pending
 from kallichore.wire.channels import TO_KERNEL
 from kallichore.wire.client_messages import ClientMessage, Sender
@@ -102,11 +104,15 @@ class Supervisor:
     """Clients' messages for a kernel that is not ready yet."""
     _meeting: MeetingPlace = attrs.field(init=False)
     _inheritance: Inheritance | None = attrs.field(default=None, init=False)
+    _elsewhere: Elsewhere | None = attrs.field(default=None, init=False)
+    """Places kernels on other machines, if the session asks for that."""
 
     def __attrs_post_init__(self) -> None:
         self._actions = self.request.env
         directory = self.facilities.runtime_directory if self.keep is None else self.keep.directory
         self._meeting = MeetingPlace(self.request, self.key, self.facilities, directory, has_host=self.keep is not None)
+        if wish := self.facilities.engines.read(self.request.engine):
+            self._elsewhere = Elsewhere(self.request, wish, self.key, self.facilities, self.conversation, self.keep)
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
 
@@ -256,18 +262,24 @@ class Supervisor:
                     logger.warning("[session %s] %s", self.session_id, warning)
                 await life.run_launched(plan, self._place(life, plan), meet, self._meeting.release_ports)
         except StartupError as error:
+            if life.is_left:
+                return
             life.over.set()
+            self.conversation.whereabouts.clear()
             self._change(StatusEvent.EXITED, error.message)
             life.started.fail(error)
 
     def _place(self, life: KernelLife, plan: LaunchPlan) -> AbstractAsyncContextManager[Placement]:
         """Return what launches a kernel: as our child, or with a host that outlives us."""
-        if self.keep is None or self.keeper is None:
+        if self.keep is not None and self.keeper is not None:
+            life.is_launched = True
+            self._note_launch()
+            self.keeper.forget_kernel()
+            self.keeper.commit()
+        if self._elsewhere is not None:
+            return self._elsewhere.place(life, plan, self._actions)
+        if self.keep is None:
             return place_child(plan, self.facilities.watchdog, self.facilities.runtime_directory)
-        life.is_launched = True
-        self._note_launch()
-        self.keeper.forget_kernel()
-        self.keeper.commit()
         abandon_after = self.facilities.config.abandon_after
         return place_beside_host(plan, self.keep.directory, self.keep.secret, abandon_after=abandon_after)
 
@@ -278,6 +290,8 @@ class Supervisor:
             self.keep.note_launch(self._actions, self.initial_env, info)
 
     def _open_meeting(self, life: KernelLife) -> AbstractAsyncContextManager[tuple[Path, Meet]]:
+        if self._elsewhere is not None:
+            return self._elsewhere.open_meeting(life)
         if not uses_handshake(self.request.protocol_version):
             return self._meeting.open_connection()
 
@@ -290,6 +304,8 @@ class Supervisor:
         return self._meeting.open_handshake(life.sender, self.request.connection_timeout, on_registered)
 
     def _plan(self, path: Path) -> LaunchPlan:
+        if self._elsewhere is not None:
+            return self._elsewhere.plan(self.conversation.working_directory)
         plan = make_launch_plan(
             self.request,
             actions=self._actions,
@@ -358,7 +374,10 @@ class Supervisor:
         life.attempt = found.attempt if self.conversation.is_introduced else found.attempt + 1
         life.requested_by, life.why_culled = found.requested_by, found.why_culled
         life.last_words.extend(found.last_words)
-        placing = find_beside_host(keep.directory, keep.secret, found.positions, found.sent)
+        if self._elsewhere is not None:
+            placing = self._elsewhere.find(life, found)
+        else:
+            placing = find_beside_host(keep.directory, keep.secret, found.positions, found.sent)
         self._life, self._run = life, lambda: self._run_found(life, placing, info, found)
         self._life_given.set()
         # One that was to end with its server ends; but this server does not, so another may follow.
@@ -382,8 +401,9 @@ class Supervisor:
         if life.is_adopted and info is not None:
             await run_adopted(life, info, self._meeting.release_ports)
             return
+        meet = None if self._elsewhere is None else partial(self._elsewhere.meet, life)
         with self._meeting.open_found(info):
-            await life.run_found(placing, info, self._meeting.release_ports, found.end)
+            await life.run_found(placing, info, self._meeting.release_ports, found.end, meet)
 
     async def _release_predecessor(self) -> None:
         """Let a host go that nobody came to let go of: the server before was killed too soon, or we failed."""
@@ -455,6 +475,11 @@ class Supervisor:
             raise SessionNotRunningError(f"The kernel of session {self.session_id} has exited already")
         self.conversation.drop_pending("the kernel was killed")
         process = None if self._life is None else self._life.process
+        if self._life is not None and process is None and self._elsewhere is not None:
+            # It waits for a machine, and need not any more.
+            self._life.requested_by = "kill"
+            self._life.ask_to_stop()
+            return
         if self._life is None or process is None:
             raise NoProcessError(f"Session {self.session_id} has no process of this server: never started, or adopted")
         try:
