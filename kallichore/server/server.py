@@ -264,7 +264,7 @@ class Server(metaclass=ForUsers):
     def counters(self) -> Counters:
         """Return what there is to count, now and so far."""
         uptime = trio.current_time() - self._began
-        return take_counters(self._sessions.values(), self._dropped_before, self.facilities.intake, uptime)
+        return take_counters(self._sessions.values(), self._dropped_before, self.facilities, uptime)
 
     def status(self) -> ServerStatus:
         """Return how the server is."""

@@ -58,7 +58,7 @@ class _Keeping:
 
     _facilities: Facilities
     _kernelspecs: Sequence[WarmKernelspec]
-    _memory: MemoryWatch | None = attrs.field(factory=watch_shared_memory, init=False)
+    _memory: MemoryWatch | None = attrs.field(default=None, init=False)
     _look_at: float = attrs.field(factory=trio.current_time, init=False)
 
     @property
@@ -112,6 +112,7 @@ class _Keeping:
         kernel.end()
 
     def _look_at_memory(self) -> None:
+        self._memory = self._memory or watch_shared_memory()
         warning = None if self._memory is None else self._memory.look()
         is_short = warning is not None
         if is_short and not self._pool.stock.is_short:

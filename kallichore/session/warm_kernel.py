@@ -95,6 +95,7 @@ class WarmKernel:
     _taken: trio.Event = attrs.field(factory=trio.Event, init=False)
     _let_go: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when nothing here touches the process any more: it was taken, or has ended."""
+    _has_ended: bool = attrs.field(default=False, init=False)
     _over: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the session that took it is done with it."""
 
@@ -139,6 +140,7 @@ class WarmKernel:
         if not problem:
             self._taken.set()
             await self._let_go.wait()
+            problem = "it has ended" if self._has_ended else ""
         return problem
 
     async def _ask_once_more(self, told: Mapping[str, str]) -> str:
@@ -243,6 +245,7 @@ class WarmKernel:
                 )
         finally:
             self._channels = None
+            self._has_ended = ending is not None
             if ending is not None:
                 for output in self._outputs.values():
                     await output.aclose()
