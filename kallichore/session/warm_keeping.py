@@ -68,7 +68,8 @@ class _Keeping:
     async def take_turn(self, nursery: trio.Nursery) -> None:
         """Do what is to be done, and wait until there may be something again."""
         pool = self._pool
-        pool.changed = trio.Event()
+        if pool.changed.is_set():
+            pool.changed = trio.Event()
         is_worth_a_look = bool(self._kernelspecs) or not pool.is_empty
         if is_worth_a_look and trio.current_time() >= self._look_at:
             self._look()

@@ -86,8 +86,6 @@ class WarmKernel:
     _channels: KernelChannels | None = attrs.field(default=None, init=False)
     _said: deque[Frames] = attrs.field(factory=deque, init=False)
     _said_bytes: int = attrs.field(default=0, init=False)
-    _asked: set[str] = attrs.field(factory=set, init=False)
-    """The ids of what it was asked for us."""
     _installation: Installation = attrs.field(init=False)
     _as_it_was: tuple[object, ...] = attrs.field(init=False)
     _end_asked: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -95,6 +93,7 @@ class WarmKernel:
     _taken: trio.Event = attrs.field(factory=trio.Event, init=False)
     _let_go: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when nothing here touches the process any more: it was taken, or has ended."""
+    _why_given_up: str = attrs.field(default="", init=False)
     _has_ended: bool = attrs.field(default=False, init=False)
     _over: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the session that took it is done with it."""
@@ -279,9 +278,14 @@ class WarmKernel:
                 self.info = await meet()
             async with open_channels(self.info, self.name) as self._channels:
                 await self._become_ready(self._channels, when_connected)
-        except* (OSError, KallichoreError, trio.TooSlowError) as errors:
-            logger.warning("The warm kernel %s could not be connected: %s", self.name, innermost(errors))
-            self.end()
+        except* trio.TooSlowError:
+            self._give_up(f"it did not answer within {START_PATIENCE:g} seconds")
+        except* (OSError, KallichoreError) as errors:
+            self._give_up(f"it could not be connected: {innermost(errors)}")
+
+    def _give_up(self, why: str) -> None:
+        self._why_given_up = why
+        self.end()
 
     async def _become_ready(self, channels: KernelChannels, when_connected: Callable[[], None]) -> None:
         async with trio.open_nursery() as nursery:
@@ -315,7 +319,6 @@ class WarmKernel:
     def _send(self, msg_type: str, content: Mapping[str, Any], channel: str) -> str:
         assert self._channels is not None
         message = make(msg_type, new_msg_id(), dict(content), channel)
-        self._asked.add(message.msg_id)
         self._channels.send(channel, to_kernel(message, self._sender, utc_date()))
         return message.msg_id
 
@@ -327,8 +330,8 @@ class WarmKernel:
                     self._keep(frames, read(frames))
 
     def _keep(self, frames: Frames, message: KernelMessage) -> None:
-        is_ours = message.parent is not None and message.parent.msg_id in self._asked
-        if is_ours or message.header.msg_type == "status":
+        # A status is about a request, and those so far were ours.
+        if message.header.msg_type == "status":
             return
         self._said.append(frames)
         self._said_bytes += _size(frames)
@@ -336,6 +339,8 @@ class WarmKernel:
             self._said_bytes -= _size(self._said.popleft())
 
     def _describe(self, ending: Ending) -> str:
+        if self._why_given_up:
+            return self._why_given_up
         last_words = self._outputs["stderr"].kept.decode("utf-8", "replace").strip()[-LONGEST_REASON:]
         return f"its process {ending.describe()}" + (f": {last_words}" if last_words else "")
 

@@ -104,6 +104,8 @@ class WarmPool:
         One that was taken is its session's, and ends with that.
         """
         self.stock.is_closed = True
+        for spare in self.stock.act(trio.current_time()).end:
+            self.remove(spare)
         for kernel in self.running:
             kernel.end(hurry=hurry)
         self.changed.set()
