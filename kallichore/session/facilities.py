@@ -17,6 +17,7 @@ from kallichore.kernel.watchdog import Watchdog
 from kallichore.models.bodies import NewSession
 from kallichore.session.intake import Intake
 from kallichore.session.news import News
+from kallichore.session.warm_pool import WarmPool
 from kallichore.zeromq.registration import RegistrationDesk
 
 
@@ -58,6 +59,8 @@ class Facilities:
     """Place kernels on other machines."""
     news: News = attrs.field(factory=News)
     """Tells who follows all sessions which of them changed."""
+    warm: WarmPool = attrs.field(factory=WarmPool)
+    """Kernels that are ready before anybody asks for them."""
     taken_ports: set[int]
     """Ports that were promised to kernels; see `kallichore.kernel.ports`."""
 

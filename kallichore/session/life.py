@@ -135,6 +135,8 @@ class KernelLife:
     _alarm: Alarm = attrs.field(factory=Alarm)
     """Rings when something is over that the kernel did not say the end of."""
     _output: OutputReader = attrs.field(init=False)
+    _said: Sequence[Frames] = ()
+    """What the kernel published before this life."""
 
     def __attrs_post_init__(self) -> None:
         # Before the start is over nobody reads along, and its record is made of lines.
@@ -331,6 +333,10 @@ class KernelLife:
             text = f"The kernel did not answer on its sockets {missing} within {self.connection_timeout:g} seconds"
             raise _could_not_connect("KS-7", text)
         when_connected()
+        if self._said:
+            # Before it is listened for: that it was heard once does not tell that it is heard here.
+            self.take(Channel.IOPUB, self._said)
+            self._said = ()
         patience = StartPatience(_limit(self.connection_timeout), trio.current_time())
         self._introduction = introduction = Introduction(self._ask_kernel_info, patience)
         self._listen(channels, nursery, patience)
@@ -542,7 +548,7 @@ class KernelLife:
             await self.relay(info, when_connected=when_connected, is_known=is_known)
 
     async def _look_after(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> None:
-        self.link, self.process = placement.link, placement.process
+        self.link, self.process, self._said = placement.link, placement.process, placement.said
         if self.link is not None and not self.process.is_here:
             self.link.on_facts = lambda facts: self.conversation.move_to(facts.directory)
             if self.link.hello.moved:

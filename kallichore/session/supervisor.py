@@ -39,6 +39,7 @@ from kallichore.errors import (
 )
 from kallichore.kernel.inheritance import Inheritance
 from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
+from kallichore.kernel.working_directory import current_directory
 from kallichore.models.bodies import ConnectionInfo, InterruptMode, NewSession, RestartSession, Status, VarAction
 from kallichore.models.converter import unstructure
 from kallichore.session.adoption import run_adopted
@@ -49,6 +50,9 @@ from kallichore.session.keeper import Keeper
 from kallichore.session.life import CULLED, KernelLife, Meet
 from kallichore.session.meeting import MeetingPlace
 from kallichore.session.pending import Pending
+from kallichore.session.warm_kernel import WarmKernel
+from kallichore.session.warm_recipe import Recipe, make_recipe
+from kallichore.session.warm_stock import REFILL_AFTER, Owner
 from kallichore.wire.channels import TO_KERNEL
 from kallichore.wire.client_messages import ClientMessage, Sender
 
@@ -232,7 +236,7 @@ class Supervisor:
             self.sender,
             self.request.connection_timeout,
             self.outbox,
-            lambda: self._move(Event.READY),
+            self._become_ready,
             self.keeper,
         )
 
@@ -255,6 +259,8 @@ class Supervisor:
 
     async def _run_launched(self, life: KernelLife) -> None:
         try:
+            if await self._run_warm(life):
+                return
             async with self._open_meeting(life) as (path, meet):
                 plan = self._plan(path)
                 self.initial_env = plan.environment
@@ -303,13 +309,12 @@ class Supervisor:
         life.in_handshake = True
         return self._meeting.open_handshake(life.sender, self.request.connection_timeout, on_registered)
 
-    def _plan(self, path: Path) -> LaunchPlan:
-        if self._elsewhere is not None:
-            return self._elsewhere.plan(self.conversation.working_directory)
-        plan = make_launch_plan(
+    def _planner(self) -> Callable[..., LaunchPlan]:
+        """Return what plans the next launch, as things are now, for a ``connection_file``."""
+        return partial(
+            make_launch_plan,
             self.request,
             actions=self._actions,
-            connection_file=str(path),
             working_directory=self.conversation.working_directory,
             surroundings=self.facilities.surroundings,
             inherited={
@@ -318,8 +323,58 @@ class Supervisor:
             },
             handles=() if self._inheritance is None else self._inheritance.handles,
         )
+
+    def _plan(self, path: Path) -> LaunchPlan:
+        if self._elsewhere is not None:
+            return self._elsewhere.plan(self.conversation.working_directory)
+        plan = self._planner()(connection_file=str(path))
         self.conversation.move_to(plan.moved_to)
         return plan
+
+    # Kernels that were launched before
+
+    @property
+    def _may_be_warm(self) -> bool:
+        # Somebody who was told the ports is to find the kernel there; and what outlives us has a host of its own.
+        is_here = self._inheritance is None and self._elsewhere is None
+        return is_here and self.keep is None and not self._meeting.is_promised
+
+    def _recipe(self) -> Recipe:
+        planner = self._planner()
+        return make_recipe(
+            self.request, self._meeting.choose(), lambda path: planner(connection_file=path), current_directory()
+        )
+
+    async def _run_warm(self, life: KernelLife) -> bool:
+        """Run a kernel that is ready already, if there is one that fits; False if there is none."""
+        pool = self.facilities.warm
+        if not self._may_be_warm or pool.is_empty:
+            return False
+        recipe = self._recipe()
+        kernel = await pool.take(recipe, self.session_id)
+        if kernel is None:
+            return False
+        self._take(kernel, recipe.plan)
+        await life.run_launched(recipe.plan, kernel.place(), kernel.meet, self._meeting.release_ports)
+        return True
+
+    def _take(self, kernel: WarmKernel, plan: LaunchPlan) -> None:
+        logger.info("[session %s] Takes the warm kernel %s, process %s", self.session_id, kernel.name, kernel.pid)
+        for warning in plan.warnings:
+            logger.warning("[session %s] %s", self.session_id, warning)
+        self.initial_env, self._meeting.info = plan.environment, kernel.info
+        self.conversation.move_to(plan.moved_to)
+        if uses_handshake(self.request.protocol_version):
+            self.conversation.say("handshakeCompleted", [self.session_id, unstructure(kernel.info)])
+
+    def _become_ready(self) -> None:
+        """Note that the kernel has answered, and have others like it be ready for its restarts."""
+        self._move(Event.READY)
+        if self.request.spares and self._may_be_warm:
+            # What cannot be planned any more, as a script is gone, is told at the restart that needs it.
+            with suppress(StartupError):
+                owner = Owner(session_id=self.session_id)
+                self.facilities.warm.want(owner, self.request.spares, self._recipe(), after=REFILL_AFTER)
 
     # What outlives a server
 
@@ -656,6 +711,7 @@ class Supervisor:
             self._change(StatusEvent.EXITED, "the server is shutting down")
             self._end_life()
         self._meeting.release_ports()
+        self.facilities.warm.forget(Owner(session_id=self.session_id))
         if self._inheritance is not None:
             self._inheritance.close()
 
