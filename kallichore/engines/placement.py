@@ -10,6 +10,7 @@ import trio
 
 from kallichore.engines.host_link import HostLink
 from kallichore.kernel.ending import Ending
+from kallichore.models.bodies import ConnectionInfo
 
 
 class Process(Protocol):
@@ -17,7 +18,7 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its process id, which is its group's too."""
+        """Its process id, which is its group's too; 0 where it is no process of this machine, or nobody knows."""
 
     @property
     def stdout(self) -> trio.abc.ReceiveStream:
@@ -52,8 +53,10 @@ class Placement:
         process: Its process.
         link: The stream to the host beside it; None where it is the server's own child.
         note_end: To be called as soon as the process has ended.
+        info: Where its sockets are, where whoever placed it knows that; None where the session has to find out.
     """
 
     process: Process
     link: HostLink | None = None
     note_end: Callable[[], None] = _nothing
+    info: ConnectionInfo | None = None

@@ -23,6 +23,7 @@ import trio_util
 
 from kallichore._version import __version__
 from kallichore.config import ServerConfig
+from kallichore.engines.provisioner import open_provisioners
 from kallichore.errors import (
     KernelNotFoundError,
     NothingToHandOverError,
@@ -128,7 +129,7 @@ class Server(metaclass=ForUsers):
             raise ValueRangeError(
                 f"cull_idle_after is {request.cull_idle_after}; it cannot be negative: seconds, 0 for never"
             )
-        if request.argv:
+        if request.argv and request.kernel_provisioner is None:
             self._check_program(request)
         if request.session_id in self._sessions:
             raise SessionExistsError(f"There is a session {request.session_id!r} already; choose another id")
@@ -150,6 +151,10 @@ class Server(metaclass=ForUsers):
     def _make_keep(self, request: NewSession, key: str) -> Keep | None:
         """Return the place of a session that is to outlive this server; None for one that ends with it."""
         if self._vault is None or request.durable is False:
+            return None
+        if request.kernel_provisioner is not None:
+            text = "It will end with this server: kernels that provisioners launch have no host that outlives it"
+            logger.warning("[session %s] %s", request.session_id, text)
             return None
         if encrypts(request, self.config, sys.platform, can_encrypt):
             text = "It will end with this server: kernels that encrypt cannot have the host that outlives it"
@@ -475,7 +480,11 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
             open_vault(config) as vault,
         ):
             clear_leftovers(runtime_directory.parent)
-            async with open_watchdog(runtime_directory) as watchdog, trio.open_nursery() as nursery:
+            async with (
+                open_watchdog(runtime_directory) as watchdog,
+                open_provisioners(runtime_directory) as provisioners,
+                trio.open_nursery() as nursery,
+            ):
                 facilities = Facilities(
                     config=config,
                     desk=desk,
@@ -490,6 +499,7 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
                         is_directory=can_enter,
                     ),
                     open_inheritance=this_systems_inheritance(),
+                    provisioners=provisioners,
                     taken_ports=set(),
                 )
                 server = Server(config, facilities, nursery, vault)

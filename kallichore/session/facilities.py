@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from kallichore.config import ServerConfig
+from kallichore.engines.provisioner import Provisioners
 from kallichore.kernel.inheritance import OpenInheritance
 from kallichore.kernel.launch_plan import Surroundings
 from kallichore.kernel.watchdog import Watchdog
@@ -55,6 +56,8 @@ class Facilities:
     additions: Additions = attrs.field(factory=Additions)
     news: News = attrs.field(factory=News)
     """Tells who follows all sessions which of them changed."""
+    provisioners: Provisioners | None = None
+    """Launches kernels in this server's place; None where no kernels are launched."""
     taken_ports: set[int]
     """Ports that were promised to kernels; see `kallichore.kernel.ports`."""
 

@@ -140,13 +140,13 @@ class KernelLife:
     @property
     def pid(self) -> int | None:
         """The process id, while there is a process of ours."""
-        return None if self.process is None else self.process.pid
+        return None if self.process is None else self.process.pid or None
 
     @property
     def identity(self) -> tuple[int, str | None] | None:
         """The process id and when the process was started, in the machine's words: numbers are used again."""
-        if self._identity is None and self.process is not None:
-            self._identity = self.process.pid, start_time(self.process.pid)
+        if self._identity is None and self.pid is not None:
+            self._identity = self.pid, start_time(self.pid)
         return self._identity
 
     @property
@@ -217,7 +217,7 @@ class KernelLife:
 
     def read_directory(self) -> str | None:
         """Return the current directory of the kernel's process, or None where it cannot be told."""
-        return None if self.process is None else read_working_directory(self.process.pid)
+        return None if self.pid is None else read_working_directory(self.pid)
 
     def take(self, channel: Channel, batch: Sequence[Frames]) -> float:
         """Take in what the kernel said on ``channel``; what is not a message is counted, logged and dropped.

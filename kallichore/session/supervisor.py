@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from collections.abc import Callable, Coroutine, MutableSequence, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableSequence, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from kallichore.conversation.supervision import Event, Phase, Refusal, move
 from kallichore.engines.beside_host import find_beside_host, place_beside_host, release_host
 from kallichore.engines.own_child import place_child
 from kallichore.engines.placement import Placement
+from kallichore.engines.provisioner import ProvisionerOrder, place_by_provisioner
 from kallichore.errors import (
     AdoptionError,
     HostRefusedError,
@@ -37,8 +38,16 @@ from kallichore.errors import (
     innermost,
 )
 from kallichore.kernel.inheritance import Inheritance
-from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
-from kallichore.models.bodies import ConnectionInfo, InterruptMode, NewSession, RestartSession, Status, VarAction
+from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, make_provisioned_plan, uses_handshake
+from kallichore.models.bodies import (
+    ConnectionInfo,
+    InterruptMode,
+    KernelProvisioner,
+    NewSession,
+    RestartSession,
+    Status,
+    VarAction,
+)
 from kallichore.models.converter import unstructure
 from kallichore.session.adoption import run_adopted
 from kallichore.session.facilities import Facilities
@@ -188,7 +197,7 @@ class Supervisor:
             await life.started.wait()
 
     def _require_argv(self) -> None:
-        if not self.request.argv:
+        if not self.request.argv and self.request.kernel_provisioner is None:
             raise StartupError(
                 "KS-5",
                 f"Session {self.session_id} has no argv to start; it can only adopt a kernel",
@@ -261,7 +270,10 @@ class Supervisor:
             life.started.fail(error)
 
     def _place(self, life: KernelLife, plan: LaunchPlan) -> AbstractAsyncContextManager[Placement]:
-        """Return what launches a kernel: as our child, or with a host that outlives us."""
+        """Return what launches a kernel: as our child, with a host that outlives us, or by a provisioner."""
+        if self.request.kernel_provisioner is not None:
+            life.is_launched = True
+            return self._place_by_provisioner(life, plan, self.request.kernel_provisioner)
         if self.keep is None or self.keeper is None:
             return place_child(plan, self.facilities.watchdog, self.facilities.runtime_directory)
         life.is_launched = True
@@ -271,6 +283,39 @@ class Supervisor:
         abandon_after = self.facilities.config.abandon_after
         return place_beside_host(plan, self.keep.directory, self.keep.secret, abandon_after=abandon_after)
 
+    @asynccontextmanager
+    async def _place_by_provisioner(
+        self, life: KernelLife, plan: LaunchPlan, wanted: KernelProvisioner
+    ) -> AsyncIterator[Placement]:
+        assert self.facilities.provisioners is not None
+        order = ProvisionerOrder(
+            session_id=self.session_id,
+            wanted=wanted,
+            argv=plan.argv,
+            environment=plan.environment,
+            own=frozenset(action.name for action in self._actions),
+            working_directory=plan.working_directory,
+            key=self.key,
+            display_name=self.request.display_name,
+            language=self.request.language,
+            interrupt_mode=self.request.interrupt_mode,
+        )
+
+        def tell(text: str) -> None:
+            logger.warning("[session %s] %s", self.session_id, text)
+            self.conversation.say_output("stderr", f"[kallichore] {text}\n")
+
+        async with place_by_provisioner(
+            self.facilities.provisioners,
+            order,
+            stop_asked=life.stop_asked,
+            is_restarting=lambda: life.restarting,
+            tell=tell,
+        ) as placement:
+            assert placement.info is not None
+            self._meeting.learn(placement.info)
+            yield placement
+
     def _note_launch(self) -> None:
         if self.keep is not None:
             # A kernel that has yet to register has no ports: those that are known are of the one before.
@@ -278,6 +323,8 @@ class Supervisor:
             self.keep.note_launch(self._actions, self.initial_env, info)
 
     def _open_meeting(self, life: KernelLife) -> AbstractAsyncContextManager[tuple[Path, Meet]]:
+        if self.request.kernel_provisioner is not None:
+            return self._meeting.open_elsewhere()
         if not uses_handshake(self.request.protocol_version):
             return self._meeting.open_connection()
 
@@ -290,16 +337,22 @@ class Supervisor:
         return self._meeting.open_handshake(life.sender, self.request.connection_timeout, on_registered)
 
     def _plan(self, path: Path) -> LaunchPlan:
+        inherited = dict(self.facilities.additions.of(self.request))
+        if self.request.kernel_provisioner is not None:
+            return make_provisioned_plan(
+                self.request,
+                actions=self._actions,
+                working_directory=self.conversation.working_directory,
+                surroundings=self.facilities.surroundings,
+                inherited=inherited,
+            )
         plan = make_launch_plan(
             self.request,
             actions=self._actions,
             connection_file=str(path),
             working_directory=self.conversation.working_directory,
             surroundings=self.facilities.surroundings,
-            inherited={
-                **({} if self._inheritance is None else self._inheritance.environment),
-                **self.facilities.additions.of(self.request),
-            },
+            inherited={**({} if self._inheritance is None else self._inheritance.environment), **inherited},
             handles=() if self._inheritance is None else self._inheritance.handles,
         )
         self.conversation.move_to(plan.moved_to)
