@@ -63,6 +63,7 @@ PURE_ROOMS = {"wire", "models", "conversation", "errors", "config"}
 """Rooms of which every module is pure; in the others a module says so by [pure] at the start of its docstring."""
 
 PURE_MODULES = {
+    "kallichore.engines.provisioner_words",
     "kallichore.kernel.connection_choice",
     "kallichore.kernel.environment",
     "kallichore.kernel.launch_plan",

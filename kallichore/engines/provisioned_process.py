@@ -18,8 +18,6 @@ from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.leftovers import is_own_kernel, start_time
 from kallichore.kernel.process import signal_name
 
-KILL = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL
-
 LOOK_EVERY = 0.5
 """Seconds between two looks at a process that is nobody's child here."""
 
@@ -108,8 +106,8 @@ class ProvisionedProcess:
         """Have its provisioner kill it; where that fails, it is told. Raises `ProcessLookupError` if it has ended."""
         self._require_it()
         self._killed_by_us = True
-        if self.is_alone:
-            signal_group(self.pid, KILL)
+        if self.is_alone and sys.platform != "win32":
+            signal_group(self.pid, signal.SIGKILL)
         else:
             self._asking.ask_soon(self, "kill", restart=self.is_restarting())
 

@@ -154,6 +154,8 @@ class Provisioners:
     def _say_why(self, program: ProgramProcess) -> None:
         """Say whose fault it is that a program is gone, and count it."""
         blocked = program.blocked
+        if blocked is None and program.failed is not None:
+            return
         if blocked is None:
             logger.error("The program that runs kernel provisioners has ended; another takes its place")
             return

@@ -90,7 +90,8 @@ class ProgramProcess:
     blocked: Blocked | None = attrs.field(default=None, init=False)
     """Why it was given up; None as long as it was not."""
     _ready: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _failed: str | None = attrs.field(default=None, init=False)
+    failed: str | None = attrs.field(default=None, init=False)
+    """Why it cannot be used at all."""
     _numbers: Any = attrs.field(factory=lambda: count(1), init=False)
     _answers: dict[int, _Answer] = attrs.field(factory=dict, init=False)
     _to_write: trio.MemorySendChannel[bytes] = attrs.field(init=False)
@@ -107,8 +108,8 @@ class ProgramProcess:
         """
         with trio.move_on_after(self._patience.start):
             await self._ready.wait()
-        if self._failed is not None:
-            raise EngineError(f"Kernel provisioners cannot be used: {self._failed}")
+        if self.failed is not None:
+            raise EngineError(f"Kernel provisioners cannot be used: {self.failed}")
         if not self._ready.is_set():
             raise EngineError(f"The program that runs provisioners was not there within {self._patience.start:g} s")
 
@@ -180,7 +181,7 @@ class ProgramProcess:
         elif "kernel" in message:
             self._on_event(message["kernel"], message)
         else:
-            self._failed = message.get("failed")
+            self.failed = message.get("failed")
             self._ready.set()
 
     async def _ping(self, scope: trio.CancelScope) -> None:
@@ -203,8 +204,11 @@ class ProgramProcess:
         return Blocked(f"does not answer for {long}: its whole process stands still")
 
     def close(self) -> None:
-        """Let nobody wait any more for an answer."""
+        """Let nobody wait any more for it, or for an answer."""
         self.gone.set()
+        if not self._ready.is_set():
+            self.failed = "the program that runs them ended at its start"
+            self._ready.set()
         for answer in self._answers.values():
             answer.known.set()
 

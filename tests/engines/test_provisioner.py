@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from engines.provisioning import (
     until,
     wait_noted,
 )
-from kallichore.errors import StartupError
+from kallichore.engines.provisioner import ProvisionerOrder
+from kallichore.engines.provisioner_process import Patience, ProgramProcess, open_program
+from kallichore.errors import EngineError, StartupError
 from kallichore.models.bodies import KernelProvisioner, NewSession, Status, VarAction, VarActionType
 from kernels import REAL_TIME, ipykernel_argv, scripted
 
@@ -140,6 +143,82 @@ async def test_unknown_provisioner_and_setting_are_told(place: Path) -> None:
     assert "'fault' trait" in errors[1]
 
 
+async def test_what_is_missing_for_provisioners_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without jupyter_client, the start says how to install it; and it is tried again at the next start."""
+    (tmp_path / "jupyter_client").mkdir()
+    (tmp_path / "jupyter_client" / "__init__.py").write_text("raise ImportError('No jupyter_client here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    errors = []
+    with trio.fail_after(REAL_TIME):
+        async with open_provisioning() as server:
+            wanted = KernelProvisioner(provisioner_name="local-provisioner")
+            session = server.create_session(scripted("s", kernel_provisioner=wanted))
+            for _ in range(2):
+                with pytest.raises(StartupError) as info:
+                    await session.start()
+                errors.append(info.value.message)
+
+    assert 2 == len(errors)
+    for error in errors:
+        assert "No jupyter_client here; python -m pip install 'kallichore[provisioners]'" in error
+
+
+async def test_program_that_ends_at_its_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the program of all provisioners does not come to its start, nobody waits for it."""
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with trio.fail_after(REAL_TIME):
+        async with open_provisioning() as server:
+            wanted = KernelProvisioner(provisioner_name="local-provisioner")
+            with pytest.raises(StartupError) as info:
+                await server.create_session(scripted("s", kernel_provisioner=wanted)).start()
+
+    assert "the program that runs them ended at its start" in info.value.message
+
+
+async def test_kernels_end_with_a_server_that_was_killed(place: Path) -> None:
+    """At the end of its input the program ends all that it has launched, one that is being launched too."""
+    with trio.fail_after(REAL_TIME):
+        async with (
+            trio.open_nursery() as nursery,
+            open_program(place, Patience(), lambda *_: None, nursery) as program,
+        ):
+            nursery.start_soon(program.run)
+            await program.wait_ready()
+            for kernel_id, fault in (("one", ""), ("two", "slow-launch")):
+                nursery.start_soon(launch_in_vain, program, provisioned(kernel_id, place, fault))
+            pids = await until(lambda: pids_launched(place, 2))
+            (place / "go").touch()
+            # As a server that is killed does.
+            await program._process.stdin.aclose()  # type: ignore[union-attr]
+            await program._process.wait()
+
+    assert [False, False] == [psutil.pid_exists(pid) for pid in pids]
+    assert 2 == notes_of(place).count("cleanup False")
+
+
+async def launch_in_vain(program: ProgramProcess, request: NewSession) -> None:
+    """Have a kernel launched; the answer may not come any more."""
+    assert request.kernel_provisioner is not None
+    order = ProvisionerOrder(
+        session_id=request.session_id,
+        wanted=request.kernel_provisioner,
+        argv=request.argv,
+        environment={},
+        own=frozenset(),
+        working_directory=None,
+        key="key",
+    )
+    with suppress(EngineError):
+        await program.ask("launch", order.kernel_id, **order.making, environment={}, own=[], directory=None)
+
+
+def pids_launched(place: Path, number: int) -> list[int]:
+    """Return the processes that were launched, once there are so many."""
+    pids = [int(note.split()[1]) for note in notes_of(place) if note.startswith("launched")]
+    return pids if len(pids) == number else []
+
+
 async def test_launch_that_is_given_up_is_undone_when_it_is_done(place: Path) -> None:
     """Nobody waits for a launch that hangs once the session is to end, or the time is up; it goes on, and what comes
     of it is killed.
@@ -209,7 +288,7 @@ async def test_question_that_fails_is_no_death(place: Path) -> None:
 
 
 async def test_kernel_that_cannot_be_killed_is_given_up(place: Path) -> None:
-    """Where a provisioner fails to end a kernel, the session ends all the same, and says that the kernel may be left."""
+    """Where a provisioner fails to end a kernel, the session ends all the same, and tells that it may be left."""
     with trio.fail_after(REAL_TIME):
         async with open_provisioning(kill=2) as server:
             session = server.create_session(provisioned("s", place, "immortal", "ignore-shutdown"))
