@@ -64,6 +64,7 @@ PURE_ROOMS = {"wire", "models", "conversation", "errors", "config"}
 
 PURE_MODULES = {
     "kallichore.engines.host_program",
+    "kallichore.engines.provisioner_words",
     "kallichore.host",
     "kallichore.kernel.connection_choice",
     "kallichore.kernel.environment",
