@@ -43,7 +43,7 @@ class Started:
 def order(argv: Sequence[str] = PLAIN_KERNEL, **options: Any) -> Order:
     """Return what is to run."""
     connection = {"key": secrets.token_hex(16), "signature_scheme": "hmac-sha256", "transport": "tcp"}
-    return Order("s", "lab-1", SECRET, argv, {}, None, connection, 30.0, options)
+    return Order("s", "lab-1", SECRET, argv, (), None, connection, 30.0, options)
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ import attrs
 import trio
 
 from kallichore.engines.engine import EngineServices, Order, Ticket, Waiting
-from kallichore.engines.host_program import dial_document, document_of, host_script
+from kallichore.engines.host_program import dial_document, host_script
 from kallichore.engines.slurm_answers import QueuedJob, oldest, read_job_id
 from kallichore.engines.slurm_commands import SlurmSilentError, run_slurm
 from kallichore.engines.slurm_job import LostJob, SlurmJob, Way, cancel_job
@@ -264,13 +264,14 @@ class SlurmEngine:
 def _host(order: Order, ticket: Ticket, desk: Any) -> bytes:
     """Return the program of a job's host."""
     dial = dial_document(desk.address, bytes.fromhex(ticket["call"]), desk.certificate)
-    wanted = attrs.evolve(
-        order,
+    document = order.document(
+        stays=True,
+        dial=dial,
         # Else steps, as those of srun in a cell, begin with as little of an environment as the job was given.
-        environment={"SLURM_EXPORT_ENV": "ALL", **order.environment},
-        working_directory=order.working_directory or "~",
+        actions=[["replace", "SLURM_EXPORT_ENV", "ALL"], *map(list, order.actions)],
+        directory=order.working_directory or "~",
     )
-    return host_script(document_of(wanted, stays=True, dial=dial), shebang="")
+    return host_script(document, shebang="")
 
 
 def _own() -> Sequence[str]:

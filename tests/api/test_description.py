@@ -33,9 +33,12 @@ MODELS = {
     "varAction": bodies.VarAction,
     "connectionInfo": bodies.ConnectionInfo,
     "newSession": bodies.NewSession,
+    "kernelProvisioner": bodies.KernelProvisioner,
     "startKernel": bodies.StartKernel,
     "kernel": bodies.Kernel,
     "kernelList": bodies.KernelList,
+    "warmKernel": bodies.WarmKernel,
+    "warmKernelList": bodies.WarmKernelList,
     "restartSession": bodies.RestartSession,
     "clientHeartbeat": bodies.ClientHeartbeat,
     "execution_queue": bodies.ExecutionQueue,
@@ -70,6 +73,7 @@ ENUMS = {
     "startupReason": StartupReason,
     "exitCause": bodies.ExitCause,
     "cullHold": bodies.CullHold,
+    "warmStatus": bodies.WarmStatus,
 }
 
 
