@@ -15,9 +15,11 @@ What it is told, a document, has these members:
 ==================  ================================================================================================
 ``secret``          what servers prove that they know, in hexadecimal
 ``argv``            the kernel's program and arguments; `{connection_file}` in them is replaced where there is ``meet``
-``environment``     the kernel's whole environment, or with ``inherits`` what is different in it from the host's own
-                    (null for what is not to be there)
-``directory``       where the kernel starts, where a leading ``~`` is somebody's home; null for where the host is
+``environment``     the kernel's whole environment
+``actions``         in place of that, what is changed in the host's own: lists of ``replace``, ``append`` or
+                    ``prepend``, a name, and a value, in their order
+``directory``       where the kernel starts, where a leading ``~`` is somebody's home; null for where the host is. With
+                    ``actions``, one that is not there is said to be so, and the kernel starts at home
 ``abandon_after``   seconds without a server after which the kernel is ended; 0 for never
 ``keep_limit``      bytes that are kept at most
 ``socket``          where the host listens; without it, in a private directory that the host makes, which has a log too
@@ -73,7 +75,7 @@ sha256 = load_sha256()
 VERSION = 1
 HEAD = struct.Struct(">BBHIQ")
 ATTACH, OPEN, CLOSE, SEND, CONFIRM = range(1, 6)
-RELEASE, PACE, ASK = range(7, 10)
+RELEASE, PACE, ASK = 7, 8, 9
 CHALLENGE, HELLO, DATA, OPENED, LOST, ACCEPTED, ENDED, REPLACED, TOLD = range(16, 25)
 
 IOPUB, STDOUT, STDERR = 1, 5, 6
@@ -645,6 +647,8 @@ class Host:
         """Whether the server will be told after a while what was accepted, if nothing has told it by then."""
         self._news: deque[bytes] = deque()
         self._is_abandoned = self._is_told_to_end = self._has_failed = False
+        self._moved = ""
+        """Why the kernel starts at home, if it was to start somewhere else."""
         self._signals = wake_on_signals(signal.SIGCHLD, signal.SIGTERM)
         self.loop.watch(self._signals, READ, self._take_signals)
         self.place = Place(conf.get("socket"), conf.get("meet"), conf.get("name"))
@@ -666,13 +670,16 @@ class Host:
 
     def _plan(self, conf: dict[str, Any]) -> tuple[list[str], dict[str, str], str | None]:
         """Return the kernel's arguments, environment and directory."""
-        environment, directory = conf["environment"], conf["directory"]
-        if conf.get("inherits"):
-            changed = {**os.environ, **environment}
-            environment = {name: value for name, value in changed.items() if value is not None}
+        directory = conf["directory"]
         if directory is not None:
             directory = os.path.expanduser(directory)
-        return self.place.fill_in(conf["argv"]), environment, directory
+        actions = conf.get("actions")
+        if actions is None:
+            return self.place.fill_in(conf["argv"]), conf["environment"], directory
+        if directory is not None and not os.path.isdir(directory):
+            self._moved = f"{directory} is no directory on {socket.gethostname()}"
+            directory = os.path.expanduser("~")
+        return self.place.fill_in(conf["argv"]), change(dict(os.environ), actions), directory
 
     # Servers
 
@@ -745,6 +752,7 @@ class Host:
             "proof": proof.hex(),
             "node": socket.gethostname(),
             "connection": self.place.connection,
+            "moved": self._moved,
             "host_pid": os.getpid(),
             "pid": self._kernel.pid,
             "started": self._kernel.started,
@@ -1390,13 +1398,23 @@ def ignore_signals() -> None:
         IGNORED[number] = signal.signal(number, signal.SIG_IGN)
 
 
-def read_text(path: str) -> str:
-    """Return what a small file of the system says; nothing where there is none."""
+def read_bytes(path: str) -> bytes:
+    """Return what a small file of the system has; nothing where there is none."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
-        return ""
+        return b""
+    try:
+        return os.read(descriptor, PIECE)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: str) -> str:
+    """Return the same as text."""
+    return read_bytes(path).decode("utf-8", "replace")
 
 
 def own_groups() -> list[tuple[bool, str]]:
@@ -1410,7 +1428,8 @@ def own_groups() -> list[tuple[bool, str]]:
         is_first = "memory" in controllers.split(",")
         if number == "0" or is_first:
             root = GROUPS + "/memory" if is_first else GROUPS
-            place = root + path.rstrip("/")
+            # Seen from a container, the way to a group may lead up first.
+            place = "/".join([root, *(part for part in path.split("/") if part not in ("", ".."))])
             groups.append((is_first, place if os.path.isdir(place) else root))
     return groups
 
@@ -1424,6 +1443,14 @@ def count_memory_kills() -> int:
     ]
     counts = find_kills("\n".join(texts)) or find_kills(read_text(PROC + "/vmstat"))
     return sum(counts)
+
+
+def change(environment: dict[str, str], actions: list[list[str]]) -> dict[str, str]:
+    """Return an environment as it is after changes: values that are put in the place of what is there, or beside it."""
+    for action, name, value in actions:
+        before = environment.get(name, "")
+        environment[name] = {"append": before + value, "prepend": value + before}.get(action, value)
+    return environment
 
 
 def find_kills(text: str) -> list[int]:
@@ -1453,7 +1480,7 @@ def describe_tree(pid: int | None) -> dict[str, Any]:
     The CPU time has in it that of children which have ended and were waited for, so that it does not shrink.
     """
     told: dict[str, Any] = dict.fromkeys(("directory", "memory", "cpu_seconds", "processes", "threads", "is_stopped"))
-    table = (read_table() or ask_for_table()) if pid is not None else {}
+    table = (read_table(pid) or ask_for_table()) if pid is not None else {}
     if pid not in table:
         return told
     tree = find_tree(pid, table)
@@ -1484,22 +1511,45 @@ def find_tree(pid: int, table: dict[int, Any]) -> list[Any]:
     return found
 
 
-def read_table() -> dict[int, Any]:
-    """Return of each process its parent, state, CPU seconds, resident bytes and threads, from Linux's files (proc(5));
-    nothing where there are none.
+def read_table(pid: int) -> dict[int, Any]:
+    """Return of a process and of those below it, and perhaps of others, the parent, state, CPU seconds, resident bytes
+    and threads, from Linux's files (proc(5)); nothing where there are none.
     """
-    table: dict[int, Any] = {}
     if sys.platform != "linux":
-        return table
-    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-    for name in os.listdir(PROC):
-        if name.isdigit():
-            # The program's name is in parentheses and may have anything in it, more parentheses too.
-            row = read_text(f"{PROC}/{name}/stat").rpartition(")")[2].split()
-            if row:
-                cpu = sum(map(int, row[11:15])) / tick
-                table[int(name)] = (int(row[1]), row[0], cpu, int(row[21]) * page, int(row[17]))
-    return table
+        return {}
+    own = os.getpid()
+    if os.path.exists(f"{PROC}/{own}/task/{own}/children"):
+        # Who the children are is told, so no other process has to be looked at.
+        pids = find_descendants(pid)
+    else:
+        pids = [int(name) for name in os.listdir(PROC) if name.isdigit()]
+    rows = {each: read_process(each) for each in pids}
+    return {each: row for each, row in rows.items() if row is not None}
+
+
+def read_process(pid: int) -> Any:
+    """Return that of one process on Linux; None if it is gone."""
+    # The program's name is in parentheses and may have anything in it, more parentheses too.
+    row = read_bytes(f"{PROC}/{pid}/stat").rpartition(b")")[2].split()
+    if not row:
+        return None
+    cpu = sum(map(int, row[11:15])) / os.sysconf("SC_CLK_TCK")
+    return int(row[1]), row[0].decode(), cpu, int(row[21]) * os.sysconf("SC_PAGE_SIZE"), int(row[17])
+
+
+def find_descendants(pid: int) -> list[int]:
+    """Return a process and all below it, as Linux tells it: the children of each by the thread that made them."""
+    found, waiting = [], [pid]
+    while waiting:
+        each = waiting.pop()
+        found.append(each)
+        try:
+            threads = os.listdir(f"{PROC}/{each}/task")
+        except OSError:
+            continue
+        for thread in threads:
+            waiting += map(int, read_bytes(f"{PROC}/{each}/task/{thread}/children").split())
+    return found
 
 
 def ask_for_table() -> dict[int, Any]:

@@ -28,6 +28,7 @@ else:
     _PAGE = 4096
 
 _KILLS = "beyond that the system kills a process of it"
+_KILLS_SOME = "beyond that the system kills programs"
 _REFUSES = "beyond that the kernel is given no more memory"
 
 
@@ -61,7 +62,18 @@ class _ProcessUse:
         return int(self.statm.read_text().split()[self.field]) * _PAGE
 
 
-_Use = _GroupUse | _ProcessUse
+@attrs.frozen
+class _MachineUse:
+    """The memory of the whole machine (proc(5), meminfo)."""
+
+    meminfo: Path
+
+    def read(self, limit: int) -> int:
+        """Return the bytes that no program could be given."""
+        return limit - _meminfo(self.meminfo)["MemAvailable"]
+
+
+_Use = _GroupUse | _ProcessUse | _MachineUse
 
 
 @attrs.define
@@ -80,7 +92,7 @@ class MemoryWatch:
         warnings = []
         for alarm, use in self._watched:
             # The process may have ended, or a group have become somebody else's, since.
-            with suppress(OSError, ValueError, IndexError):
+            with suppress(OSError, ValueError, IndexError, KeyError):
                 warnings.append(alarm.measure(use.read(alarm.limit.most)))
         return next((warning for warning in warnings if warning is not None), None)
 
@@ -95,6 +107,29 @@ def watch_memory(pid: int, proc: Path = PROC, groups: Path = GROUPS) -> MemoryWa
     """
     watched: list[tuple[MemoryLimit, _Use]] = [*_group_limits(pid, proc, groups), *_process_limits(pid, proc)]
     return MemoryWatch([(MemoryAlarm(limit), use) for limit, use in watched]) if watched else None
+
+
+def watch_shared_memory(proc: Path = PROC, groups: Path = GROUPS) -> MemoryWatch | None:
+    """Look for the limits of what this process shares with others: the machine's memory, and its control groups'.
+
+    Args:
+        proc: Where processes are described.
+        groups: Where control groups are.
+    """
+    watched: list[tuple[MemoryLimit, _Use]] = [*_group_limits(os.getpid(), proc, groups)]
+    meminfo = proc / "meminfo"
+    with suppress(OSError, ValueError, IndexError, KeyError):
+        found = _meminfo(meminfo)
+        # Before Linux 3.14 it is not told how much could be given.
+        if "MemAvailable" in found:
+            watched.append((MemoryLimit(found["MemTotal"], "this machine", _KILLS_SOME), _MachineUse(meminfo)))
+    return MemoryWatch([(MemoryAlarm(limit), use) for limit, use in watched]) if watched else None
+
+
+def _meminfo(path: Path) -> dict[str, int]:
+    """Return what /proc/meminfo counts in bytes."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[2:] == ["kB"]}
 
 
 def _group_limits(pid: int, proc: Path, groups: Path) -> Iterator[tuple[MemoryLimit, _GroupUse]]:
@@ -118,7 +153,7 @@ def _group_limits(pid: int, proc: Path, groups: Path) -> Iterator[tuple[MemoryLi
             yield MemoryLimit(most, f"control group {name} ({limit_name})", _KILLS), use
 
 
-def _groups_of(pid: int, proc: Path, root: Path, *, is_unified: bool) -> Iterator[Path]:
+def _groups_of(pid: int | str, proc: Path, root: Path, *, is_unified: bool) -> Iterator[Path]:
     """Yield the directories of a process's control group and of those around it, up to ``root``.
 
     In a container the path may be one that only the outside knows; then it is the root that has the container's limit.
@@ -132,6 +167,13 @@ def _groups_of(pid: int, proc: Path, root: Path, *, is_unified: bool) -> Iterato
         if (number == "0") if is_unified else ("memory" in controllers.split(",")):
             group = root.joinpath(*(part for part in Path(path).parts if part not in ("/", "..")))
             yield from (directory for directory in (group, *group.parents) if directory.is_relative_to(root))
+
+
+def own_kill_counters(proc: Path, groups: Path) -> Iterator[Path]:
+    """Yield the files that may count who was killed for memory in our own control group and in those around it."""
+    is_unified = os.path.exists(groups / "cgroup.controllers")
+    root, name = (groups, "memory.events") if is_unified else (groups / "memory", "memory.oom_control")
+    yield from (group / name for group in _groups_of("self", proc, root, is_unified=is_unified))
 
 
 def _process_limits(pid: int, proc: Path) -> Iterator[tuple[MemoryLimit, _ProcessUse]]:

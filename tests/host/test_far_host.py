@@ -162,21 +162,28 @@ async def test_connection_file_is_named_in_every_argument(far_place: Path) -> No
     assert [f"{host.directory}/connection.json", f"--f={host.directory}/connection.json", "{other}"] == said
 
 
-async def test_environment_that_inherits_is_what_is_there_and_what_is_changed(
-    far_place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel has the far machine's variables, without those that are null, and with those that are new."""
+async def test_environment_is_what_is_there_with_changes(far_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has the far machine's variables, with new values in their place, or before and behind them."""
     monkeypatch.setenv("KEPT", "kept")
-    monkeypatch.setenv("GONE", "gone")
-    environment = {"GONE": None, "NEW": "new", "HOME": "/nowhere"}
-    script = 'echo "$KEPT ${GONE-none} $NEW $HOME"'
-    async with open_far_host(far_place, shell(script), environment=environment) as host, host.link() as link:
-        assert b"kept none new /nowhere" == await read_line(link, STDOUT)
+    monkeypatch.setenv("LIST", "middle")
+    actions = [["replace", "NEW", "new"], ["append", "LIST", ":end"], ["prepend", "LIST", "begin:"]]
+    actions += [["replace", "HOME", "/nowhere"], ["append", "NONE", "before"]]
+    script = 'echo "$KEPT $LIST $NEW $HOME $NONE"'
+    async with open_far_host(far_place, shell(script), actions=actions) as host, host.link() as link:
+        assert b"kept begin:middle:end new /nowhere before" == await read_line(link, STDOUT)
+
+
+async def test_directory_that_is_not_there_gives_way_to_home(far_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths of another machine need not be there; the kernel starts at home, and it is told why."""
+    monkeypatch.setenv("HOME", str(far_place))
+    async with open_far_host(far_place, shell("pwd"), directory="/no/such/place") as host, host.link() as link:
+        assert str(far_place).encode() == await read_line(link, STDOUT)
+        assert link.hello.moved.startswith("/no/such/place is no directory on ")
 
 
 async def test_environment_without_inheritance_is_all_there_is(far_place: Path) -> None:
     """Otherwise the kernel has what it is given and nothing of the host's."""
-    more: dict[str, Any] = {"environment": {"PATH": "/bin:/usr/bin", "ONLY": "this"}, "inherits": False}
+    more: dict[str, Any] = {"environment": {"PATH": "/bin:/usr/bin", "ONLY": "this"}, "actions": None}
     async with open_far_host(far_place, ["env"], **more) as host, host.link() as link:
         said = {await read_line(link, STDOUT) for _ in range(2)}
 
@@ -184,16 +191,11 @@ async def test_environment_without_inheritance_is_all_there_is(far_place: Path) 
 
 
 async def test_directory_may_be_somebodys_home(far_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tilde is what it is on the far machine; what does not exist there is told by its name."""
+    """A tilde is what it is on the far machine."""
     (far_place / "work").mkdir()
     monkeypatch.setenv("HOME", str(far_place))
     async with open_far_host(far_place, shell("pwd"), directory="~/work") as host, host.link() as link:
         assert f"{far_place}/work".encode() == await read_line(link, STDOUT)
-    async with open_far_host(far_place, shell("pwd"), directory="~/nothing") as host, host.link() as link:
-        failed = link.hello.failed
-
-    assert failed is not None
-    assert (2, f"{far_place}/nothing") == (failed.errno, failed.filename)
 
 
 @pytest.mark.parametrize("way", ["released", "killed"])
@@ -444,9 +446,8 @@ def program() -> dict[str, Any]:
 @pytest.fixture
 def system(program: dict[str, Any], tmp_path: Path) -> Path:
     """A directory in which the host's functions look for what the system tells; nothing is told there yet."""
-    for name in ("read_text", "own_groups", "count_memory_kills", "describe_limit", "read_table"):
-        names = program[name].__globals__
-        names["PROC"], names["GROUPS"] = str(tmp_path / "proc"), str(tmp_path / "groups")
+    names = program["own_groups"].__globals__
+    names["PROC"], names["GROUPS"] = str(tmp_path / "proc"), str(tmp_path / "groups")
     return tmp_path
 
 
@@ -469,6 +470,7 @@ FIRST = {"proc/self/cgroup": "9:name=systemd:/x\n4:cpu,memory:/job/step\n0::/x\n
         ({**SECOND, "groups/job/step/memory.events": "oom 1\noom_kill 2\n", "proc/vmstat": "oom_kill 5\n"}, 2),
         ({**SECOND, "groups/job/step/memory.events": "oom_kill 0\n", "proc/vmstat": "oom_kill 5\n"}, 0),
         ({**SECOND, "groups/memory.events": "oom_kill 3\n"}, 3),
+        ({"proc/self/cgroup": "0::/../../x\n", "groups/x/memory.events": "oom_kill 3\n"}, 3),
         ({**FIRST, "groups/memory/job/step/memory.oom_control": "under_oom 0\noom_kill 4\n"}, 4),
         ({**FIRST, "groups/memory/memory.oom_control": "oom_kill 6\n"}, 6),
         ({**FIRST, "groups/memory/job/step/memory.oom_control": "under_oom 0\n", "proc/vmstat": "oom_kill 5\n"}, 5),
@@ -539,6 +541,27 @@ async def test_limit_of_memory_is_told_with_the_end(private_place: Path) -> None
 def test_times_of_ps_are_read(program: dict[str, Any], text: str, seconds: float) -> None:
     """macOS writes minutes and seconds, others hours too, and days before a hyphen."""
     assert seconds == program["read_time"](text)
+
+
+def test_processes_are_found_where_the_system_does_not_tell_who_the_children_are(
+    program: dict[str, Any], system: Path
+) -> None:
+    """On a Linux without lists of children all processes are looked at, and the tree is the same."""
+    stats = {
+        7: "7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 100 50 25 25 20 0 3 0 5 0 1000 0",
+        8: "8 (b) T 7 7 7 0 -1 0 0 0 0 0 100 0 0 0 20 0 2 0 5 0 10 0",
+        9: "9 (c) Z 8 7 7 0 -1 0 0 0 0 0 100 0 0 0 20 0 1 0 5 0 0 0",
+        10: "10 (other) S 1 7 7 0 -1 0 0 0 0 0 100 0 0 0 20 0 2 0 5 0 10 0",
+    }
+    write(system, {f"proc/{pid}/stat": text + "\n" for pid, text in stats.items()})
+    told = program["describe_tree"](7)
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+
+    assert (1010 * page, 300 / ticks, 2, 5) == tuple(
+        told[name] for name in ("memory", "cpu_seconds", "processes", "threads")
+    )
+    assert (False, None) == (told["is_stopped"], told["directory"])
+    assert program["describe_tree"](8)["is_stopped"]
 
 
 def test_ps_tells_the_same_as_the_files_of_linux(program: dict[str, Any]) -> None:
