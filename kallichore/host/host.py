@@ -21,6 +21,8 @@ What it is told, a document, has these members:
 ``abandon_after``   seconds without a server after which the kernel is ended; 0 for never
 ``keep_limit``      bytes that are kept at most
 ``socket``          where the host listens; without it, in a private directory that the host makes
+``name``            what that directory is called, so that it is found by who never heard of it; without it, at random.
+                    Where it is there already, another host was given this name, and there will be no second
 ``meet``            a connection file's members without ports and address: the host chooses those, and writes the file
 ``stays``           whether it is what was started: a batch job, or process 1 of a container. Otherwise it detaches
 ``dial``            the server that it connects to: ``address``, the ``certificate`` that this one has, and what it is
@@ -642,7 +644,7 @@ class Host:
         self._is_abandoned = self._is_told_to_end = False
         self._signals = wake_on_signals(signal.SIGCHLD, signal.SIGTERM)
         self.loop.watch(self._signals, READ, self._take_signals)
-        self.place = Place(conf.get("socket"), conf.get("meet"))
+        self.place = Place(conf.get("socket"), conf.get("meet"), conf.get("name"))
         try:
             self._listener = self.place.listen()
             self._kernel = Kernel(self.place.directory)
@@ -916,19 +918,20 @@ class Place:
     Args:
         socket_path: Where to listen; None for in a private directory.
         meet: The members of a connection document without ports and address; None if the kernel is not to be given one.
+        name: What the private directory is called; None for something random.
 
     Raises:
-        OSError: There is no place, or no port left.
+        OSError: There is no place, or no port left; or a directory of that name already.
     """
 
-    def __init__(self, socket_path: str | None, meet: dict[str, Any] | None) -> None:
+    def __init__(self, socket_path: str | None, meet: dict[str, Any] | None, name: str | None = None) -> None:
         self.directory: str | None = None
         self.connection: dict[str, Any] | None = None
         self._file: str | None = None
         self._is_listening = False
         self._held: list[socket.socket] = []
         if socket_path is None or meet is not None:
-            self.directory = make_private_directory()
+            self.directory = make_private_directory(name or "kallichore-" + os.urandom(6).hex())
         self.socket = socket_path or os.path.join(self.directory or "", "host.sock")
         if meet is not None:
             try:
@@ -987,18 +990,20 @@ class Place:
             remove_directory(self.directory)
 
 
-def make_private_directory() -> str:
+def make_private_directory(name: str) -> str:
     """Make a directory that only its owner may look into, and return its absolute path.
 
     Raises:
-        OSError: There is none in which one can be made.
+        OSError: There is none in which one can be made, or one has it already.
     """
-    for parent in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108  # it is made with a random name, for us only
-        path = os.path.join(parent, "kallichore-" + os.urandom(6).hex())
+    for parent in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108  # nobody can guess the name, and it is ours only
+        path = os.path.join(parent, name)
         if os.path.isabs(path) and len(os.fsencode(path)) <= LONGEST_PLACE:
             try:
                 os.mkdir(path, 0o700)
                 return path
+            except FileExistsError:
+                raise
             except OSError as error:
                 reason = error
     raise reason

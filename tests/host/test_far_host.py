@@ -54,6 +54,7 @@ if sys.platform != "linux":
 MEET = {"key": "abc", "signature_scheme": "hmac-sha256", "kernel_name": "some"}
 SLEEP = ["/bin/sh", "-c", "exec sleep 600"]
 IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+DOCUMENT = {"secret": "", "argv": SLEEP, "environment": {}, "directory": None, "abandon_after": 0, "keep_limit": 1}
 ORDER = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 
@@ -131,6 +132,20 @@ async def test_place_for_temporary_files_that_cannot_be_used_is_not(private_plac
         place.parent.mkdir(exist_ok=True)
         async with open_far_host(place, SLEEP) as host, host.link():
             assert "/tmp" == str(host.directory.parent)
+
+
+async def test_named_directory_is_found_by_its_name_and_made_once(far_place: Path) -> None:
+    """A host that is given a name has it as its directory's; a second of that name is none, and the first goes on."""
+    async with open_far_host(far_place, SLEEP, name="kallichore-one") as host:
+        script = host_script({**DOCUMENT, "name": "kallichore-one"})
+        second = await trio.run_process(
+            [sys.executable, "-"], stdin=script, capture_stdout=True, env={**os.environ, "TMPDIR": str(far_place)}
+        )
+        async with host.link() as link:
+            assert host.pid == link.hello.host_pid
+
+    assert far_place / "kallichore-one" == host.directory
+    assert "File exists" in (read_failure(second.stdout) or "")
 
 
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
