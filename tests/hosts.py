@@ -16,8 +16,8 @@ import attrs
 import trio
 
 from kallichore.engines.host_link import HostLink, open_link
-from kallichore.engines.host_program import Ready, host_script, read_ready
-from kallichore.engines.local import KEEP_LIMIT, start_host
+from kallichore.engines.host_program import KEEP_LIMIT, Ready, host_script, read_ready
+from kallichore.engines.local import start_host
 from kallichore.engines.reach import beside
 from kallichore.wire.host_frames import Frame
 

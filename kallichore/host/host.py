@@ -20,9 +20,9 @@ What it is told, a document, has these members:
 ``directory``       where the kernel starts, where a leading ``~`` is somebody's home; null for where the host is
 ``abandon_after``   seconds without a server after which the kernel is ended; 0 for never
 ``keep_limit``      bytes that are kept at most
-``socket``          where the host listens; without it, in a private directory that the host makes
-``name``            what that directory is called, so that it is found by who never heard of it; without it, at random.
-                    Where it is there already, another host was given this name, and there will be no second
+``socket``          where the host listens; without it, in a private directory that the host makes, which has a log too
+``name``            what comes last in that directory's name: by it a host is found of which it is not known whether it
+                    was started, and there is no second one. Otherwise that is random
 ``meet``            a connection file's members without ports and address: the host chooses those, and writes the file
 ``stays``           whether it is what was started: a batch job, or process 1 of a container. Otherwise it detaches
 ``dial``            the server that it connects to: ``address``, the ``certificate`` that this one has, and what it is
@@ -73,7 +73,7 @@ sha256 = load_sha256()
 VERSION = 1
 HEAD = struct.Struct(">BBHIQ")
 ATTACH, OPEN, CLOSE, SEND, CONFIRM = range(1, 6)
-RELEASE, PACE, ASK = 7, 8, 9
+RELEASE, PACE, ASK = range(7, 10)
 CHALLENGE, HELLO, DATA, OPENED, LOST, ACCEPTED, ENDED, REPLACED, TOLD = range(16, 25)
 
 IOPUB, STDOUT, STDERR = 1, 5, 6
@@ -132,6 +132,9 @@ MOST_DESCRIPTORS = 256
 
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 """What a connection file calls the ports of the five channels, in the order of their numbers here."""
+
+LOG = "host.log"
+"""The file in a private directory that has what went wrong in this program itself."""
 
 LONGEST_PLACE = 70
 """Bytes that the path of a directory may have if sockets are to be in it: theirs may have 100."""
@@ -641,7 +644,7 @@ class Host:
         self._will_tell = False
         """Whether the server will be told after a while what was accepted, if nothing has told it by then."""
         self._news: deque[bytes] = deque()
-        self._is_abandoned = self._is_told_to_end = False
+        self._is_abandoned = self._is_told_to_end = self._has_failed = False
         self._signals = wake_on_signals(signal.SIGCHLD, signal.SIGTERM)
         self.loop.watch(self._signals, READ, self._take_signals)
         self.place = Place(conf.get("socket"), conf.get("meet"), conf.get("name"))
@@ -893,16 +896,22 @@ class Host:
         """Go on to the end, and leave nothing."""
         try:
             self.loop.run()
+        except Exception:
+            self._has_failed = True
+            # It has to be in the log before that is left or removed.
+            sys.excepthook(*sys.exc_info())
         finally:
             if self._dialer is not None:
                 self._dialer.end()
-            self.place.remove()
+            self.place.remove(keeps_log=self._has_failed)
             self._kernel.end()
 
     @property
     def code(self) -> int:
         """The exit code of who is what was started: the kernel's, and for a signal what shells make of it."""
         ended = self._kernel.ended
+        if self._has_failed:
+            return 1
         if ended is None:
             return CANNOT_START
         code: int = ended["code"] if ended["signal"] is None else 128 + ended["signal"]
@@ -918,20 +927,20 @@ class Place:
     Args:
         socket_path: Where to listen; None for in a private directory.
         meet: The members of a connection document without ports and address; None if the kernel is not to be given one.
-        name: What the private directory is called; None for something random.
+        name: What is last in the private directory's name; None for something random.
 
     Raises:
-        OSError: There is no place, or no port left; or a directory of that name already.
+        OSError: There is no place, or no port left; or another host has that name.
     """
 
-    def __init__(self, socket_path: str | None, meet: dict[str, Any] | None, name: str | None = None) -> None:
+    def __init__(self, socket_path: str | None, meet: dict[str, Any] | None, name: str | None) -> None:
         self.directory: str | None = None
         self.connection: dict[str, Any] | None = None
         self._file: str | None = None
         self._is_listening = False
         self._held: list[socket.socket] = []
         if socket_path is None or meet is not None:
-            self.directory = make_private_directory(name or "kallichore-" + os.urandom(6).hex())
+            self.directory = make_private_directory(name or os.urandom(6).hex())
         self.socket = socket_path or os.path.join(self.directory or "", "host.sock")
         if meet is not None:
             try:
@@ -971,13 +980,21 @@ class Place:
         file = self._file
         return argv if file is None else [argument.replace("{connection_file}", file) for argument in argv]
 
+    def open_log(self) -> None:
+        """Have errors written to a file in the private directory."""
+        assert self.directory is not None
+        path = os.path.join(self.directory, LOG)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
     def _let_go(self) -> None:
         for held in self._held:
             held.close()
         self._held = []
 
-    def remove(self) -> None:
-        """Leave nothing of it. Idempotent."""
+    def remove(self, keeps_log: bool = False) -> None:
+        """Leave nothing of it, or only a log that says something. Idempotent."""
         self._let_go()
         try:
             if self._is_listening:
@@ -987,33 +1004,37 @@ class Place:
             pass
         self._is_listening = False
         if self.directory is not None:
-            remove_directory(self.directory)
+            remove_directory(self.directory, keeps_log)
 
 
 def make_private_directory(name: str) -> str:
     """Make a directory that only its owner may look into, and return its absolute path.
 
+    Args:
+        name: What comes last in its name.
+
     Raises:
-        OSError: There is none in which one can be made, or one has it already.
+        OSError: There is none in which one can be made, or it is there already.
     """
-    for parent in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108  # nobody can guess the name, and it is ours only
-        path = os.path.join(parent, name)
-        if os.path.isabs(path) and len(os.fsencode(path)) <= LONGEST_PLACE:
-            try:
-                os.mkdir(path, 0o700)
-                return path
-            except FileExistsError:
-                raise
-            except OSError as error:
-                reason = error
-    raise reason
+    for parent in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108  # nobody else's is taken
+        path = os.path.join(parent, "kallichore-" + name)
+        if os.path.isabs(path) and len(os.fsencode(path)) <= LONGEST_PLACE and os.path.isdir(parent):
+            os.mkdir(path, 0o700)
+            return path
+    raise FileNotFoundError(errno.ENOENT, "there is no directory for temporary files")
 
 
-def remove_directory(path: str) -> None:
-    """Remove a directory with the files in it, as far as that can be done."""
+def remove_directory(path: str, keeps_log: bool) -> None:
+    """Remove a directory with the files in it, as far as that can be done.
+
+    Args:
+        path: Its path.
+        keeps_log: Whether to leave a log that says something.
+    """
     try:
         for entry in list(os.scandir(path)):
-            os.unlink(entry.path)
+            if not keeps_log or entry.name != LOG or not entry.stat().st_size:
+                os.unlink(entry.path)
         os.rmdir(path)
     except OSError:
         # Somebody has removed it before, or put something else into it.
@@ -1275,7 +1296,7 @@ def start_guardian(directory: str | None) -> tuple[int, int]:
         try:
             guard(readable)
             if directory is not None:
-                remove_directory(directory)
+                remove_directory(directory, keeps_log=True)
         finally:
             os._exit(0)
     os.close(readable)
@@ -1544,13 +1565,16 @@ def run(conf: dict[str, Any], dial: Callable[[dict[str, Any], str], None] | None
         conf: What to do, see above.
         dial: What connects to the server that is named in it, see `kallichore/host/dial.py`.
     """
-    stays, is_far = conf.get("stays", False), "socket" not in conf
+    stays, is_local = conf.get("stays", False), "socket" in conf
     if not stays:
         detach(conf)
     point_to_null(0)
     ignore_signals()
     try:
         host = Host(conf, dial)
+        if not stays and not is_local:
+            # Who started it may be waiting for the end of its errors, as of what it says.
+            host.place.open_log()
     except OSError as error:
         os.write(1, f"failed: {error}\n".encode())
         return 1
@@ -1560,9 +1584,9 @@ def run(conf: dict[str, Any], dial: Callable[[dict[str, Any], str], None] | None
         # Nobody will know of it.
         host.loop.is_over = not stays
     if not stays:
-        point_to_null(*((1, 2) if is_far else (1,)))
+        point_to_null(1)
     host.run()
-    if not is_far:
+    if is_local:
         remove_own_log()
     return host.code if stays else 0
 

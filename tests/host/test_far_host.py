@@ -54,7 +54,6 @@ if sys.platform != "linux":
 MEET = {"key": "abc", "signature_scheme": "hmac-sha256", "kernel_name": "some"}
 SLEEP = ["/bin/sh", "-c", "exec sleep 600"]
 IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-DOCUMENT = {"secret": "", "argv": SLEEP, "environment": {}, "directory": None, "abandon_after": 0, "keep_limit": 1}
 ORDER = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 
@@ -121,7 +120,7 @@ async def test_host_says_where_it_listens_and_who_started_it_has_to_wait_no_more
             hello = link.hello
 
     assert b"" == rest
-    assert {directory.name: 0o700, "host.sock": 0o600} == modes
+    assert {directory.name: 0o700, "host.sock": 0o600, "host.log": 0o600} == modes
     assert far_place == directory.parent
     assert (host.pid, os.uname().nodename, None) == (hello.host_pid, hello.node, hello.connection)
 
@@ -132,20 +131,6 @@ async def test_place_for_temporary_files_that_cannot_be_used_is_not(private_plac
         place.parent.mkdir(exist_ok=True)
         async with open_far_host(place, SLEEP) as host, host.link():
             assert "/tmp" == str(host.directory.parent)
-
-
-async def test_named_directory_is_found_by_its_name_and_made_once(far_place: Path) -> None:
-    """A host that is given a name has it as its directory's; a second of that name is none, and the first goes on."""
-    async with open_far_host(far_place, SLEEP, name="kallichore-one") as host:
-        script = host_script({**DOCUMENT, "name": "kallichore-one"})
-        second = await trio.run_process(
-            [sys.executable, "-"], stdin=script, capture_stdout=True, env={**os.environ, "TMPDIR": str(far_place)}
-        )
-        async with host.link() as link:
-            assert host.pid == link.hello.host_pid
-
-    assert far_place / "kallichore-one" == host.directory
-    assert "File exists" in (read_failure(second.stdout) or "")
 
 
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
@@ -239,6 +224,28 @@ async def test_far_host_leaves_nothing(far_place: Path, way: str) -> None:
         with trio.fail_after(PATIENCE):
             while list(far_place.iterdir()):  # noqa: ASYNC110
                 await trio.sleep(0.01)
+
+
+async def test_host_has_the_name_that_it_is_given_and_there_is_no_second_one(far_place: Path) -> None:
+    """Who gave a host a name finds it by that, and a second host with the name says that there is one."""
+    async with open_far_host(far_place, SLEEP, name="0123abcd") as host:
+        with pytest.raises(AssertionError, match=r"failed: .*exists: .*kallichore-0123abcd"):
+            async with open_far_host(far_place, SLEEP, name="0123abcd"):
+                pass
+        async with host.link() as link:
+            assert host.pid == link.hello.host_pid
+
+    assert far_place / "kallichore-0123abcd" == host.directory
+
+
+async def test_log_of_a_host_that_failed_is_left(far_place: Path) -> None:
+    """A host that ends by an error of its own leaves what it said of it, and nothing else; its kernel is gone."""
+    async with open_far_host(far_place, shell("echo x; exec sleep 600"), meet=MEET, keep_limit="much") as host:
+        await wait_gone(host.pid)
+        left = [path.name for path in host.directory.iterdir()]
+
+        assert ["host.log"] == left
+        assert "TypeError" in (host.directory / "host.log").read_text()
 
 
 async def test_host_that_cannot_be_leaves_nothing(far_place: Path) -> None:
