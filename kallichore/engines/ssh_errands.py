@@ -41,7 +41,7 @@ def relay_errand(name: str) -> str:
     """Return a line of Python that carries standard input and output to a host and back, after `MARK`.
 
     Args:
-        name: What the host's directory is called.
+        name: What the host is called, as it was told.
     """
     programs = {"errands": ERRANDS_PROGRAM, "relay": RELAY_PROGRAM}
     script = "".join(_load(each, program.read_text("utf-8")) for each, program in programs.items())
@@ -82,9 +82,10 @@ def describe_gone(left: Mapping[str, Any], host: str, age: float) -> str:
     uptime = left.get("uptime")
     if isinstance(uptime, int | float) and uptime < age:
         return f"was ended with its machine: {host} was started anew {_in_words(uptime)} ago"
-    if left.get("left"):
-        return f"was killed on {host}: nobody listens in {left['left']}"
-    return f"is not on {host} any more, and has left nothing there"
+    if not left.get("left"):
+        return f"is not on {host} any more, and has left nothing there"
+    words = f", and its log ends with: {left['log']}" if left.get("log") else ""
+    return f"was ended on {host}: nobody listens in {left['left']}{words}"
 
 
 def _in_words(seconds: float) -> str:

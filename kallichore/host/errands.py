@@ -36,6 +36,9 @@ NOBODY_LISTENS = 3
 LAST_PATIENCE = 3.0
 """Seconds that a host and its kernel may take to be gone when they were killed."""
 
+LONGEST_LINE = 300
+"""Characters of a log's last line that are told."""
+
 PAUSE = 0.02
 """Seconds between two looks at whether they are."""
 
@@ -60,9 +63,9 @@ def parents() -> list[str]:
 
 
 def find(name: str) -> str | None:
-    """Return the private directory of this name, if it is there and ours."""
+    """Return the private directory of a host that has this name, if it is there and ours."""
     for parent in parents():
-        path = os.path.join(parent, name)
+        path = os.path.join(parent, "kallichore-" + name)
         try:
             found = os.lstat(path)
         except OSError:
@@ -81,7 +84,7 @@ def reach(name: str, mark: str, relay: Callable[[str], int]) -> int:
     """Carry bytes to a host and back; return the exit code.
 
     Args:
-        name: What its directory is called.
+        name: What the host is called, as it was told.
         mark: What is said before: whatever comes before it was printed by others.
         relay: Carries them, see `relay.py`.
     """
@@ -92,15 +95,30 @@ def reach(name: str, mark: str, relay: Callable[[str], int]) -> int:
         os.write(1, mark.encode())
         code = relay(os.path.join(directory, "host.sock"))
     if code == NOBODY_LISTENS:
-        left = {"left": directory, "uptime": uptime()}
-        os.write(2, ("\n" + SAID + json.dumps(left) + "\n").encode())
+        os.write(2, ("\n" + SAID + json.dumps(describe(directory)) + "\n").encode())
     return code
+
+
+def describe(directory: str | None) -> dict[str, Any]:
+    """Return what is there of a host, and how long this machine has been running."""
+    if directory is None:
+        return {"left": None, "listens": False, "log": "", "uptime": uptime()}
+    listens = pid_of_listener(directory) > 0
+    return {"left": directory, "listens": listens, "log": last_line(directory), "uptime": uptime()}
+
+
+def last_line(directory: str) -> str:
+    """Return the last line of what went wrong in a host; empty if nothing did."""
+    try:
+        with open(os.path.join(directory, "host.log"), errors="replace") as file:
+            return file.read()[-LONGEST_LINE:].strip().rpartition("\n")[2]
+    except OSError:
+        return ""
 
 
 def look(name: str) -> int:
     """Say whether a host is there, and how long this machine has been running."""
-    directory = find(name)
-    return say(left=directory, listens=bool(directory and pid_of_listener(directory)), uptime=uptime())
+    return say(**describe(find(name)))
 
 
 def end(name: str) -> int:

@@ -21,7 +21,8 @@ from kallichore.host import ERRANDS_PROGRAM
 
 pytestmark = pytest.mark.posix_only("hosts")
 
-NAME = "kallichore-one"
+NAME = "one"
+DIRECTORY = f"kallichore-{NAME}"
 
 
 @pytest.fixture
@@ -62,13 +63,13 @@ async def test_host_is_found_by_the_name_of_its_directory(far_place: Path) -> No
         await read_line(link, STDOUT)
 
     assert (None, False) == (before["left"], before["listens"])
-    assert (str(far_place / NAME), True) == (during["left"], during["listens"])
+    assert (str(far_place / DIRECTORY), True) == (during["left"], during["listens"])
     assert during["uptime"] > 0
 
 
 async def test_directory_of_somebody_else_is_not_taken_for_a_hosts(far_place: Path) -> None:
     """A file, or a link, that has the name of a host's directory is none."""
-    (far_place / NAME).symlink_to(far_place)
+    (far_place / DIRECTORY).symlink_to(far_place)
 
     assert (await ask("look", NAME, place=far_place))["left"] is None
 
@@ -90,16 +91,17 @@ async def test_host_is_ended_with_all_that_it_has(far_place: Path) -> None:
 
 async def test_what_a_killed_host_leaves_is_removed(far_place: Path) -> None:
     """A directory without a host is told as such, and ending the host removes it."""
-    (far_place / NAME).mkdir()
+    (far_place / DIRECTORY).mkdir()
     with socket.socket(socket.AF_UNIX) as deserted:
-        deserted.bind(str(far_place / NAME / "host.sock"))
+        deserted.bind(str(far_place / DIRECTORY / "host.sock"))
+    (far_place / DIRECTORY / "host.log").write_text("Traceback\nMemoryError\n")
     left = await ask("look", NAME, place=far_place)
     done = await run(relay_errand(NAME), far_place)
     ended = await ask("end", NAME, place=far_place)
 
-    assert (str(far_place / NAME), False) == (left["left"], left["listens"])
+    assert (str(far_place / DIRECTORY), False, "MemoryError") == (left["left"], left["listens"], left["log"])
     assert 3 == done.returncode
-    assert {"left": str(far_place / NAME)}.items() <= dict(read_answer(done.stderr.decode()) or {}).items()
+    assert {"left": str(far_place / DIRECTORY)}.items() <= dict(read_answer(done.stderr.decode()) or {}).items()
     assert ended["left"] is None
 
 
@@ -162,7 +164,11 @@ async def test_own_kernel_of_that_python_is_listed(private_place: Path, far_plac
     [
         ({"left": None, "uptime": 50.0}, "was ended with its machine: far was started anew 50 seconds ago"),
         ({"left": "/tmp/k", "uptime": 300.0}, "was ended with its machine: far was started anew 5 minutes ago"),
-        ({"left": "/tmp/k", "uptime": 90000.0}, "was killed on far: nobody listens in /tmp/k"),
+        ({"left": "/tmp/k", "uptime": 90000.0}, "was ended on far: nobody listens in /tmp/k"),
+        (
+            {"left": "/tmp/k", "log": "MemoryError", "uptime": 90000.0},
+            "was ended on far: nobody listens in /tmp/k, and its log ends with: MemoryError",
+        ),
         ({"left": None, "uptime": 90000.0}, "is not on far any more, and has left nothing there"),
         ({}, "is not on far any more, and has left nothing there"),
     ],
