@@ -34,11 +34,17 @@ class Trouble(Enum):
     MISSING = "cannot be run here"
     SILENT = "does not answer"
     LOST = "lost the connection"
+    REFUSED = "started no host there"
     FAILED = "could run nothing there"
 
     @property
-    def is_certain(self) -> bool:
-        """Whether nothing has been started over there, and trying again at once would not help."""
+    def is_before(self) -> bool:
+        """Whether nothing has been run over there, and trying again at once would not help."""
+        return self not in (Trouble.LOST, Trouble.SILENT, Trouble.FAILED, Trouble.REFUSED)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing runs over there any more that could still do what it was to do."""
         return self not in (Trouble.LOST, Trouble.SILENT)
 
 

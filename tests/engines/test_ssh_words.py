@@ -99,9 +99,11 @@ def test_complaint_is_understood(code: int, said: str, trouble: Trouble, words: 
     assert Complaint(trouble, (said if words is None else words).strip()) == read_complaint(code, said)
 
 
-def test_only_what_may_have_happened_is_uncertain() -> None:
-    """Where a connection was lost, or nothing came, something may run over there; otherwise nothing does."""
-    assert {Trouble.LOST, Trouble.SILENT} == {trouble for trouble in Trouble if not trouble.is_certain}
+def test_only_what_may_still_happen_is_uncertain() -> None:
+    """Where a connection was lost, or nothing came, something may run over there; where it failed, something has."""
+    assert {Trouble.LOST, Trouble.SILENT} == {trouble for trouble in Trouble if not trouble.is_over}
+    ran = {Trouble.LOST, Trouble.SILENT, Trouble.FAILED, Trouble.REFUSED}
+    assert ran == {trouble for trouble in Trouble if not trouble.is_before}
 
 
 def test_complaint_becomes_a_sentence() -> None:
