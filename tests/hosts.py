@@ -97,8 +97,7 @@ async def open_far_host(
     document: dict[str, Any] = {
         "secret": SECRET.hex(),
         "argv": list(argv),
-        "environment": {},
-        "inherits": True,
+        "actions": [],
         "directory": None,
         "abandon_after": 0,
         "keep_limit": KEEP_LIMIT,

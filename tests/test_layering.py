@@ -50,8 +50,9 @@ for _room in TRANSPORT_USERS:
     MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "transport"}
 for _room in STATE_USERS:
     MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "state"}
-# Who runs a kernel says where it is placed.
-MAY_IMPORT["session"] = {*MAY_IMPORT["session"], "engines"}
+# Who runs a kernel says where it is placed; a server lends engines what they need, and a command line reads profiles.
+for _room in ("session", "server", "cli"):
+    MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "engines"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT["cli"], "client", "agents"}
 # Neighbours: all stand on the server, or on nothing of ours.
 MAY_IMPORT["jupyter"] -= {"api"}

@@ -42,9 +42,7 @@ class Whereabouts:
     ) -> None:
         """Note why it has no machine yet; see `PendingStart`, times are seconds since 1970."""
         start = None if expected_start is None else _moment(expected_start)
-        self._set(
-            "pending", PendingStart(reason=reason, since=_moment(since), expected_start=start, position=position)
-        )
+        self._set("pending", PendingStart(reason=reason, since=_moment(since), expected_start=start, position=position))
 
     def note_no_longer_pending(self) -> None:
         """Note that it waits no more: it has a machine, or will have none."""

@@ -69,7 +69,6 @@ class HostedProcess(ProcessHere):
     """A kernel whose parent is a host. Its owner must `wait` for it, or leave it to another server."""
 
     link: HostLink
-    pid: int
     stdout: HostedOutput = attrs.field(init=False)
     stderr: HostedOutput = attrs.field(init=False)
     ending: Ending | None = attrs.field(default=None, init=False)
@@ -79,6 +78,11 @@ class HostedProcess(ProcessHere):
 
     def __attrs_post_init__(self) -> None:
         self.stdout, self.stderr = (HostedOutput(self.link, OUTPUTS[name]) for name in ("stdout", "stderr"))
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its group's too."""
+        return self.link.hello.pid or 0
 
     def send_signal_to_group(self, number: int) -> None:
         """Send a signal to the kernel and to everything in its group.
@@ -240,4 +244,4 @@ async def find_beside_host(
 
 
 def _placement(link: HostLink) -> Placement:
-    return Placement(HostedProcess(link, link.hello.pid or 0), link)
+    return Placement(HostedProcess(link), link)

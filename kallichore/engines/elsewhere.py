@@ -226,9 +226,7 @@ async def place_elsewhere(
         raise StartupError("KS-5", text, reason=StartupReason.NO_RESOURCES) from error
 
 
-async def _attach(
-    reach: Reach, secret: bytes, positions: Mapping[int, int], unwanted: trio.Event
-) -> Attachment:
+async def _attach(reach: Reach, secret: bytes, positions: Mapping[int, int], unwanted: trio.Event) -> Attachment:
     """Wait for the job to run and its host to be reached, for as long as somebody wants it."""
     async with trio_util.move_on_when(unwanted.wait):
         return await attach(reach, secret, positions)

@@ -42,13 +42,16 @@ from kallichore.wire.host_frames import (
     HostChannelNumber,
     HostDecoder,
     HostEnding,
+    HostFacts,
     HostFrameError,
     Kind,
     Opening,
     Received,
     decode_ending,
+    decode_facts,
     decode_hello,
     decode_opening,
+    encode_ask,
     encode_attach,
     encode_open,
     head,
@@ -192,6 +195,8 @@ class HostLink:
         channels: The channels by number.
         on_waiting: Called, inside of the method that is called, when something waits for `flush` and nothing did
             before; by default it is `flush` itself.
+        facts: What the host said of the kernel when it was asked last.
+        on_facts: Called when it does.
         confirms: Whether the host need not keep what was read here. Not so where somebody writes it down first, and
             calls `confirm`.
     """
@@ -212,6 +217,8 @@ class HostLink:
         self.lost = trio.Event()
         self.why_lost = ""
         self.replaced = False
+        self.facts: HostFacts | None = None
+        self.on_facts: Callable[[HostFacts], None] = _ignore
         self.confirms = False
         self.channels: Mapping[int, HostChannel] = {
             int(number): HostChannel(_start(hello, number, positions)) for number in HostChannelNumber
@@ -230,7 +237,7 @@ class HostLink:
         self._nursery = nursery
         self._requests: dict[int, _Request] = {}
         self._paces: dict[int, float] = {}
-        self._is_released = False
+        self._is_asking = self._is_released = False
         self._waiting: list[bytes] = []
         self._confirmed: dict[int, int] = {}
         self._told: dict[int, int] = {}
@@ -331,6 +338,12 @@ class HostLink:
             self.on_waiting()
         else:
             self._confirmed[channel] = position
+
+    def ask(self) -> None:
+        """Have the host say what the kernel uses and where it is, for `facts`; unless it is asked already."""
+        if not self._is_asking and not self.lost.is_set():
+            self._is_asking = True
+            self._put(encode_ask(0))
 
     def pace(self, channel: int, seconds: float) -> None:
         """Have what comes on a channel gather for so long before it is read again, as in a flood; 0 for not at all."""
@@ -459,6 +472,7 @@ class HostLink:
         attachment = await attach(self._reach, self._secret, positions)
         self._socket, self._decoder, self.hello = attachment.connection, attachment.decoder, attachment.hello
         self._forget_accepted(self.hello.accepted)
+        self._is_asking = False
         self._waiting = [
             *(head(Kind.CLOSE, number) for number, each in self.channels.items() if each._is_closed),
             *(head(Kind.PACE, number, round(pace * 1e6)) for number, pace in self._paces.items() if pace),
@@ -481,6 +495,9 @@ class HostLink:
             self._take_opening(channel, number, decode_opening(payload))
         elif kind == Kind.ENDED:
             self._take_ending(decode_ending(payload))
+        elif kind == Kind.TOLD:
+            self._is_asking, self.facts = False, decode_facts(payload)
+            self.on_facts(self.facts)
         elif kind == Kind.REPLACED:
             self.replaced = True
         else:
@@ -537,6 +554,10 @@ class HostLink:
             channel._lose()
         for number in list(self._requests):
             self._give_up_request(number)
+
+
+def _ignore(_facts: HostFacts) -> None:
+    pass
 
 
 def _start(hello: Hello, number: int, positions: Mapping[int, int]) -> int:

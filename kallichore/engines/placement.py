@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
@@ -11,6 +11,7 @@ import trio
 from kallichore.engines.host_link import HostLink
 from kallichore.kernel.ending import Ending
 from kallichore.kernel.resources import Usage
+from kallichore.wire.frames import Frames
 
 
 class Process(Protocol):
@@ -66,8 +67,10 @@ class Placement:
         process: Its process.
         link: The stream to the host beside it; None where it is the server's own child.
         note_end: To be called as soon as the process has ended.
+        said: What it published before anybody listened, oldest first.
     """
 
     process: Process
     link: HostLink | None = None
     note_end: Callable[[], None] = _nothing
+    said: Sequence[Frames] = ()

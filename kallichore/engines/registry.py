@@ -18,7 +18,7 @@ KINDS = {
     "ssh": "kallichore.engines.ssh",
     "kubernetes": "kallichore.engines.kubernetes",
 }
-"""Modules of engines, by what ``engine.kind`` says; each has an ``open_engine``. They are imported when they are needed."""
+"""Modules of engines, by what ``engine.kind`` says; each has an ``open_engine``, and is imported when it is needed."""
 
 LOCAL = "local"
 """The kind that is no engine: this machine."""

@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from kallichore.engines.engine import EngineServices, Order, Ticket, Waiting
-from kallichore.engines.host_program import NOBODY_LISTENS, document_of, host_script, read_failure, read_ready
+from kallichore.engines.host_program import NOBODY_LISTENS, host_script, read_failure, read_ready
 from kallichore.engines.ssh_calls import Said, run_command, run_relay
 from kallichore.engines.ssh_errands import describe_gone, errand, read_answer, relay_errand
 from kallichore.engines.ssh_options import KIND, SshOptions, command_line, read_ssh_options
@@ -114,7 +114,8 @@ class SshJob:
         Raises:
             EngineError: It cannot be started, or it is not known whether it was.
         """
-        script = host_script(document_of(await self._fill_in(order), name=self._id))
+        filled_in = await self._fill_in(order)
+        script = host_script(filled_in.document(name=self._id))
         try:
             await self._start(script, tell)
         except trio.Cancelled:
@@ -134,7 +135,8 @@ class SshJob:
         if spec is None:
             there = ", ".join(sorted(specs)) or "none"
             raise EngineError(f"There is no kernel {wanted!r} on {self._host}; installed there: {there}")
-        return attrs.evolve(order, argv=spec["argv"], environment={**spec["env"], **order.environment})
+        variables = [("replace", name, value) for name, value in spec["env"].items()]
+        return attrs.evolve(order, argv=spec["argv"], actions=[*variables, *order.actions])
 
     async def _start(self, script: bytes, tell: Callable[[Waiting | None], None]) -> None:
         since, is_first = time.time(), True

@@ -15,9 +15,11 @@ What it is told, a document, has these members:
 ==================  ================================================================================================
 ``secret``          what servers prove that they know, in hexadecimal
 ``argv``            the kernel's program and arguments; `{connection_file}` in them is replaced where there is ``meet``
-``environment``     the kernel's whole environment, or with ``inherits`` what is different in it from the host's own
-                    (null for what is not to be there)
-``directory``       where the kernel starts, where a leading ``~`` is somebody's home; null for where the host is
+``environment``     the kernel's whole environment
+``actions``         in place of that, what is changed in the host's own: lists of ``replace``, ``append`` or
+                    ``prepend``, a name, and a value, in their order
+``directory``       where the kernel starts, where a leading ``~`` is somebody's home; null for where the host is. With
+                    ``actions``, one that is not there is said to be so, and the kernel starts at home
 ``abandon_after``   seconds without a server after which the kernel is ended; 0 for never
 ``keep_limit``      bytes that are kept at most
 ``socket``          where the host listens; without it, in a private directory that the host makes, which has a log too
@@ -645,6 +647,8 @@ class Host:
         """Whether the server will be told after a while what was accepted, if nothing has told it by then."""
         self._news: deque[bytes] = deque()
         self._is_abandoned = self._is_told_to_end = self._has_failed = False
+        self._moved = ""
+        """Why the kernel starts at home, if it was to start somewhere else."""
         self._signals = wake_on_signals(signal.SIGCHLD, signal.SIGTERM)
         self.loop.watch(self._signals, READ, self._take_signals)
         self.place = Place(conf.get("socket"), conf.get("meet"), conf.get("name"))
@@ -666,13 +670,16 @@ class Host:
 
     def _plan(self, conf: dict[str, Any]) -> tuple[list[str], dict[str, str], str | None]:
         """Return the kernel's arguments, environment and directory."""
-        environment, directory = conf["environment"], conf["directory"]
-        if conf.get("inherits"):
-            changed = {**os.environ, **environment}
-            environment = {name: value for name, value in changed.items() if value is not None}
+        directory = conf["directory"]
         if directory is not None:
             directory = os.path.expanduser(directory)
-        return self.place.fill_in(conf["argv"]), environment, directory
+        actions = conf.get("actions")
+        if actions is None:
+            return self.place.fill_in(conf["argv"]), conf["environment"], directory
+        if directory is not None and not os.path.isdir(directory):
+            self._moved = f"{directory} is no directory on {socket.gethostname()}"
+            directory = os.path.expanduser("~")
+        return self.place.fill_in(conf["argv"]), change(dict(os.environ), actions), directory
 
     # Servers
 
@@ -745,6 +752,7 @@ class Host:
             "proof": proof.hex(),
             "node": socket.gethostname(),
             "connection": self.place.connection,
+            "moved": self._moved,
             "host_pid": os.getpid(),
             "pid": self._kernel.pid,
             "started": self._kernel.started,
@@ -1422,6 +1430,14 @@ def count_memory_kills() -> int:
     ]
     counts = find_kills("\n".join(texts)) or find_kills(read_text(PROC + "/vmstat"))
     return sum(counts)
+
+
+def change(environment: dict[str, str], actions: list[list[str]]) -> dict[str, str]:
+    """Return an environment as it is after changes: values that are put in the place of what is there, or beside it."""
+    for action, name, value in actions:
+        before = environment.get(name, "")
+        environment[name] = {"append": before + value, "prepend": value + before}.get(action, value)
+    return environment
 
 
 def find_kills(text: str) -> list[int]:

@@ -11,7 +11,11 @@ class ProcessHere:
     """A process on this machine."""
 
     is_here = True
-    pid: int
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        raise NotImplementedError
 
     def is_stopped(self) -> bool:
         """Whether it exists and is stopped."""

@@ -162,6 +162,7 @@ class NewSession:
     cull_busy: bool | None = None
     durable: bool | None = None
     engine: dict[str, Any] | None = None
+    spares: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -177,6 +178,7 @@ class StartKernel:
     cull_connected: bool | None = None
     cull_busy: bool | None = None
     engine: dict[str, Any] | None = None
+    spares: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -198,6 +200,37 @@ class KernelList:
 
     kernels: dict[str, Any]
     default: str | None = None
+
+
+class WarmStatus(StrEnum):
+    """What a kernel does that nobody has asked for yet."""
+
+    STARTING = "starting"
+    READY = "ready"
+
+
+@attrs.frozen(kw_only=True)
+class WarmKernel:
+    """A kernel that is ready, or will be, before anybody asks for it."""
+
+    status: WarmStatus
+    working_directory: str
+    started: datetime
+    kernel: str | None = None
+    session_id: str | None = None
+    process_id: int | None = None
+    memory_bytes: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class WarmKernelList:
+    """The answer of ``GET /warm``."""
+
+    wanted: int
+    taken: int
+    missed: int
+    kernels: tuple[WarmKernel, ...]
+    problem: str | None = None
 
 
 @attrs.frozen(kw_only=True)

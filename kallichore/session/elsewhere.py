@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
-import trio
 
 from kallichore.conversation.conversation import Conversation
 from kallichore.engines.elsewhere import Follower, place_elsewhere
@@ -23,14 +22,10 @@ from kallichore.errors import EngineError, HostGoneError, StartupError, StartupR
 from kallichore.kernel.connection_choice import choose_connection
 from kallichore.kernel.launch_plan import CONNECTION_FILE, LaunchPlan, Surroundings, make_launch_plan, safe_name
 from kallichore.models.bodies import ConnectionInfo, NewSession, VarAction
-from kallichore.models.converter import unstructure
 from kallichore.session.facilities import Facilities
-from kallichore.session.keep import Found, Keep, read_body
-from kallichore.session.life import KernelLife
-from kallichore.session.meeting import Meet, can_encrypt
-
-TICKET = "ticket"
-"""The name of what finds a job again, among the facts of a session that outlives its server."""
+from kallichore.session.keep import TICKET, Found, Keep, read_body
+from kallichore.session.life import KernelLife, Meet
+from kallichore.session.meeting import can_encrypt
 
 SHELL = "/bin/bash"
 """The shell of startup environments over there: which one the user has there is not known before."""
@@ -56,11 +51,10 @@ class Elsewhere:
     conversation: Conversation
     keep: Keep | None
 
-    def plan(self, actions: Sequence[VarAction], working_directory: str) -> LaunchPlan:
+    def plan(self, working_directory: str) -> LaunchPlan:
         """Return what is to be launched. Nothing of this machine is in it: neither its environment nor its paths.
 
         Args:
-            actions: What is changed in the environment over there.
             working_directory: The session's directory.
 
         Raises:
@@ -71,7 +65,7 @@ class Elsewhere:
             home="~",
             platform="linux",
             exists=lambda path: path == SHELL,
-            is_file=lambda path: True,
+            is_file=bool,
             is_directory=bool,
         )
         plan = make_launch_plan(
@@ -83,14 +77,22 @@ class Elsewhere:
         )
         return attrs.evolve(plan, environment={})
 
+    async def meet(self, life: KernelLife) -> ConnectionInfo:
+        """Return where a kernel's sockets are over there: its host has chosen them.
+
+        Raises:
+            StartupError: ``KS-6``: it does not say.
+        """
+        document: Mapping[str, Any] | None = None if life.link is None else life.link.hello.connection
+        if document is None:
+            raise StartupError("KS-6", "The host beside the kernel does not say where its sockets are")
+        names = {field.name for field in attrs.fields(ConnectionInfo)}
+        return read_body({name: value for name, value in document.items() if name in names}, ConnectionInfo)
+
     @asynccontextmanager
     async def open_meeting(self, life: KernelLife) -> AsyncIterator[tuple[Path, Meet]]:
-        """Yield what is awaited to learn where a kernel's sockets are over there: its host has chosen them."""
-
-        async def meet() -> ConnectionInfo:
-            return connection_of(life)
-
-        yield Path(CONNECTION_FILE), meet
+        """Yield what stands for the path of a connection file, and what is awaited to learn where the kernel is."""
+        yield Path(CONNECTION_FILE), partial(self.meet, life)
 
     @asynccontextmanager
     async def place(self, life: KernelLife, plan: LaunchPlan, actions: Sequence[VarAction]) -> AsyncIterator[Placement]:
@@ -114,13 +116,12 @@ class Elsewhere:
             yield self._begin(placement)
 
     @asynccontextmanager
-    async def find(self, life: KernelLife, found: Found, actions: Sequence[VarAction]) -> AsyncIterator[Placement]:
+    async def find(self, life: KernelLife, found: Found) -> AsyncIterator[Placement]:
         """Find the kernel that a server before this one had started.
 
         Args:
             life: The life that it will have.
             found: What is known of it.
-            actions: What was changed in its environment.
 
         Raises:
             HostGoneError: It is gone.
@@ -133,8 +134,7 @@ class Elsewhere:
             engine = await self.facilities.engines.get(self.wish.kind)
         except EngineError as error:
             raise HostGoneError(error.message) from error
-        plan = self.plan(actions, self.conversation.working_directory)
-        order = self._order(plan, actions, self.keep.secret)
+        order = self._order(self.plan(self.conversation.working_directory), (), self.keep.secret)
         async with place_elsewhere(
             *(engine, order, ticket, self._follower(life)),
             is_new=False,
@@ -174,9 +174,7 @@ class Elsewhere:
             if waiting is None:
                 whereabouts.note_no_longer_pending()
             else:
-                whereabouts.note_pending(
-                    waiting.reason, waiting.since, waiting.expected_start, waiting.position
-                )
+                whereabouts.note_pending(waiting.reason, waiting.since, waiting.expected_start, waiting.position)
 
         def tell_cut(reason: str | None) -> None:
             if reason is None:
@@ -197,16 +195,3 @@ class Elsewhere:
             unwanted=life.unwanted,
             is_left=lambda: life.is_left,
         )
-
-
-def connection_of(life: KernelLife) -> ConnectionInfo:
-    """Return where a kernel's sockets are, as the host beside it says.
-
-    Raises:
-        StartupError: ``KS-6``: it does not say.
-    """
-    document: Mapping[str, Any] | None = None if life.link is None else life.link.hello.connection
-    if document is None:
-        raise StartupError("KS-6", "The host beside the kernel does not say where its sockets are")
-    names = {field.name for field in attrs.fields(ConnectionInfo)}
-    return read_body({name: value for name, value in document.items() if name in names}, ConnectionInfo)

@@ -164,6 +164,7 @@ class Hello:
         failed: Why it could not be started, if it could not.
         node: What the host's machine calls itself; empty where the host does not say.
         connection: The members of the kernel's connection file, where the host has written it.
+        moved: Why the kernel started at home, if it was to start in another directory; empty if that is not so.
     """
 
     version: int
@@ -177,6 +178,7 @@ class Hello:
     failed: HostFailure | None = None
     node: str = ""
     connection: dict[str, Any] | None = None
+    moved: str = ""
 
 
 @attrs.frozen

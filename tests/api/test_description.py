@@ -36,6 +36,8 @@ MODELS = {
     "startKernel": bodies.StartKernel,
     "kernel": bodies.Kernel,
     "kernelList": bodies.KernelList,
+    "warmKernel": bodies.WarmKernel,
+    "warmKernelList": bodies.WarmKernelList,
     "restartSession": bodies.RestartSession,
     "clientHeartbeat": bodies.ClientHeartbeat,
     "execution_queue": bodies.ExecutionQueue,
@@ -70,6 +72,7 @@ ENUMS = {
     "startupReason": StartupReason,
     "exitCause": bodies.ExitCause,
     "cullHold": bodies.CullHold,
+    "warmStatus": bodies.WarmStatus,
 }
 
 

@@ -64,7 +64,7 @@ class Setting:
             label="s-1",
             secret=SECRET,
             argv=argv,
-            environment={},
+            actions=[],
             working_directory=None,
             connection={"key": "k", "signature_scheme": "hmac-sha256", "kernel_name": "plain"},
             abandon_after=0,

@@ -172,21 +172,28 @@ async def test_connection_file_is_named_in_every_argument(far_place: Path) -> No
     assert [f"{host.directory}/connection.json", f"--f={host.directory}/connection.json", "{other}"] == said
 
 
-async def test_environment_that_inherits_is_what_is_there_and_what_is_changed(
-    far_place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel has the far machine's variables, without those that are null, and with those that are new."""
+async def test_environment_is_what_is_there_with_changes(far_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has the far machine's variables, with new values in their place, or before and behind them."""
     monkeypatch.setenv("KEPT", "kept")
-    monkeypatch.setenv("GONE", "gone")
-    environment = {"GONE": None, "NEW": "new", "HOME": "/nowhere"}
-    script = 'echo "$KEPT ${GONE-none} $NEW $HOME"'
-    async with open_far_host(far_place, shell(script), environment=environment) as host, host.link() as link:
-        assert b"kept none new /nowhere" == await read_line(link, STDOUT)
+    monkeypatch.setenv("LIST", "middle")
+    actions = [["replace", "NEW", "new"], ["append", "LIST", ":end"], ["prepend", "LIST", "begin:"]]
+    actions += [["replace", "HOME", "/nowhere"], ["append", "NONE", "before"]]
+    script = 'echo "$KEPT $LIST $NEW $HOME $NONE"'
+    async with open_far_host(far_place, shell(script), actions=actions) as host, host.link() as link:
+        assert b"kept begin:middle:end new /nowhere before" == await read_line(link, STDOUT)
+
+
+async def test_directory_that_is_not_there_gives_way_to_home(far_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths of another machine need not be there; the kernel starts at home, and it is told why."""
+    monkeypatch.setenv("HOME", str(far_place))
+    async with open_far_host(far_place, shell("pwd"), directory="/no/such/place") as host, host.link() as link:
+        assert str(far_place).encode() == await read_line(link, STDOUT)
+        assert link.hello.moved.startswith("/no/such/place is no directory on ")
 
 
 async def test_environment_without_inheritance_is_all_there_is(far_place: Path) -> None:
     """Otherwise the kernel has what it is given and nothing of the host's."""
-    more: dict[str, Any] = {"environment": {"PATH": "/bin:/usr/bin", "ONLY": "this"}, "inherits": False}
+    more: dict[str, Any] = {"environment": {"PATH": "/bin:/usr/bin", "ONLY": "this"}, "actions": None}
     async with open_far_host(far_place, ["env"], **more) as host, host.link() as link:
         said = {await read_line(link, STDOUT) for _ in range(2)}
 
@@ -194,16 +201,11 @@ async def test_environment_without_inheritance_is_all_there_is(far_place: Path) 
 
 
 async def test_directory_may_be_somebodys_home(far_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tilde is what it is on the far machine; what does not exist there is told by its name."""
+    """A tilde is what it is on the far machine."""
     (far_place / "work").mkdir()
     monkeypatch.setenv("HOME", str(far_place))
     async with open_far_host(far_place, shell("pwd"), directory="~/work") as host, host.link() as link:
         assert f"{far_place}/work".encode() == await read_line(link, STDOUT)
-    async with open_far_host(far_place, shell("pwd"), directory="~/nothing") as host, host.link() as link:
-        failed = link.hello.failed
-
-    assert failed is not None
-    assert (2, f"{far_place}/nothing") == (failed.errno, failed.filename)
 
 
 @pytest.mark.parametrize("way", ["released", "killed"])
