@@ -145,14 +145,18 @@ class SshJob:
             if failure is None:
                 return
             reason = failure.describe(self._host)
-            if is_first and failure.trouble.is_before:
+            if is_first and failure.trouble.is_refusal:
                 raise EngineError(reason)
             is_first = False
             # It may be there, from this time or one before.
-            left = await self._look()
-            if left.get("listens"):
+            left = await self._machine.ask("look", self._id)
+            if isinstance(left, Complaint):
+                is_hopeless = left.trouble is Trouble.FAILED
+            elif left["listens"]:
                 return
-            if left and not left["left"] and failure.trouble.is_over:
+            else:
+                is_hopeless = left["left"] is None and failure.trouble.is_over
+            if is_hopeless:
                 raise EngineError(reason)
             if pause is not None:
                 tell(Waiting(f"{reason}; trying again", since))
@@ -169,11 +173,6 @@ class SshJob:
             return None
         failure = read_failure(said.out)
         return said.complaint if failure is None else Complaint(Trouble.REFUSED, failure)
-
-    async def _look(self) -> Mapping[str, Any]:
-        """Return what is there of the host; nothing where that cannot be asked."""
-        answer = await self._machine.ask("look", self._id)
-        return {} if isinstance(answer, Complaint) else answer
 
     # Reaching
 

@@ -38,9 +38,9 @@ class Trouble(Enum):
     FAILED = "could run nothing there"
 
     @property
-    def is_before(self) -> bool:
-        """Whether nothing has been run over there, and trying again at once would not help."""
-        return self not in (Trouble.LOST, Trouble.SILENT, Trouble.FAILED, Trouble.REFUSED)
+    def is_refusal(self) -> bool:
+        """Whether what was to be run does not run over there, and trying again at once would not help."""
+        return self not in (Trouble.LOST, Trouble.SILENT, Trouble.FAILED)
 
     @property
     def is_over(self) -> bool:

@@ -102,8 +102,7 @@ def test_complaint_is_understood(code: int, said: str, trouble: Trouble, words: 
 def test_only_what_may_still_happen_is_uncertain() -> None:
     """Where a connection was lost, or nothing came, something may run over there; where it failed, something has."""
     assert {Trouble.LOST, Trouble.SILENT} == {trouble for trouble in Trouble if not trouble.is_over}
-    ran = {Trouble.LOST, Trouble.SILENT, Trouble.FAILED, Trouble.REFUSED}
-    assert ran == {trouble for trouble in Trouble if not trouble.is_before}
+    assert {Trouble.LOST, Trouble.SILENT, Trouble.FAILED} == {each for each in Trouble if not each.is_refusal}
 
 
 def test_complaint_becomes_a_sentence() -> None:
