@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -31,18 +30,19 @@ ALIAS = "far"
 SSHD_CONFIG = """
 HostKey {place}/host_key
 AuthorizedKeysFile {place}/authorized_keys
+PidFile none
 StrictModes no
 UsePAM no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PrintMotd no
-SetEnv TMPDIR={tmp} XDG_DATA_HOME={place}/data
+SetEnv TMPDIR={place}/tmp XDG_DATA_HOME={place}/data
 """
 
 SSH_CONFIG = """
 Host far
-  HostName 127.0.0.1
+  HostName {address}
   Port {port}
   HostKeyAlias far
   IdentityFile {place}/id
@@ -69,6 +69,9 @@ def find_sshd() -> str:
         pytest.skip(str(reason))
     path = _sshd()
     assert path is not None
+    if os.geteuid() == 0:
+        # sshd wants it, and it is made by what starts the service.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     return path
 
 
@@ -83,24 +86,16 @@ def make_key(path: Path) -> None:
 
 
 @attrs.define(eq=False)
-class FarMachine:
-    """The machine.
+class Far:
+    """A machine and how it is reached.
 
     Attributes:
-        place: Where its keys and configurations are.
-        config: The configuration by which ssh reaches it.
-        options: What an engine is to be told.
-        is_silent: Whether it takes connections, and says nothing on them.
-        connections: How many it has taken.
+        place: Where its keys and configurations are, and its directory for temporary files.
+        more_options: What an engine is told besides.
     """
 
     place: Path
-    _sshd: str
-    _nursery: trio.Nursery
-    port: int = 0
-    is_silent: bool = False
-    connections: int = 0
-    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    more_options: dict[str, object] = attrs.field(factory=dict)
 
     @property
     def config(self) -> Path:
@@ -108,18 +103,23 @@ class FarMachine:
         return self.place / "config"
 
     @property
-    def tmp(self) -> Path:
-        """Its directory for temporary files."""
-        return self.place / "tmp"
-
-    @property
     def options(self) -> dict[str, object]:
         """What an engine is told to reach it."""
-        return {"host": ALIAS, "config": str(self.config), "python": "/usr/bin/python3"}
+        return {"host": ALIAS, "config": str(self.config), "python": "/usr/bin/python3", **self.more_options}
 
     def directories(self) -> list[Path]:
         """Return the private directories of the hosts that are on it."""
-        return sorted(self.tmp.iterdir())
+        return sorted((self.place / "tmp").iterdir())
+
+    def prepare(self) -> None:
+        """Make its keys and directories."""
+        for name in ("tmp", "data"):
+            (self.place / name).mkdir(parents=True)
+        make_key(self.place / "host_key")
+        make_key(self.place / "id")
+        shutil.copy(self.place / "id.pub", self.place / "authorized_keys")
+        self.configure()
+        self.trust()
 
     def configure(self, more: str = "") -> None:
         """Write sshd's configuration; it holds for the next connection.
@@ -127,13 +127,31 @@ class FarMachine:
         Args:
             more: Further lines.
         """
-        text = SSHD_CONFIG.format(place=self.place, tmp=self.tmp)
-        (self.place / "sshd_config").write_text(text + more)
+        (self.place / "sshd_config").write_text(SSHD_CONFIG.format(place=self.place) + more)
 
     def trust(self, key: str = "host_key") -> None:
         """Have a host key be the one that is known here."""
         words = (self.place / f"{key}.pub").read_text().split()
         (self.place / "known_hosts").write_text(f"{ALIAS} {words[0]} {words[1]}\n")
+
+    def tell_ssh(self, address: str, port: int) -> None:
+        """Write ssh's configuration."""
+        self.config.write_text(SSH_CONFIG.format(address=address, port=port, place=self.place))
+
+
+@attrs.define(eq=False, kw_only=True)
+class FarMachine(Far):
+    """A machine at the loopback address, that can go and come back.
+
+    Attributes:
+        is_silent: Whether it takes connections, and says nothing on them.
+    """
+
+    sshd: str
+    nursery: trio.Nursery
+    port: int = 0
+    is_silent: bool = False
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def come(self) -> None:
         """Listen: at a port that the system chooses, and later at the same again."""
@@ -142,9 +160,9 @@ class FarMachine:
         await listener.bind(("127.0.0.1", self.port))
         listener.listen(50)
         self.port = listener.getsockname()[1]
-        (self.place / "config").write_text(SSH_CONFIG.format(port=self.port, place=self.place))
+        self.tell_ssh("127.0.0.1", self.port)
         self._scope = trio.CancelScope()
-        await self._nursery.start(self._serve, self._scope, listener)
+        await self.nursery.start(self._serve, self._scope, listener)
 
     def go(self) -> None:
         """Hang up on everybody, and listen no more."""
@@ -158,14 +176,13 @@ class FarMachine:
                 task_status.started()
                 while True:
                     connection, _ = await listener.accept()
-                    self.connections += 1
                     nursery.start_soon(self._answer, connection)
 
     async def _answer(self, connection: trio.socket.SocketType) -> None:
         with connection:
             if self.is_silent:
                 await trio.sleep_forever()
-            command = [self._sshd, "-i", "-f", str(self.place / "sshd_config"), "-E", str(self.place / "sshd.log")]
+            command = [self.sshd, "-i", "-f", str(self.place / "sshd_config"), "-E", str(self.place / "sshd.log")]
             process = await trio.lowlevel.open_process(
                 command, stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.DEVNULL
             )
@@ -173,36 +190,32 @@ class FarMachine:
                 await process.wait()
             finally:
                 with trio.CancelScope(shield=True):
-                    await _kill_connection(process)
+                    await kill_daemon(process)
 
 
-async def _kill_connection(process: trio.Process) -> None:
-    """Kill an sshd with its helpers, and not what they have started for users."""
-    found = [psutil.Process(process.pid)] if process.returncode is None else []
-    with suppress(psutil.NoSuchProcess):
-        found += [child for each in list(found) for child in each.children() if child.name() == "sshd"]
-    for each in found:
+async def kill_daemon(process: trio.Process) -> None:
+    """Kill an sshd with its helpers, down to those of each connection, and not what they have started for users."""
+    if process.returncode is None:
         with suppress(psutil.NoSuchProcess):
-            each.kill()
+            _kill_sshd(psutil.Process(process.pid))
     await process.wait()
+
+
+def _kill_sshd(process: psutil.Process) -> None:
+    children = [child for child in process.children() if child.name() == "sshd"]
+    process.kill()
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            _kill_sshd(child)
 
 
 @asynccontextmanager
 async def open_far_machine(place: Path) -> AsyncIterator[FarMachine]:
     """Have a machine; when it is left it is not there any more, and what runs on it goes on."""
     sshd = find_sshd()
-    if sys.platform == "linux" and os.geteuid() == 0:
-        # sshd wants it, and it is made by what starts the service.
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    for name in ("tmp", "data"):
-        (place / name).mkdir(parents=True)
-    make_key(place / "host_key")
-    make_key(place / "id")
-    shutil.copy(place / "id.pub", place / "authorized_keys")
     async with trio.open_nursery() as nursery:
-        machine = FarMachine(place, sshd, nursery)
-        machine.configure()
-        machine.trust()
+        machine = FarMachine(place, sshd=sshd, nursery=nursery)
+        machine.prepare()
         await machine.come()
         try:
             yield machine

@@ -8,35 +8,28 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
 import psutil
 import pytest
 import trio
 
 from far_machine import FarMachine, kill_ssh, make_key, open_far_machine, ssh_processes
-from hosts import CONTROL, IOPUB, PLAIN_KERNEL, SECRET, SHELL, connect_all, read, read_line, tell, wait_gone
+from hosts import CONTROL, IOPUB, SHELL, connect_all, read, read_line, tell, wait_gone
 from kallichore.engines import ssh
-from kallichore.engines.engine import EngineServices, Order, Waiting
-from kallichore.engines.host_link import HostLink, open_link
-from kallichore.engines.reach import Reach
-from kallichore.engines.ssh import SshEngine, SshJob, open_engine
+from kallichore.engines.engine import EngineServices
+from kallichore.engines.host_link import HostLink
+from kallichore.engines.ssh import open_engine
 from kallichore.errors import EngineError, HostGoneError
 from plain_kernel import lines
+from ssh_setting import PATIENCE, SLEEP, Setting, wait_until
 
 if sys.platform != "linux":
     pytest.skip("processes are looked at through pidfds", allow_module_level=True)
 
-PATIENCE = 60
-"""Seconds after which a test has failed: an SSH connection takes a good deal of a second here."""
-
 MOST_KILLS = 3
 """Connections that are lost in a flood."""
-
-SLEEP = ("/bin/sh", "-c", "exec sleep 600")
 
 LOSE_THE_FIRST = """#!/bin/sh
 # An ssh whose connection is cut when the host over there has started for the first time, and before it is told.
@@ -48,52 +41,8 @@ exit 255
 """
 
 
-@attrs.frozen
-class Setting:
-    """A machine, and an engine that reaches it."""
-
-    machine: FarMachine
-    engine: SshEngine
-    waits: list[Waiting | None] = attrs.field(factory=list)
-    cuts: list[str | None] = attrs.field(factory=list)
-
-    def order(self, argv: tuple[str, ...] = PLAIN_KERNEL, **options: Any) -> Order:
-        """Return an order for this machine."""
-        return Order(
-            session_id="s-1",
-            label="s-1",
-            secret=SECRET,
-            argv=argv,
-            actions=[],
-            working_directory=None,
-            connection={"key": "k", "signature_scheme": "hmac-sha256", "kernel_name": "plain"},
-            abandon_after=0,
-            options={**self.machine.options, **options},
-        )
-
-    @asynccontextmanager
-    async def open_job(self, argv: tuple[str, ...] = PLAIN_KERNEL, **options: Any) -> AsyncIterator[SshJob]:
-        """Have a host for the block; it is ended behind it."""
-        order = self.order(argv, **options)
-        with trio.fail_after(PATIENCE):
-            async with self.engine.open_job(order, self.engine.ticket(order), self.waits.append, is_new=True) as job:
-                try:
-                    yield job
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await job.end()
-
-    @asynccontextmanager
-    async def open_link(self, job: SshJob) -> AsyncIterator[HostLink]:
-        """Attach to a job's host, as a session does."""
-        reach = Reach(job.connect, job.name, self.cuts.append)
-        async with open_link(reach, SECRET) as link:
-            link.confirms = True
-            yield link
-
-
 @pytest.fixture
-async def setting(private_place: Path) -> AsyncIterator[Setting]:
+async def setting(private_place: Path) -> AsyncIterator[Setting[FarMachine]]:
     """A machine and an engine."""
     async with open_far_machine(private_place / "m") as machine:
         services = EngineServices(private_place, "owner", lambda: None)
@@ -101,14 +50,7 @@ async def setting(private_place: Path) -> AsyncIterator[Setting]:
             yield Setting(machine, engine)
 
 
-async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so that tells nobody."""
-    with trio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.02)
-
-
-async def test_kernel_runs_over_there_and_nothing_is_left(setting: Setting) -> None:
+async def test_kernel_runs_over_there_and_nothing_is_left(setting: Setting[FarMachine]) -> None:
     """It is started, reached, does what it is told, tells its exit code, and is gone with all that it had."""
     async with setting.open_job() as job:
         [directory] = setting.machine.directories()
@@ -134,7 +76,7 @@ async def test_kernel_runs_over_there_and_nothing_is_left(setting: Setting) -> N
     assert setting.cuts == [None]
 
 
-async def test_signal_arrives_and_what_it_does_is_told(setting: Setting) -> None:
+async def test_signal_arrives_and_what_it_does_is_told(setting: Setting[FarMachine]) -> None:
     """A signal goes through the stream, and a kernel that it ends was ended by it."""
     async with setting.open_job(SLEEP) as job, setting.open_link(job) as link:
         link.signal(signal.SIGINT)
@@ -144,7 +86,7 @@ async def test_signal_arrives_and_what_it_does_is_told(setting: Setting) -> None
     assert (None, signal.SIGINT) == (link.ending.code, link.ending.signal)
 
 
-async def test_nothing_is_missing_and_nothing_comes_twice_while_ssh_is_killed(setting: Setting) -> None:
+async def test_nothing_is_missing_and_nothing_comes_twice_while_ssh_is_killed(setting: Setting[FarMachine]) -> None:
     """A flood goes through however often the connection is lost, in order; that is told, and so is its end."""
     kills, rounds, data = 0, 0, bytearray()
 
@@ -174,7 +116,7 @@ async def test_nothing_is_missing_and_nothing_comes_twice_while_ssh_is_killed(se
     assert setting.cuts.count(None) >= MOST_KILLS
 
 
-async def test_kernel_computes_on_while_its_machine_cannot_be_reached(setting: Setting) -> None:
+async def test_kernel_computes_on_while_its_machine_cannot_be_reached(setting: Setting[FarMachine]) -> None:
     """With the sshd gone the reason is told, in ssh's words; when it is back, what was computed meanwhile arrives."""
     async with setting.open_job() as job, setting.open_link(job) as link:
         await connect_all(link)
@@ -192,7 +134,7 @@ async def test_kernel_computes_on_while_its_machine_cannot_be_reached(setting: S
     assert setting.cuts[-1] is None
 
 
-async def test_next_server_finds_the_host_by_its_ticket(setting: Setting) -> None:
+async def test_next_server_finds_the_host_by_its_ticket(setting: Setting[FarMachine]) -> None:
     """Leaving the block leaves the kernel as it is; who has the ticket goes on with it, and starts no second one."""
     order = setting.order()
     ticket = setting.engine.ticket(order)
@@ -211,7 +153,7 @@ async def test_next_server_finds_the_host_by_its_ticket(setting: Setting) -> Non
     assert [] == setting.machine.directories()
 
 
-async def test_host_that_is_not_there_is_gone(setting: Setting) -> None:
+async def test_host_that_is_not_there_is_gone(setting: Setting[FarMachine]) -> None:
     """Who was never started, and who was killed, is not taken for one that cannot be reached."""
     order, engine = setting.order(), setting.engine
     with trio.fail_after(PATIENCE):
@@ -228,7 +170,7 @@ async def test_host_that_is_not_there_is_gone(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_start_whose_answer_is_lost_makes_one_host(setting: Setting, is_late: bool) -> None:
+async def test_start_whose_answer_is_lost_makes_one_host(setting: Setting[FarMachine], is_late: bool) -> None:
     """Where it is not known whether it was started that is looked up; one that comes late is not a second one."""
     program, mark = setting.machine.place / "ssh", setting.machine.place / "lost"
     late = 'cat >"$0.told"; (sleep 1.5; ssh "$@" <"$0.told"; mkdir "$0.done") </dev/null >"$0.said" 2>&1 &'
@@ -249,31 +191,31 @@ async def test_start_whose_answer_is_lost_makes_one_host(setting: Setting, is_la
     assert [] == setting.machine.directories()
 
 
-Spoil = Callable[[FarMachine], Mapping[str, object]]
+Spoil = Callable[[FarMachine], Mapping[str, Any]]
 
 
-def _forget(machine: FarMachine) -> Mapping[str, object]:
+def _forget(machine: FarMachine) -> Mapping[str, Any]:
     (machine.place / "known_hosts").write_text("")
     return {}
 
 
-def _change_key(machine: FarMachine) -> Mapping[str, object]:
+def _change_key(machine: FarMachine) -> Mapping[str, Any]:
     make_key(machine.place / "other")
     machine.trust("other")
     return {}
 
 
-def _lock_out(machine: FarMachine) -> Mapping[str, object]:
+def _lock_out(machine: FarMachine) -> Mapping[str, Any]:
     (machine.place / "authorized_keys").write_text("")
     return {}
 
 
-def _leave(machine: FarMachine) -> Mapping[str, object]:
+def _leave(machine: FarMachine) -> Mapping[str, Any]:
     machine.go()
     return {}
 
 
-def _say_nothing(machine: FarMachine) -> Mapping[str, object]:
+def _say_nothing(machine: FarMachine) -> Mapping[str, Any]:
     machine.is_silent = True
     return {"options": ["ConnectTimeout=1"]}
 
@@ -292,7 +234,7 @@ def _say_nothing(machine: FarMachine) -> Mapping[str, object]:
         (lambda machine: {"config": f"{machine.place}/none"}, "cannot work with its configuration: Can't open user"),
     ],
 )
-async def test_what_does_not_work_is_said_at_once(setting: Setting, spoil: Spoil, words: str) -> None:
+async def test_what_does_not_work_is_said_at_once(setting: Setting[FarMachine], spoil: Spoil, words: str) -> None:
     """A start that cannot be is refused with ssh's own words, and a check says the same."""
     options = spoil(setting.machine)
     with pytest.raises(EngineError, match=f"^ssh to .* {words}"):
@@ -312,7 +254,7 @@ def old_pythons() -> list[str]:
     return [str(path) for path in found]
 
 
-async def test_python_that_is_too_old_says_so(setting: Setting) -> None:
+async def test_python_that_is_too_old_says_so(setting: Setting[FarMachine]) -> None:
     """A Python before 3.8 is the reason, and its version is told."""
     pythons = old_pythons()
     if not pythons:
@@ -326,13 +268,13 @@ async def test_python_that_is_too_old_says_so(setting: Setting) -> None:
         assert "Python 3.8 or later is needed" in problem
 
 
-async def test_profile_that_can_be_used_has_no_problems(setting: Setting) -> None:
+async def test_profile_that_can_be_used_has_no_problems(setting: Setting[FarMachine]) -> None:
     """A check connects, looks for a Python and a private directory, and leaves nothing behind."""
     assert [] == list(await setting.engine.check(setting.machine.options))
     assert [] == setting.machine.directories()
 
 
-async def test_kernel_that_is_installed_over_there_is_used(setting: Setting) -> None:
+async def test_kernel_that_is_installed_over_there_is_used(setting: Setting[FarMachine]) -> None:
     """With the name of a kernel of that machine its command is run there: a real one is met at its five sockets."""
     options = {"python": sys.executable, "kernelspec": "python3"}
     specs = await setting.engine.kernelspecs({**setting.machine.options, **options})
@@ -359,7 +301,7 @@ async def _connect(link: HostLink, channel: int, ip: str, port: int) -> None:
             await trio.sleep(0.05)
 
 
-async def test_kernel_that_is_not_installed_over_there_is_refused(setting: Setting) -> None:
+async def test_kernel_that_is_not_installed_over_there_is_refused(setting: Setting[FarMachine]) -> None:
     """The kernels that are there are named; so they are where no kernel is named at all."""
     options = {"python": sys.executable, "kernelspec": "cobol"}
     with pytest.raises(EngineError, match=r"There is no kernel 'cobol' on far; installed there: .*python3"):
@@ -373,7 +315,7 @@ async def test_kernel_that_is_not_installed_over_there_is_refused(setting: Setti
     assert problem.startswith("There is no kernel 'cobol' on far")
 
 
-async def test_greeting_of_a_login_shell_disturbs_nothing(setting: Setting) -> None:
+async def test_greeting_of_a_login_shell_disturbs_nothing(setting: Setting[FarMachine]) -> None:
     """What is printed over there before our programs run is not taken for theirs."""
     setting.machine.configure("ForceCommand printf 'Welcome! ready {} <kall'; eval \"$SSH_ORIGINAL_COMMAND\"\n")
     async with setting.open_job() as job, setting.open_link(job) as link:
@@ -383,7 +325,7 @@ async def test_greeting_of_a_login_shell_disturbs_nothing(setting: Setting) -> N
         assert b"hello" == await read_line(link, CONTROL)
 
 
-async def test_cancelled_start_leaves_nothing(setting: Setting) -> None:
+async def test_cancelled_start_leaves_nothing(setting: Setting[FarMachine]) -> None:
     """Who gives up a start has no host over there, and no ssh here."""
     order = setting.order(SLEEP)
     with trio.CancelScope() as scope:
@@ -402,7 +344,7 @@ async def test_cancelled_start_leaves_nothing(setting: Setting) -> None:
     assert [] == ssh_processes()
 
 
-async def test_cancelled_connection_leaves_no_ssh(setting: Setting) -> None:
+async def test_cancelled_connection_leaves_no_ssh(setting: Setting[FarMachine]) -> None:
     """Who gives up connecting leaves neither a process nor a descriptor that others would wait for."""
     async with setting.open_job(SLEEP) as job:
         setting.machine.is_silent = True
@@ -414,7 +356,7 @@ async def test_cancelled_connection_leaves_no_ssh(setting: Setting) -> None:
     assert scope.cancelled_caught
 
 
-async def test_each_connection_takes_the_place_of_the_one_before(setting: Setting) -> None:
+async def test_each_connection_takes_the_place_of_the_one_before(setting: Setting[FarMachine]) -> None:
     """A connection that hangs has an ssh that hangs; the next has its own, and one is enough."""
     async with setting.open_job(SLEEP) as job:
         first = await job.connect()
@@ -426,7 +368,7 @@ async def test_each_connection_takes_the_place_of_the_one_before(setting: Settin
 
 
 async def test_machine_that_does_not_answer_is_not_waited_for_without_an_end(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
+    setting: Setting[FarMachine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection on which nothing comes has a bound, and is no death."""
     async with setting.open_job(SLEEP) as job:
@@ -442,7 +384,9 @@ async def test_machine_that_does_not_answer_is_not_waited_for_without_an_end(
     assert explanation.startswith("cannot be asked about: ssh to far does not answer")
 
 
-async def test_what_could_not_be_ended_is_ended_later(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_could_not_be_ended_is_ended_later(
+    setting: Setting[FarMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A kernel whose machine is out of reach when it is ended is ended when the machine is back."""
     monkeypatch.setattr(ssh, "SWEEP_PAUSES", (0.1,) * 100)
     async with setting.open_job(SLEEP) as job:
@@ -457,33 +401,6 @@ async def test_what_could_not_be_ended_is_ended_later(setting: Setting, monkeypa
     await wait_gone(pid)
 
     assert 1 == len(there)
-
-
-async def test_many_starts_at_once_do_not_crowd_the_door(setting: Setting) -> None:
-    """Only so many connections are begun at the same time; all kernels start."""
-    most = 0
-    before = len(ssh_processes())
-    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-
-        async def start() -> None:
-            await stack.enter_async_context(setting.open_job(SLEEP))
-
-        async def watch() -> None:
-            nonlocal most
-            while True:
-                most = max(most, len(ssh_processes()) - before)
-                await trio.sleep(0.02)
-
-        nursery.start_soon(watch)
-        async with trio.open_nursery() as starts:
-            for _ in range(6):
-                starts.start_soon(start)
-        count = len(setting.machine.directories())
-        nursery.cancel_scope.cancel()
-
-    assert 6 == count
-    assert 0 < most <= ssh.MOST_AT_ONCE
-    assert [] == setting.machine.directories()
 
 
 async def test_engine_that_is_closed_has_no_processes(private_place: Path) -> None:
