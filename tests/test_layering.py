@@ -64,6 +64,7 @@ PURE_ROOMS = {"wire", "models", "conversation", "errors", "config"}
 
 PURE_MODULES = {
     "kallichore.engines.host_program",
+    "kallichore.engines.provisioner_words",
     "kallichore.engines.ssh_errands",
     "kallichore.engines.ssh_options",
     "kallichore.engines.ssh_words",

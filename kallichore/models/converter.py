@@ -92,6 +92,13 @@ def _structure_integer(value: Any, _: Any) -> int:
     return value
 
 
+def _structure_json(value: Any, _: Any) -> Any:
+    # What is in it is another's, who knows what it has to be.
+    if type(value) is not dict:
+        raise _Misfit(f"must be an object, not {_describe(value)}")
+    return value
+
+
 def _structure_enum(value: Any, kind: type[Enum]) -> Enum:
     for member in kind:
         if type(value) is str and member.value == value:
@@ -156,6 +163,7 @@ def make_converter() -> cattrs.Converter:
     converter.register_structure_hook(str, _strict(str, "a string"))
     converter.register_structure_hook(bool, _strict(bool, "true or false"))
     converter.register_structure_hook(int, _structure_integer)
+    converter.register_structure_hook_func(_is_object, _structure_json)
     for kind in vars(bodies).values():
         # Each by name: an enum of strings would else be taken for a string.
         if isinstance(kind, type) and issubclass(kind, Enum):
@@ -174,6 +182,10 @@ def make_converter() -> cattrs.Converter:
 
 def _is_array(kind: Any) -> bool:
     return get_origin(kind) is tuple
+
+
+def _is_object(kind: Any) -> bool:
+    return get_origin(kind) is dict
 
 
 def _format_date(value: datetime) -> str:

@@ -26,6 +26,7 @@ import trio_util
 from kallichore._version import __version__
 from kallichore.config import MOST_WARM, ServerConfig
 from kallichore.engines.engine import EngineServices
+from kallichore.engines.provisioner import open_provisioners
 from kallichore.engines.registry import Engines
 from kallichore.errors import (
     ConfigurationError,
@@ -137,7 +138,7 @@ class Server(metaclass=ForUsers):
             )
         if request.spares is not None and not 0 <= request.spares <= MOST_WARM:
             raise ValueRangeError(f"spares is {request.spares}; it can be 0 to {MOST_WARM} kernels that are kept ready")
-        if request.argv:
+        if request.argv and request.kernel_provisioner is None:
             self._check_program(request)
         if request.session_id in self._sessions:
             raise SessionExistsError(f"There is a session {request.session_id!r} already; choose another id")
@@ -162,6 +163,10 @@ class Server(metaclass=ForUsers):
     def _make_keep(self, request: NewSession, key: str) -> Keep | None:
         """Return the place of a session that is to outlive this server; None for one that ends with it."""
         if self._vault is None or request.durable is False:
+            return None
+        if request.kernel_provisioner is not None:
+            text = "It will end with this server: kernels that provisioners launch have no host that outlives it"
+            logger.warning("[session %s] %s", request.session_id, text)
             return None
         if encrypts(request, self.config, sys.platform, can_encrypt):
             text = "It will end with this server: kernels that encrypt cannot have the host that outlives it"
@@ -492,7 +497,11 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
             open_vault(config) as vault,
         ):
             clear_leftovers(runtime_directory.parent)
-            async with open_watchdog(runtime_directory) as watchdog, trio.open_nursery() as nursery:
+            async with (
+                open_watchdog(runtime_directory) as watchdog,
+                open_provisioners(runtime_directory) as provisioners,
+                trio.open_nursery() as nursery,
+            ):
                 services = EngineServices(
                     directory=runtime_directory,
                     owner=_owner(runtime_directory if config.state_directory is None else config.state_directory),
@@ -513,6 +522,7 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
                         is_directory=can_enter,
                     ),
                     open_inheritance=this_systems_inheritance(),
+                    provisioners=provisioners,
                     taken_ports=set(),
                 )
                 kernelspecs: Sequence[WarmKernelspec] = ()

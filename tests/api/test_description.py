@@ -33,6 +33,7 @@ MODELS = {
     "varAction": bodies.VarAction,
     "connectionInfo": bodies.ConnectionInfo,
     "newSession": bodies.NewSession,
+    "kernelProvisioner": bodies.KernelProvisioner,
     "startKernel": bodies.StartKernel,
     "kernel": bodies.Kernel,
     "kernelList": bodies.KernelList,
