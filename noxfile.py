@@ -65,7 +65,7 @@ def durability(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def engines(session: nox.Session) -> None:
-    """Run kernels on other machines while these fail, are cut off, and run into limits; arguments after `--` go on."""
+    """Have kernels on real clusters and machines, which are made for it of Debian's packages; as root."""
     session.install(*CONSTRAINTS, "-e", ".[tests]")
     session.run("pytest", "-m", "engines", "tests/engines", *session.posargs)
 

@@ -16,8 +16,9 @@ from typing import Any
 import attrs
 import trio
 
+from kallichore.engines.engine import KEEP_LIMIT
 from kallichore.engines.host_link import HostLink, open_link
-from kallichore.engines.host_program import KEEP_LIMIT, Ready, host_script, read_ready
+from kallichore.engines.host_program import Ready, host_script, read_ready
 from kallichore.engines.local import start_host
 from kallichore.engines.reach import beside
 from kallichore.wire.host_frames import Frame

@@ -39,6 +39,9 @@ PIECE = 1 << 16
 IDLE, INTERVAL, PROBES = 15, 5, 3
 """Seconds after which a silent connection is probed, between two probes, and how many may be lost."""
 
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  # who runs the server says where hosts may dial in
+"""What means all of a machine's addresses, and is none that anybody can connect to."""
+
 LAST_PATIENCE = 5.0
 """Seconds in which a host has to take the rest when our side hangs up."""
 
@@ -161,7 +164,8 @@ class Desk:
     """Where hosts dial in. Made by `open_dial_in`.
 
     Attributes:
-        address: Host and port at which it listens.
+        address: Host and port at which hosts reach it: what it was told to listen at; where that was all addresses,
+            what this machine calls itself.
         certificate: The one that it has, as PEM: what hosts are told.
     """
 
@@ -248,8 +252,8 @@ async def open_dial_in(host: str, port: int, certificate: Certificate) -> AsyncI
     context = server_context(certificate)
     listeners = await trio.open_tcp_listeners(port, host=host or None)
     secure = [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners]
-    name, number = listeners[0].socket.getsockname()[:2]
-    desk = Desk((name, number), certificate.pem)
+    number = listeners[0].socket.getsockname()[1]
+    desk = Desk((socket.gethostname() if host in EVERYWHERE else host, number), certificate.pem)
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, desk._meet, secure)
         try:

@@ -153,7 +153,7 @@ class SlurmEngine:
             if claim.job_id is None:
                 yield LostJob(name)
                 return
-            way = Way(registration.next_connection, self._watch.hurry, "{}:{}".format(*desk.address))
+            way = Way(registration.next_connection, self._watch.hurry, "{}:{}".format(*desk.address), is_new)
             job = SlurmJob(claim.job_id, way, tell, began, lambda: self._leave(name))
             with self._watch.follow(job.job_id, job.take):
                 yield job

@@ -130,6 +130,7 @@ class Server(metaclass=ForUsers):
             KernelNotFoundError: Its program is not on this machine.
             SessionExistsError: The id is taken.
             SessionNotCreatedError: The machine has no descriptors left, or no memory.
+            EngineError: There is no engine, or profile, of this name.
             ValueRangeError: Its time without activity is negative, or it wants too many kernels to be ready.
         """
         if request.cull_idle_after is not None and request.cull_idle_after < 0:
@@ -138,7 +139,8 @@ class Server(metaclass=ForUsers):
             )
         if request.spares is not None and not 0 <= request.spares <= MOST_WARM:
             raise ValueRangeError(f"spares is {request.spares}; it can be 0 to {MOST_WARM} kernels that are kept ready")
-        if request.argv and request.kernel_provisioner is None:
+        elsewhere = request.kernel_provisioner or self.facilities.engines.read(request.engine)
+        if request.argv and elsewhere is None:
             self._check_program(request)
         if request.session_id in self._sessions:
             raise SessionExistsError(f"There is a session {request.session_id!r} already; choose another id")

@@ -399,6 +399,19 @@ async def test_waiting_for_a_host_can_be_cancelled(certificate: Certificate) -> 
                 assert b"there" == await receive(connection)
 
 
+@pytest.mark.parametrize(
+    ("listens", "called"),
+    [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("0.0.0.0", socket.gethostname())],
+)
+async def test_hosts_are_told_an_address_that_they_can_connect_to(
+    certificate: Certificate, listens: str, called: str
+) -> None:
+    """A name stays the name that it is, since it may be another address elsewhere; all addresses are none to call."""
+    async with open_dial_in(listens, 0, certificate) as desk:
+        assert called == desk.address[0]
+        assert desk.address[1] > 0
+
+
 async def test_host_is_registered_once_and_by_sixteen_bytes(certificate: Certificate) -> None:
     """Two cannot wait for one host, until the first does no more; and an id has its size."""
     async with open_dial_in("127.0.0.1", 0, certificate) as desk:
