@@ -70,12 +70,17 @@ async def flood(started: Started, count: int) -> bytes:
     """Have the kernel send so many lines, and return what came."""
     tell(started.link, f"flood {count} 100")
     with trio.fail_after(LONG):
+        # The host keeps what it sends, up to 64 MiB, and the kernel has it all at first: both are of the job.
         return await read(started.link, IOPUB, count * 100)
 
 
 async def test_nothing_is_missing_when_a_node_is_cut_off(cluster: Cluster) -> None:
     """A flood from a node whose link is down for seconds, again and again, is whole."""
-    async with open_slurm(cluster) as engine, start(engine, order()) as started, trio.open_nursery() as nursery:
+    async with (
+        open_slurm(cluster) as engine,
+        start(engine, order(memory="600M")) as started,
+        trio.open_nursery() as nursery,
+    ):
         await connect_all(started.link)
         await until(lambda: started.job.node is not None)
         wire = wire_of(cluster, started)
@@ -285,7 +290,7 @@ async def open_cut_desk(cluster: Cluster, dice: random.Random) -> AsyncIterator[
 async def test_nothing_is_missing_wherever_a_connection_is_cut(cluster: Cluster, seed: int) -> None:
     """A flood from a job is whole though its connection is cut every 0.2 to 1 s: nothing is missing, nothing twice."""
     async with open_cut_desk(cluster, random.Random(seed)) as desk, open_slurm(cluster, desk) as engine:
-        async with start(engine, order()) as started:
+        async with start(engine, order(memory="600M")) as started:
             await connect_all(started.link)
             came = b""
             for _ in range(10):
