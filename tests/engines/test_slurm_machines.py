@@ -144,14 +144,20 @@ async def test_kernel_does_not_notice_that_the_controller_is_gone(cluster: Clust
 
         async def wait_in_line() -> None:
             async with engine.open_job(wanted, engine.ticket(wanted), told.append, is_new=True) as job:
-                (await job.connect()).close()
-                await job.end()
+                try:
+                    (await job.connect()).close()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await job.end()
+
+        def is_silent() -> bool:
+            return bool(told) and told[-1] is not None and told[-1].reason.startswith("Slurm does not answer: ")
 
         nursery.start_soon(wait_in_line)
         await until(lambda: len(cluster.jobs()) == 2)
         cluster.signal("slurmctld", signal.SIGSTOP)
         try:
-            await until(lambda: told[-1] is not None and told[-1].reason.startswith("Slurm does not answer: "))
+            await until(is_silent)
             assert lines(1000, 100) == await flood(started, 1000)
         finally:
             cluster.signal("slurmctld", signal.SIGCONT)
@@ -174,9 +180,12 @@ async def test_submission_while_the_controller_stands_still_is_one_job(cluster: 
         nursery.start_soon(come_back)
         wanted, told = order(), list[Waiting | None]()
         async with engine.open_job(wanted, engine.ticket(wanted), told.append, is_new=True) as job:
-            (await job.connect()).close()
-            await until(lambda: cluster.jobs() == [job.job_id])
-            await job.end()
+            try:
+                (await job.connect()).close()
+                await until(lambda: cluster.jobs() == [job.job_id])
+            finally:
+                with trio.CancelScope(shield=True):
+                    await job.end()
 
         assert "Slurm does not answer" in "".join(each.reason for each in told if each is not None)
 
@@ -214,8 +223,7 @@ async def test_hundred_jobs_at_once(cluster: Cluster, private_place: Path, monke
 
         async def one() -> None:
             nonlocal ready
-            async with start(engine, order()) as started:
-                await connect_all(started.link)
+            async with start(engine, order(("/bin/sleep", "600"))):
                 ready += 1
                 if ready == 100:
                     everybody.set()
