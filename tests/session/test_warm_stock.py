@@ -107,7 +107,7 @@ def test_python_can_be_told_later_for_whom_it_works() -> None:
 
 def test_what_is_told_is_in_the_environment_and_leaves_no_other_trace() -> None:
     """Running the code has the variables there, ipykernel's name for the document, and nothing else."""
-    told = {"KALLICHORE_TEST_TOLD": "it's \\ \"x\"\n", "JPY_SESSION_NAME": "/a 'b'.ipynb"}
+    told = {"KALLICHORE_TEST_TOLD": 'it\'s \\ "x"\n', "JPY_SESSION_NAME": "/a 'b'.ipynb"}
     names: dict[str, Any] = {}
     seen: dict[str, str] = {}
     code = telling_code(told).replace("__import__('os').environ", "seen")
@@ -120,7 +120,10 @@ def test_recipe_for_anybody_is_without_whom_it_was_for() -> None:
     """What only one document's kernel has is left out of the launch, and all else stays."""
     ours = recipe(JPY_SESSION_NAME="/a", KERNEL_ID="1", X="2").for_anybody()
 
-    assert ({"X": "2"}, ("kernel", "/run/k.json")) == (ours.plan_at("/run/k.json").environment, ours.plan_at("/run/k.json").argv)
+    assert ({"X": "2"}, ("kernel", "/run/k.json")) == (
+        ours.plan_at("/run/k.json").environment,
+        ours.plan_at("/run/k.json").argv,
+    )
     assert recipe(X="2") == ours
 
 
