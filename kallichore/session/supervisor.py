@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, MutableSequence, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, MutableSequence, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from kallichore.errors import (
 )
 from kallichore.kernel.inheritance import Inheritance
 from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, make_provisioned_plan, uses_handshake
+from kallichore.kernel.leftovers import record_kernel
 from kallichore.models.bodies import (
     ConnectionInfo,
     InterruptMode,
@@ -314,7 +315,21 @@ class Supervisor:
         ) as placement:
             assert placement.info is not None
             self._meeting.learn(placement.info)
-            yield placement
+            with self._guard(placement.process.pid):
+                yield placement
+
+    @contextmanager
+    def _guard(self, pid: int) -> Iterator[None]:
+        """Have a process of this machine, if it is one, end when the server is killed, for a block."""
+        if pid == 0:
+            yield
+            return
+        self.facilities.watchdog.guard(pid)
+        record_kernel(self.facilities.runtime_directory, pid)
+        try:
+            yield
+        finally:
+            self.facilities.watchdog.release(pid)
 
     def _note_launch(self) -> None:
         if self.keep is not None:
