@@ -38,4 +38,4 @@ def use_local_processes() -> None:
     """Have jupyter_client start processes in this way."""
     import jupyter_client.launcher
 
-    jupyter_client.launcher.Popen = LocalProcess  # type: ignore[misc,assignment,attr-defined]
+    jupyter_client.launcher.Popen = LocalProcess  # type: ignore[assignment,attr-defined]
