@@ -156,7 +156,7 @@ def binary(session: nox.Session) -> None:
         "pyinstaller", "--onefile", "--name", "kcserver", "--noconfirm", "--log-level", "WARN",
         "--collect-submodules", "kallichore", "--collect-data", "kallichore",
         f"--add-data={Path('kallichore.json').resolve()}:kallichore",
-        f"--add-data={Path('kallichore/host/host.py').resolve()}:kallichore/host",
+        *(f"--add-data={path}:kallichore/host" for path in Path("kallichore/host").resolve().glob("[a-z]*.py")),
         *(f"--exclude-module={name}" for name in unused),
         "--distpath", "dist", "--workpath", str(place / "work"), "--specpath", str(place),
         "packaging/kcserver.py",

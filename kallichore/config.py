@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ TRANSPORTS = ("tcp", "socket", "named-pipe")
 ENCRYPTION_POLICIES = ("disabled", "auto", "required")
 KERNEL_TRANSPORTS = ("tcp", "ipc")
 ON_EXIT = ("keep", "stop")
+MOST_WARM = 100
+"""Kernels of one kind, or of one session, that can be kept ready: more is a slip, at 50 MB each."""
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 
 
@@ -83,6 +85,18 @@ def _base_url(_: object, field: attrs.Attribute[Any], value: object) -> None:
     # Gateways write the address in lower case, and put "ws" for each "http" in it.
     is_fit = isinstance(value, str) and value.startswith("/") and value == value.lower() and "http" not in value
     _check(is_fit, field, value, "a path in lower case that begins with / and has no 'http' in it")
+
+
+def _host_and_port(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    is_fit = value is None or (bool(host) and port.isdigit() and int(port) <= 65535)
+    _check(is_fit, field, value, "HOST:PORT, with port 0 for any")
+
+
+def _warm(_: object, field: attrs.Attribute[Any], value: Mapping[Any, Any]) -> None:
+    for name, count in value.items():
+        is_fit = isinstance(name, str) and name and isinstance(count, int) and not isinstance(count, bool)
+        _check(bool(is_fit and 0 <= count <= MOST_WARM), field, value, f"kernels' names with 0 to {MOST_WARM} each")
 
 
 _seconds = _between(0, 1e9)
@@ -170,6 +184,9 @@ class ServerConfig:
     allow_origin: tuple[str, ...] = attrs.field(default=(), converter=tuple)
     """Origins of web pages that may use Jupyter's API, such as ``https://notebooks.example``; ``*`` for all. Those that
     are named may send requests to ours too, as the dashboard behind a proxy does."""
+    warm: Mapping[str, int] = attrs.field(factory=dict, converter=dict, validator=_warm)
+    """How many kernels of which kernelspecs are kept ready before anybody asks for them, by their names. Neither on
+    Windows nor with a state directory."""
     state_directory: Path | None = attrs.field(default=None, converter=_to_path)
     """Where sessions are kept that outlive the server; None for sessions that end with it. Not on Windows."""
     on_exit: str = attrs.field(default="keep", validator=_one_of(ON_EXIT))
@@ -177,6 +194,15 @@ class ServerConfig:
     them to the next server, ``stop`` ends them. Without a state directory they always end."""
     abandon_after: float = attrs.field(default=86400.0, validator=_seconds)
     """Seconds without a server after which a kernel that outlived its own is ended; 0 for never."""
+    profiles: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    """Named sets of options for kernels on other machines, each with its ``kind``; see `kallichore.engines`."""
+    listen_hosts: str | None = attrs.field(default=None, validator=_host_and_port)
+    """``HOST:PORT`` where the hosts of kernels on other machines connect to, encrypted; None for nowhere. They are told
+    the same address, so it has to be one that they can reach."""
+    hosts_certificate: Path | None = attrs.field(default=None, converter=_to_path)
+    """The certificate that is shown there, as PEM; None for one that the server makes itself."""
+    hosts_key: Path | None = attrs.field(default=None, converter=_to_path)
+    """The certificate's private key, as PEM."""
     root_directory: Path | None = attrs.field(default=None, converter=_to_path)
     """The directory below which Jupyter's paths are; None for the one that the server runs in."""
 
@@ -201,5 +227,13 @@ class ServerConfig:
             raise ConfigurationError("named pipes exist on Windows only; use the socket or tcp transport")
         if sys.platform == "win32" and self.kernel_transport == "ipc":
             raise ConfigurationError("kernel_transport ipc does not work on Windows; use tcp")
+        if any(self.warm.values()) and sys.platform == "win32":
+            raise ConfigurationError(
+                "warm does not work on Windows: what interrupts a kernel there is its session's from the start"
+            )
+        if any(self.warm.values()) and self.state_directory is not None:
+            raise ConfigurationError(
+                "warm does not work with a state directory: what is kept ready ends with its server; drop one of them"
+            )
         if sys.platform == "win32" and self.state_directory is not None:
             raise ConfigurationError("state_directory does not work on Windows: kernels end with their server there")

@@ -397,8 +397,10 @@ class KernelDiedError(KallichoreError):
     """The kernel ended, before or while somebody waited for its answer; the message says how it ended."""
 
 
-class EngineError(KallichoreError):
+class EngineError(RequestError):
     """An engine cannot do what is asked of it; the text says what, and what would help."""
+
+    code = "400"
 
 
 class HostGoneError(KallichoreError):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
 
 from kallichore.engines.host_link import HostLink, open_link
+from kallichore.engines.host_program import Ready, host_script, read_ready
 from kallichore.engines.local import KEEP_LIMIT, start_host
 from kallichore.engines.reach import beside
 from kallichore.wire.host_frames import Frame
@@ -38,6 +41,14 @@ class Hosted:
     ) -> AbstractAsyncContextManager[HostLink]:
         """Attach to it."""
         return open_link(beside(self.directory), SECRET, positions, unaccepted)
+
+
+@attrs.frozen
+class FarHost(Hosted):
+    """A host that was started by a script, which is its own process if it stays."""
+
+    process: trio.Process
+    ready: Ready
 
 
 @asynccontextmanager
@@ -69,6 +80,53 @@ async def open_host(
             os.kill(pid, signal.SIGKILL)
         with trio.CancelScope(shield=True):
             await wait_gone(pid)
+
+
+@asynccontextmanager
+async def open_far_host(
+    place: Path, argv: Sequence[str] = PLAIN_KERNEL, *, python: Sequence[str] = (sys.executable, "-I"), **more: Any
+) -> AsyncIterator[FarHost]:
+    """Start a host as one is started on another machine: by what a Python reads from its input. Gone on leaving.
+
+    Args:
+        place: The directory for temporary files of that machine.
+        argv: The kernel.
+        python: Which one.
+        more: Other members of what the host is told.
+    """
+    document: dict[str, Any] = {
+        "secret": SECRET.hex(),
+        "argv": list(argv),
+        "actions": [],
+        "directory": None,
+        "abandon_after": 0,
+        "keep_limit": KEEP_LIMIT,
+        **more,
+    }
+    process = await trio.lowlevel.open_process(
+        [*python, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(place)}
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    said, ready = b"", None
+    try:
+        with trio.fail_after(PATIENCE):
+            await process.stdin.send_all(host_script(document))
+            await process.stdin.aclose()
+            while ready is None:
+                data = await process.stdout.receive_some()
+                assert data, f"the host ended, having said {said!r}"
+                said += data
+                ready = read_ready(said)
+        yield FarHost(Path(ready.socket).parent, ready.pid, process, ready)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(ready.pid if ready is not None else process.pid, signal.SIGKILL)
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            await process.stdout.aclose()
+            if ready is not None:
+                await wait_gone(ready.pid)
 
 
 async def wait_gone(pid: int) -> None:

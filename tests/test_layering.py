@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "state": {"wire", "models", *FOR_ALL},
     # What agents are offered, for both sides.
     "agents": {"models", "conversation", *FOR_ALL},
-    # A program of its own, see `kallichore.host`.
+    # Programs of their own, see `kallichore.host`.
     "host": set(),
     # Where kernels are placed, and what talks to their hosts.
     "engines": {"wire", "models", "kernel", "host", *FOR_ALL},
@@ -50,8 +50,8 @@ for _room in TRANSPORT_USERS:
     MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "transport"}
 for _room in STATE_USERS:
     MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "state"}
-# Who runs a kernel says where it is placed, and who begins a server opens what that takes.
-for _room in ("session", "server"):
+# Who runs a kernel says where it is placed; a server lends engines what they need, and a command line reads profiles.
+for _room in ("session", "server", "cli"):
     MAY_IMPORT[_room] = {*MAY_IMPORT[_room], "engines"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT["cli"], "client", "agents"}
 # Neighbours: all stand on the server, or on nothing of ours.
@@ -63,7 +63,9 @@ PURE_ROOMS = {"wire", "models", "conversation", "errors", "config"}
 """Rooms of which every module is pure; in the others a module says so by [pure] at the start of its docstring."""
 
 PURE_MODULES = {
+    "kallichore.engines.host_program",
     "kallichore.engines.provisioner_words",
+    "kallichore.host",
     "kallichore.kernel.connection_choice",
     "kallichore.kernel.environment",
     "kallichore.kernel.launch_plan",
@@ -138,9 +140,10 @@ def test_public_package_is_imported_by_no_room() -> None:
     assert [module for module in MODULES if "kallichore" in _own_imports_of(module)] == []
 
 
-def test_program_beside_a_kernel_stands_alone() -> None:
-    """The host's program is imported by nobody, and imports what comes with Python and nothing else."""
-    program = "kallichore.host.host"
+@pytest.mark.parametrize("name", ["host", "relay"])
+def test_program_beside_a_kernel_stands_alone(name: str) -> None:
+    """What travels to where a kernel is is imported by nobody, and imports what comes with Python and nothing else."""
+    program = f"kallichore.host.{name}"
     wanted = {name.split(".")[0] for name in _imports_of(MODULES[program])}
 
     assert [] == [module for module in MODULES if program in _own_imports_of(module)]

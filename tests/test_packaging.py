@@ -32,8 +32,8 @@ DASHBOARD = (
 )
 """Some of the dashboard's files."""
 
-HOST = "host/host.py"
-"""A program that is found as a file."""
+HOST = ("host/host.py", "host/relay.py")
+"""Programs that are found as files."""
 
 REQUIRED = [Requirement(line) for line in PROJECT["dependencies"]]
 WANTED = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
@@ -103,7 +103,7 @@ def test_wheel_has_what_is_not_code(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
 
-    assert set() == {f"kallichore/{name}" for name in ("py.typed", "kallichore.json", HOST, *PAGE, *DASHBOARD)} - names
+    assert set() == {f"kallichore/{name}" for name in ("py.typed", "kallichore.json", *HOST, *PAGE, *DASHBOARD)} - names
 
 
 def test_examples_are_typed_against_the_wheel(wheel: Path, tmp_path: Path) -> None:

@@ -61,4 +61,5 @@ def _make_request(wanted: StartKernel) -> NewSession:
         cull_idle_after=wanted.cull_idle_after,
         cull_connected=wanted.cull_connected,
         cull_busy=wanted.cull_busy,
+        spares=wanted.spares,
     )

@@ -31,8 +31,10 @@ from kallichore.models.bodies import (
     ServerStatus,
     SessionList,
     StartKernel,
+    WarmKernelList,
 )
 from kallichore.server import Follower, Server, follow
+from kallichore.server.warm import describe_warm
 from kallichore.session.execute_call import execute_code, stream_execution
 from kallichore.session.line_log import LineLog
 from kallichore.session.session import Session
@@ -89,6 +91,9 @@ def make_handlers(
 
     async def list_kernels() -> KernelList:
         return describe_kernels(await trio.to_thread.run_sync(list_kernelspecs))
+
+    async def list_warm_kernels() -> WarmKernelList:
+        return describe_warm(server.facilities.warm)
 
     async def get_session(session_id: str) -> Any:
         return server.session(session_id).describe()
@@ -190,6 +195,7 @@ def make_handlers(
         "new-session": new_session,
         "start-kernel": start_kernel,
         "list-kernels": list_kernels,
+        "list-warm-kernels": list_warm_kernels,
         "get-session": get_session,
         "delete-session": delete_session,
         "start-session": start_session,

@@ -23,6 +23,7 @@ from kallichore.cli.logs import choose_level
 from kallichore.config import (
     ENCRYPTION_POLICIES,
     KERNEL_TRANSPORTS,
+    MOST_WARM,
     ON_EXIT,
     TRANSPORTS,
     ServerConfig,
@@ -87,6 +88,29 @@ def _up_to(most: int) -> Callable[[str], int]:
 
 
 _number = _up_to(_MOST)
+_count = _up_to(MOST_WARM)
+
+
+def _warm(text: str) -> tuple[str, int]:
+    """Read a kernel's name and how many of it are to be ready: one, where no number is given."""
+    name, sign, count = text.partition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=N, such as python3=1")
+    return name.lower(), _count(count) if sign else 1
+
+
+class _Counts(argparse.Action):
+    """Stores how many of what, and refuses the same name twice."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store the value."""
+        name, count = values
+        known = getattr(namespace, self.dest) or {}
+        if name in known:
+            parser.error(f"argument {option}: {name} is given twice")
+        setattr(namespace, self.dest, {**known, name: count})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -143,10 +167,22 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
         parser.add_argument(
             "--replace", action="store_true", help="take over from the server that has the --state-dir now"
         )
+    add("--config", metavar="FILE", help="profiles of kernels on other machines, as TOML")
+    add("--listen-hosts", metavar="HOST:PORT", help="where hosts of kernels on other machines connect to, encrypted")
+    add("--hosts-certificate", metavar="FILE", help="the certificate that is shown there, as PEM; made if left out")
+    add("--hosts-key", metavar="FILE", help="the certificate's private key, as PEM")
     add("--report-version", metavar="VERSION", help="what GET /status says as its version, for clients that pin one")
     add("--transport", metavar="KIND", help="tcp, socket or named-pipe")
     add("--transport-encryption", metavar="POLICY", help="to kernels: disabled (the default), auto or required")
     add("--kernel-transport", metavar="KIND", help="to kernels: tcp (the default) or ipc, which is Unix sockets")
+    if platform != "win32":
+        parser.add_argument(
+            "--warm",
+            action=_Counts,
+            type=_warm,
+            metavar="NAME=N",
+            help="keep N kernels of this kernelspec ready before anybody asks for them; may be repeated",
+        )
     flag("--no-jupyter", help="do not serve Jupyter's own API beside ours")
     add("--base-url", metavar="PATH", help="serve Jupyter's API, and all else too, below this path, as behind a proxy")
     parser.add_argument(
@@ -158,7 +194,7 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     add("--root-dir", metavar="DIR", help="the directory below which the paths of Jupyter's API are (this one)")
     parser.add_argument("-V", "--version", action="version", version=f"kcserver {__version__}")
     parser.set_defaults(
-        socket_dir=None, unix_socket=None, state_dir=None, on_exit=None, abandon_after=None, replace=False
+        socket_dir=None, unix_socket=None, state_dir=None, on_exit=None, abandon_after=None, replace=False, warm=None
     )
     return parser
 
@@ -203,6 +239,10 @@ def _check(options: argparse.Namespace, transport: str, platform: str) -> None:
         if getattr(options, name) not in (None, False) and options.state_dir is None:
             option = name.replace("_", "-")
             raise ConfigurationError(f"--{option} is about what outlives a server; give --state-dir as well")
+    if options.warm and options.state_dir is not None:
+        raise ConfigurationError(
+            "--warm does not work with --state-dir: what is kept ready ends with its server; drop one of them"
+        )
     if platform == "win32" and options.kernel_transport == "ipc":
         raise ConfigurationError("--kernel-transport ipc does not work on Windows; use tcp")
 
@@ -342,11 +382,28 @@ def read_command_line(
         base_url=options.base_url or "/",
         allow_origin=tuple(options.allow_origin or ()),
         root_directory=options.root_dir,
+        warm=options.warm or {},
         state_directory=options.state_dir,
         on_exit=options.on_exit or "keep",
+        profiles={} if options.config is None else _read_profiles(options.config),
+        listen_hosts=options.listen_hosts,
+        hosts_certificate=options.hosts_certificate,
+        hosts_key=options.hosts_key,
         abandon_after=86400 if options.abandon_after is None else options.abandon_after,
     )
     return Launch(config, token_file, bad_level, token_is_generated=options.token is None, replaces=options.replace)
+
+
+def _read_profiles(path: str) -> Mapping[str, Mapping[str, Any]]:
+    from kallichore.engines.profiles import read_profiles
+
+    try:
+        text = Path(path).expanduser().read_text("utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"Could not read --config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"--config {path} is not UTF-8 text") from error
+    return read_profiles(text, path)
 
 
 def forget_token_file(path: Path) -> str | None:

@@ -15,6 +15,7 @@ from kallichore.cli.ending import WrongUseError, say
 from kallichore.cli.names import complete_kernel, complete_session
 from kallichore.cli.target import Target
 from kallichore.client.server import NewKernel
+from kallichore.config import MOST_WARM
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -35,6 +36,11 @@ limit_option = click.option(
 images_option = click.option(
     "--images", "images", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
     help="Where images are put; a temporary folder if left out.",
+)  # fmt: skip
+
+spares_option = click.option(
+    "--spares", type=click.IntRange(0, MOST_WARM), metavar="N",
+    help="Keep N kernels like its own ready, so that a restart need not wait for a start.",
 )  # fmt: skip
 
 take_over_option = click.option(
@@ -75,7 +81,9 @@ def new_session_options(*names: str) -> Callable[[Command], Command]:
     return add
 
 
-def new_kernel(spec: Any, cwd: str | None, env: tuple[str, ...], start_timeout: int) -> NewKernel:
+def new_kernel(
+    spec: Any, cwd: str | None, env: tuple[str, ...], start_timeout: int, spares: int | None = None
+) -> NewKernel:
     """Return a kernel that is to be started.
 
     Args:
@@ -83,6 +91,7 @@ def new_kernel(spec: Any, cwd: str | None, env: tuple[str, ...], start_timeout: 
         cwd: Where it is to start.
         env: ``NAME=VALUE`` each.
         start_timeout: Seconds, 0 for any.
+        spares: How many like it are to be ready for its restarts.
 
     Raises:
         WrongUseError: A variable has no name or no value.
@@ -98,7 +107,7 @@ def new_kernel(spec: Any, cwd: str | None, env: tuple[str, ...], start_timeout: 
         directory = _current_directory() if cwd is None else os.path.abspath(cwd)
         request = spec.new_session(session_id, working_directory=directory, connection_timeout=start_timeout or -1)
         variables = (VarAction(VarActionType.REPLACE, name, value) for name, _, value in pairs)
-        return attrs.evolve(request, env=(*request.env, *variables))
+        return attrs.evolve(request, env=(*request.env, *variables), spares=spares)
 
     return NewKernel(spec.name, cwd, {name: value for name, _, value in pairs}, start_timeout, make_request)
 

@@ -32,6 +32,7 @@ from kallichore.conversation.requests import (
 )
 from kallichore.conversation.status import SessionStatus, StatusEvent
 from kallichore.conversation.voice import Voice
+from kallichore.conversation.whereabouts import Whereabouts
 from kallichore.errors import ExecutionCancelledError, KallichoreError, KernelDiedError
 from kallichore.models.bodies import KernelExit, NewSession, ResourceUsage, RunningRequest, Status
 from kallichore.wire.client_messages import ClientMessage, kernel_message
@@ -163,6 +164,8 @@ class Conversation:
     """What clients are told of an execution before the kernel gets it, by its ``msg_id``: who has it run."""
     given: GivenToCallers = attrs.field(factory=GivenToCallers)
     """What they are given, of what is in the journal as well."""
+    whereabouts: Whereabouts = attrs.field(init=False)
+    """Where the kernel is, if that is not this machine."""
     created_at: float = attrs.field(init=False)
     active_at: float = attrs.field(default=NEVER, init=False)
     """When somebody last had code run, answered a question or moved a widget, or the kernel was done with code."""
@@ -190,6 +193,7 @@ class Conversation:
 
     def __attrs_post_init__(self) -> None:
         self.created_at = self.status.idle_since or 0.0
+        self.whereabouts = Whereabouts(self.say)
         self.working_directory = self.request.working_directory
         self.input_prompt = self.request.input_prompt
         self.continuation_prompt = self.request.continuation_prompt

@@ -84,6 +84,8 @@ def _in_words(known: Circumstances, cause: ExitCause) -> str:
     sentences = [f"{subject} {known.ending.describe()}"]
     if known.requested_by is not None:
         sentences[0] += f" on request ({known.requested_by})"
+    if known.ending.explanation:
+        sentences.append(f"Its job {known.ending.explanation}")
     if known.ending.survivors is not None:
         sentences.append(known.ending.survivors)
     if cause is ExitCause.KILLED_FROM_OUTSIDE:

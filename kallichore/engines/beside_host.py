@@ -19,6 +19,7 @@ from kallichore.engines.placement import Placement
 from kallichore.engines.reach import beside
 from kallichore.errors import HostGoneError, HostRefusedError, StartupError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
+from kallichore.kernel.here import ProcessHere
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.process import signal_name
 from kallichore.kernel.spawn import startup_error
@@ -64,11 +65,10 @@ class HostedOutput(trio.abc.ReceiveStream):
 
 
 @attrs.define(eq=False)
-class HostedProcess:
+class HostedProcess(ProcessHere):
     """A kernel whose parent is a host. Its owner must `wait` for it, or leave it to another server."""
 
     link: HostLink
-    pid: int
     stdout: HostedOutput = attrs.field(init=False)
     stderr: HostedOutput = attrs.field(init=False)
     ending: Ending | None = attrs.field(default=None, init=False)
@@ -78,6 +78,11 @@ class HostedProcess:
 
     def __attrs_post_init__(self) -> None:
         self.stdout, self.stderr = (HostedOutput(self.link, OUTPUTS[name]) for name in ("stdout", "stderr"))
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its group's too."""
+        return self.link.hello.pid or 0
 
     def send_signal_to_group(self, number: int) -> None:
         """Send a signal to the kernel and to everything in its group.
@@ -239,4 +244,4 @@ async def find_beside_host(
 
 
 def _placement(link: HostLink) -> Placement:
-    return Placement(HostedProcess(link, link.hello.pid or 0), link)
+    return Placement(HostedProcess(link), link)

@@ -19,6 +19,9 @@ import attrs
 
 from kallichore.kernel.ending import Ending
 
+KEEP_LIMIT = 64 << 20
+"""Bytes that a host keeps of what its kernel sent and no server has confirmed: some ten seconds of a flood."""
+
 Ticket = Mapping[str, Any]
 """What finds a job again, as JSON: noted before the job is submitted, so that one of which it is not known whether it
 came to be is looked up, and never submitted twice."""
@@ -51,7 +54,8 @@ class Order:
         secret: What the host and the server prove each other to know. It goes to the machine on no way that others
             can read: not in arguments, names, comments or an environment.
         argv: The kernel's program and arguments there; ``{connection_file}`` stands for what the host writes.
-        environment: Variables that are added to those of that machine; None removes one.
+        actions: What is changed in that machine's environment: ``replace``, ``append`` or ``prepend``, a name and a
+            value each, in their order.
         working_directory: Where the kernel starts there; None for where the engine starts programs.
         connection: What a connection file is to have besides ports and address.
         abandon_after: Seconds without a server after which the host ends the kernel; 0 for never.
@@ -62,11 +66,28 @@ class Order:
     label: str
     secret: bytes
     argv: Sequence[str]
-    environment: Mapping[str, str | None]
+    actions: Sequence[tuple[str, str, str]]
     working_directory: str | None
     connection: Mapping[str, Any]
     abandon_after: float
     options: Mapping[str, Any]
+
+    def document(self, **members: Any) -> dict[str, Any]:
+        """Return what the host is told; see `kallichore/host/host.py`.
+
+        Args:
+            members: What the engine adds, and has in place of what is said here.
+        """
+        return {
+            "secret": self.secret.hex(),
+            "argv": list(self.argv),
+            "actions": [list(action) for action in self.actions],
+            "directory": self.working_directory,
+            "abandon_after": self.abandon_after,
+            "keep_limit": KEEP_LIMIT,
+            "meet": dict(self.connection),
+            **members,
+        }
 
 
 class Job(Protocol):

@@ -25,9 +25,8 @@ import secrets
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import attrs
@@ -43,13 +42,16 @@ from kallichore.wire.host_frames import (
     HostChannelNumber,
     HostDecoder,
     HostEnding,
+    HostFacts,
     HostFrameError,
     Kind,
     Opening,
     Received,
     decode_ending,
+    decode_facts,
     decode_hello,
     decode_opening,
+    encode_ask,
     encode_attach,
     encode_open,
     head,
@@ -176,8 +178,8 @@ class HostLink:
 
     Args:
         attachment: The connection.
-        attach: Opens another, from these positions on, where this one is cut.
-        reach: The way to the host.
+        reach: The way to the host: another connection is opened where this one is cut.
+        secret: The session's.
         positions: Where the server goes on reading.
         unaccepted: What the server before had sent, or wanted to, and did not know to be accepted.
         nursery: What cannot be sent at once is sent by a task in it.
@@ -193,6 +195,8 @@ class HostLink:
         channels: The channels by number.
         on_waiting: Called, inside of the method that is called, when something waits for `flush` and nothing did
             before; by default it is `flush` itself.
+        facts: What the host said of the kernel when it was asked last.
+        on_facts: Called when it does.
         confirms: Whether the host need not keep what was read here. Not so where somebody writes it down first, and
             calls `confirm`.
     """
@@ -200,8 +204,8 @@ class HostLink:
     def __init__(
         self,
         attachment: Attachment,
-        attach: Callable[[Mapping[int, int]], Awaitable[Attachment]],
         reach: Reach,
+        secret: bytes,
         positions: Mapping[int, int],
         unaccepted: Sequence[Frame],
         nursery: trio.Nursery,
@@ -213,6 +217,8 @@ class HostLink:
         self.lost = trio.Event()
         self.why_lost = ""
         self.replaced = False
+        self.facts: HostFacts | None = None
+        self.on_facts: Callable[[HostFacts], None] = _ignore
         self.confirms = False
         self.channels: Mapping[int, HostChannel] = {
             int(number): HostChannel(_start(hello, number, positions)) for number in HostChannelNumber
@@ -227,11 +233,11 @@ class HostLink:
         self._next_request = 1
         self._socket: socket.socket | None = attachment.connection
         self._decoder = attachment.decoder
-        self._attach, self._reach = attach, reach
+        self._reach, self._secret = reach, secret
         self._nursery = nursery
         self._requests: dict[int, _Request] = {}
         self._paces: dict[int, float] = {}
-        self._is_released = False
+        self._is_asking = self._is_released = False
         self._waiting: list[bytes] = []
         self._confirmed: dict[int, int] = {}
         self._told: dict[int, int] = {}
@@ -333,6 +339,12 @@ class HostLink:
         else:
             self._confirmed[channel] = position
 
+    def ask(self) -> None:
+        """Have the host say what the kernel uses and where it is, for `facts`; unless it is asked already."""
+        if not self._is_asking and not self.lost.is_set():
+            self._is_asking = True
+            self._put(encode_ask(0))
+
     def pace(self, channel: int, seconds: float) -> None:
         """Have what comes on a channel gather for so long before it is read again, as in a flood; 0 for not at all."""
         self._paces[channel] = seconds
@@ -409,8 +421,9 @@ class HostLink:
         """
         try:
             await self._read(early)
-            while self._reach.tell is not None and not self.replaced:
-                await self._read(await self._reconnect(self._reach.tell))
+            # Who has let go of a host does not look for it again.
+            while self._reach.tell is not None and not self.replaced and not self._is_released:
+                await self._read(await self._reconnect())
         except (HostGoneError, HostRefusedError, HostFrameError) as error:
             self.why_lost = str(error)
         finally:
@@ -450,21 +463,16 @@ class HostLink:
                 position = self._told[number] = channel.position - sum(map(len, channel.pieces))
                 self.confirm(number, position)
 
-    async def _reconnect(self, tell: Callable[[str | None], None]) -> list[Received]:
+    async def _reconnect(self) -> list[Received]:
         """Go on over another connection; return what came on it already."""
         self._close()
-        pause, reason = FIRST_PAUSE, ""
-        while True:
-            tell(reason)
-            try:
-                attachment = await self._attach({number: each.position for number, each in self.channels.items()})
-                break
-            except OSError as error:
-                reason = error.strerror or str(error)
-            await trio.sleep(pause)
-            pause = min(pause * GROWTH, LONGEST_PAUSE)
+        assert self._reach.tell is not None
+        self._reach.tell("")
+        positions = {number: channel.position for number, channel in self.channels.items()}
+        attachment = await attach(self._reach, self._secret, positions)
         self._socket, self._decoder, self.hello = attachment.connection, attachment.decoder, attachment.hello
         self._forget_accepted(self.hello.accepted)
+        self._is_asking = False
         self._waiting = [
             *(head(Kind.CLOSE, number) for number, each in self.channels.items() if each._is_closed),
             *(head(Kind.PACE, number, round(pace * 1e6)) for number, pace in self._paces.items() if pace),
@@ -473,7 +481,6 @@ class HostLink:
         self._go_on()
         if self._is_released:
             self._put(head(Kind.RELEASE))
-        tell(None)
         return attachment.early
 
     def _take(self, received: Received) -> None:
@@ -488,6 +495,9 @@ class HostLink:
             self._take_opening(channel, number, decode_opening(payload))
         elif kind == Kind.ENDED:
             self._take_ending(decode_ending(payload))
+        elif kind == Kind.TOLD:
+            self._is_asking, self.facts = False, decode_facts(payload)
+            self.on_facts(self.facts)
         elif kind == Kind.REPLACED:
             self.replaced = True
         else:
@@ -546,6 +556,10 @@ class HostLink:
             self._give_up_request(number)
 
 
+def _ignore(_facts: HostFacts) -> None:
+    pass
+
+
 def _start(hello: Hello, number: int, positions: Mapping[int, int]) -> int:
     """Return the position from which on a host sends what it has of a channel."""
     state = hello.channels[number]
@@ -594,14 +608,37 @@ async def _shake_hands(
     return hello, received
 
 
-async def _attach(reach: Reach, secret: bytes, positions: Mapping[int, int]) -> Attachment:
-    """Connect to a host, and have both sides prove themselves.
+async def attach(reach: Reach, secret: bytes, positions: Mapping[int, int] = {}) -> Attachment:
+    """Connect to a host, and have both sides prove themselves: as often as it takes, where connections can be cut.
+
+    Cancelling disturbs nobody, unless the host has taken the proof already: then the server before is replaced. A host
+    that does not answer is waited for without a limit.
+
+    Args:
+        reach: The way to the host.
+        secret: The session's.
+        positions: Where to go on reading, by channel; where there is none, from the first byte that the host has.
 
     Raises:
         HostGoneError: There is none any more.
-        HostRefusedError: It is another's host, or another version of one.
-        OSError: Not now.
+        HostRefusedError: The secret is wrong, or the version.
+        OSError: It cannot be reached.
     """
+    pause = FIRST_PAUSE
+    while reach.tell is not None:
+        try:
+            attachment = await _attach_once(reach, secret, positions)
+        except OSError as error:
+            reach.tell(error.strerror or str(error))
+        else:
+            reach.tell(None)
+            return attachment
+        await trio.sleep(pause)
+        pause = min(pause * GROWTH, LONGEST_PAUSE)
+    return await _attach_once(reach, secret, positions)
+
+
+async def _attach_once(reach: Reach, secret: bytes, positions: Mapping[int, int]) -> Attachment:
     connection = await reach.connect()
     decoder = HostDecoder()
     try:
@@ -624,30 +661,29 @@ async def _attach(reach: Reach, secret: bytes, positions: Mapping[int, int]) -> 
 
 @asynccontextmanager
 async def open_link(
-    reach: Reach, secret: bytes, positions: Mapping[int, int] = {}, unaccepted: Sequence[Frame] = ()
+    reach: Reach,
+    secret: bytes,
+    positions: Mapping[int, int] = {},
+    unaccepted: Sequence[Frame] = (),
+    attachment: Attachment | None = None,
 ) -> AsyncIterator[HostLink]:
     """Attach to a host, as its only server; on leaving, the host and its kernel stay as they are.
 
-    What was not accepted is sent again before anything else. Cancelling while it connects disturbs nobody, unless the
-    host has taken the proof already: then the server before is replaced. A host that does not answer is waited for
-    without a limit. Errors of the block come out in a group, as out of a nursery.
+    What was not accepted is sent again before anything else. For cancelling and what is raised before the block is
+    entered see `attach`. Errors of the block come out in a group, as out of a nursery.
 
     Args:
         reach: The way to the host.
         secret: The session's.
         positions: Where to go on reading, by channel; where there is none, from the first byte that the host has.
         unaccepted: `HostLink.unaccepted` of the link before.
-
-    Raises:
-        HostGoneError: There is no host there any more.
-        HostRefusedError: The secret is wrong, or the version.
-        OSError: It cannot be reached now.
+        attachment: A connection with those positions, where there is one already.
     """
-    attach = partial(_attach, reach, secret)
-    attachment = await attach(positions)
+    if attachment is None:
+        attachment = await attach(reach, secret, positions)
     try:
         async with trio.open_nursery() as nursery:
-            link = HostLink(attachment, attach, reach, positions, unaccepted, nursery)
+            link = HostLink(attachment, reach, secret, positions, unaccepted, nursery)
             nursery.start_soon(link.run, attachment.early)
             try:
                 yield link

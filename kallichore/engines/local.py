@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from kallichore.engines.host_program import read_failure, read_ready
 from kallichore.engines.host_socket import HOST_SOCKET
 from kallichore.host import HOST_PROGRAM
 
@@ -71,10 +72,10 @@ async def start_host(
         await _tell(process, json.dumps(document).encode())
         await _listen(process, said)
         await process.wait()
-        word, _, rest = said.decode(errors="replace").strip().partition(" ")
-        if word != "ready":
-            raise OSError(f"The host could not be started: {rest or _read_log(directory)}")
-        return int(rest)
+        ready = read_ready(bytes(said))
+        if ready is None:
+            raise OSError(f"The host could not be started: {read_failure(bytes(said)) or _read_log(directory)}")
+        return ready.pid
     except BaseException:
         with trio.CancelScope(shield=True):
             with trio.move_on_after(PATIENCE):
@@ -128,10 +129,10 @@ async def _end(process: trio.Process, said: bytearray) -> None:
         raise NotImplementedError
     process.kill()
     await process.wait()
-    words = said.split()
-    if words[:1] == [b"ready"]:
+    ready = read_ready(bytes(said))
+    if ready is not None:
         with suppress(ProcessLookupError):
-            os.kill(int(words[1]), signal.SIGKILL)
+            os.kill(ready.pid, signal.SIGKILL)
 
 
 def _read_log(directory: Path) -> str:

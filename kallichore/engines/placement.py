@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
@@ -10,7 +10,9 @@ import trio
 
 from kallichore.engines.host_link import HostLink
 from kallichore.kernel.ending import Ending
+from kallichore.kernel.resources import Usage
 from kallichore.models.bodies import ConnectionInfo
+from kallichore.wire.frames import Frames
 
 
 class Process(Protocol):
@@ -40,6 +42,19 @@ class Process(Protocol):
     async def wait(self) -> Ending:
         """Wait for the end. Cancelling leaves the process as it is."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs on this machine, so that the system can be asked about it by its number."""
+
+    def is_stopped(self) -> bool:
+        """Whether it exists and is stopped."""
+
+    def read_directory(self) -> str | None:
+        """Return the directory that it is in; None where that cannot be told."""
+
+    def sample(self) -> Usage | None:
+        """Return what it uses, where it is not here: the sampler sees to those that are."""
+
 
 def _nothing() -> None:
     pass
@@ -53,10 +68,12 @@ class Placement:
         process: Its process.
         link: The stream to the host beside it; None where it is the server's own child.
         note_end: To be called as soon as the process has ended.
+        said: What it published before anybody listened, oldest first.
         info: Where its sockets are, where whoever placed it knows that; None where the session has to find out.
     """
 
     process: Process
     link: HostLink | None = None
     note_end: Callable[[], None] = _nothing
+    said: Sequence[Frames] = ()
     info: ConnectionInfo | None = None

@@ -15,6 +15,7 @@ import trio
 
 from kallichore.engines.provisioner_words import Launched, ToldEnd, uncertain_end
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
+from kallichore.kernel.here import ProcessSomewhere
 from kallichore.kernel.leftovers import is_own_kernel, start_time
 from kallichore.kernel.process import signal_name
 
@@ -46,7 +47,7 @@ class Asking(Protocol):
 
 
 @attrs.define(eq=False)
-class ProvisionedProcess:
+class ProvisionedProcess(ProcessSomewhere):
     """A kernel that was launched by a provisioner. Its owner must `wait` for it.
 
     Args:

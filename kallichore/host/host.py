@@ -6,8 +6,28 @@ what they mean, and keeps what comes from the kernel until a server has confirme
 when none has come for as long as it was told to wait. If it is killed itself, its kernel ends with it.
 
 One file and only the standard library of Python 3.8, so that it starts wherever a kernel does:
-``python -I -S host.py < what-to-do.json``. It says ``ready`` when servers can attach. It imports nothing of Kallichore:
-the frames that it reads and writes are described in `kallichore/wire/host_frames.py`.
+``python -I -S host.py < what-to-do.json``, or as a part of the text that `kallichore/engines/host_program.py` makes for
+another machine. It says ``ready`` when servers can attach. It imports nothing of Kallichore: the frames that it reads
+and writes are described in `kallichore/wire/host_frames.py`.
+
+What it is told, a document, has these members:
+
+==================  ================================================================================================
+``secret``          what servers prove that they know, in hexadecimal
+``argv``            the kernel's program and arguments; `{connection_file}` in them is replaced where there is ``meet``
+``environment``     the kernel's whole environment
+``actions``         in place of that, what is changed in the host's own: lists of ``replace``, ``append`` or
+                    ``prepend``, a name, and a value, in their order
+``directory``       where the kernel starts, where a leading ``~`` is somebody's home; null for where the host is. With
+                    ``actions``, one that is not there is said to be so, and the kernel starts at home
+``abandon_after``   seconds without a server after which the kernel is ended; 0 for never
+``keep_limit``      bytes that are kept at most
+``socket``          where the host listens; without it, in a private directory that the host makes
+``meet``            a connection file's members without ports and address: the host chooses those, and writes the file
+``stays``           whether it is what was started: a batch job, or process 1 of a container. Otherwise it detaches
+``dial``            the server that it connects to: ``address``, the ``certificate`` that this one has, and what it is
+                    known by there, its ``id``
+==================  ================================================================================================
 
 Everything here is one loop that calls a function for each descriptor that has something; nothing waits anywhere else.
 """
@@ -53,8 +73,8 @@ sha256 = load_sha256()
 VERSION = 1
 HEAD = struct.Struct(">BBHIQ")
 ATTACH, OPEN, CLOSE, SEND, CONFIRM = range(1, 6)
-RELEASE, PACE = 7, 8
-CHALLENGE, HELLO, DATA, OPENED, LOST, ACCEPTED, ENDED, REPLACED = range(16, 24)
+RELEASE, PACE, ASK = 7, 8, 9
+CHALLENGE, HELLO, DATA, OPENED, LOST, ACCEPTED, ENDED, REPLACED, TOLD = range(16, 25)
 
 IOPUB, STDOUT, STDERR = 1, 5, 6
 SOCKETS = range(5)
@@ -85,6 +105,11 @@ ACCEPTED_DELAY = 0.5
 """Seconds after which a server is told what was taken, if no other frame has told it."""
 TERM_PATIENCE = 2.0
 """Seconds that a kernel has to end by itself when it is asked to."""
+LAST_PATIENCE = 5.0
+"""Seconds that a host that stays, and was told to end, gives a server to take the rest: less than the 30 that Slurm and
+Kubernetes give it before they kill it."""
+DIAL_PAUSE = 1.0
+"""Seconds until what dials is started anew when it was killed."""
 LONGEST_REST = 1.0
 """Seconds that a channel is not read at most because its server wants more at once."""
 ACCEPT_PAUSE = 1.0
@@ -95,8 +120,24 @@ RECEIVE_BUFFER = 4 << 20
 SO_BUF_LOCK = 72
 """Linux's option that lets such a buffer grow beyond what may be asked for."""
 
+PROC, GROUPS = "/proc", "/sys/fs/cgroup"
+"""Where Linux tells of processes and of control groups."""
+NO_LIMIT = 1 << 60
+"""Bytes from which on a number of version 1's control groups means that there is no limit."""
+PS_PATIENCE = 2.0
+"""Seconds that ``ps`` may take, in which nothing is carried."""
+
 MOST_DESCRIPTORS = 256
 """More than this program ever has."""
+
+PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+"""What a connection file calls the ports of the five channels, in the order of their numbers here."""
+
+LONGEST_PLACE = 70
+"""Bytes that the path of a directory may have if sockets are to be in it: theirs may have 100."""
+
+CANNOT_START = 127
+"""A staying host's exit code where the kernel could not be started: the one that shells have for it."""
 
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 
@@ -156,6 +197,10 @@ class Loop:
         when = time.monotonic() + seconds
         self._deadlines[key] = (when, function)
         self._soonest = min(self._soonest, when)
+
+    def end(self) -> None:
+        """Call nothing any more."""
+        self.is_over = True
 
     def call_off(self, key: object) -> None:
         """Do not call what was to be called later, if it was."""
@@ -581,9 +626,10 @@ class Peer:
 class Host:
     """Holds it all together: the kernel, its channels, and the server that there is or is to come."""
 
-    def __init__(self, conf: dict[str, Any]) -> None:
+    def __init__(self, conf: dict[str, Any], dial: Callable[[dict[str, Any], str], None] | None = None) -> None:
         self.loop = Loop()
         self.kept = 0
+        self._stays = conf.get("stays", False)
         self._limit = conf["keep_limit"]
         self._secret = bytes.fromhex(conf["secret"])
         self._abandon_after = conf["abandon_after"]
@@ -595,21 +641,40 @@ class Host:
         self._will_tell = False
         """Whether the server will be told after a while what was accepted, if nothing has told it by then."""
         self._news: deque[bytes] = deque()
-        self._is_abandoned = False
-        self._path = conf["socket"]
-        self._listener = listen(self._path)
-        self._await_servers()
-        self._await_server()
+        self._is_abandoned = self._is_told_to_end = False
+        self._moved = ""
+        """Why the kernel starts at home, if it was to start somewhere else."""
         self._signals = wake_on_signals(signal.SIGCHLD, signal.SIGTERM)
         self.loop.watch(self._signals, READ, self._take_signals)
+        self.place = Place(conf.get("socket"), conf.get("meet"))
         try:
-            self._kernel = Kernel()
-            pipes = self._kernel.start(conf["argv"], conf["environment"], conf["directory"])
+            self._listener = self.place.listen()
+            self._kernel = Kernel(self.place.directory)
+            pipes = self._kernel.start(*self._plan(conf))
         except BaseException:
-            os.unlink(self._path)
+            self.place.remove()
             raise
+        self._await_servers()
+        self._await_server()
         for number, pipe in zip((STDOUT, STDERR), pipes):
             self._channels[number].open_pipe(pipe)
+        self._dialer = None
+        if dial is not None and conf.get("dial"):
+            self._dialer = Dialer(dial, conf["dial"], self.place.socket)
+            self._dialer.start()
+
+    def _plan(self, conf: dict[str, Any]) -> tuple[list[str], dict[str, str], str | None]:
+        """Return the kernel's arguments, environment and directory."""
+        directory = conf["directory"]
+        if directory is not None:
+            directory = os.path.expanduser(directory)
+        actions = conf.get("actions")
+        if actions is None:
+            return self.place.fill_in(conf["argv"]), conf["environment"], directory
+        if directory is not None and not os.path.isdir(directory):
+            self._moved = f"{directory} is no directory on {socket.gethostname()}"
+            directory = os.path.expanduser("~")
+        return self.place.fill_in(conf["argv"]), change(dict(os.environ), actions), directory
 
     # Servers
 
@@ -680,6 +745,9 @@ class Host:
         return {
             "version": VERSION,
             "proof": proof.hex(),
+            "node": socket.gethostname(),
+            "connection": self.place.connection,
+            "moved": self._moved,
             "host_pid": os.getpid(),
             "pid": self._kernel.pid,
             "started": self._kernel.started,
@@ -717,6 +785,8 @@ class Host:
             self.loop.is_over = True
         elif kind == PACE:
             self._any_channel(channel).pace = min(number / 1e6, LONGEST_REST)
+        elif kind == ASK:
+            self.tell(note(TOLD, describe_tree(self._kernel.pid if self._kernel.is_running else None), 0, number))
         else:
             raise ValueError
 
@@ -800,12 +870,25 @@ class Host:
     def _take_signals(self, _events: int) -> None:
         numbers = os.read(self._signals, 512)
         if signal.SIGTERM in numbers:
+            self._is_told_to_end = True
             self._terminate()
-        if signal.SIGCHLD in numbers and self._kernel.look():
+        if signal.SIGCHLD in numbers:
+            self._look_at_children()
+        if self._stays and self._is_told_to_end and not self._kernel.is_running:
+            # A server that has taken everything lets go of it.
+            self.loop.call_later("leave", LAST_PATIENCE, self.loop.end)
+
+    def _look_at_children(self) -> None:
+        if self._kernel.look():
             self.loop.call_off("kill")
             self.tell(note(ENDED, self._kernel.ended))
             if self._is_abandoned:
                 self.loop.is_over = True
+        if self._dialer is not None and self._dialer.look():
+            self.loop.call_later("dial", DIAL_PAUSE, self._dialer.start)
+        if self._stays:
+            dialer = None if self._dialer is None else self._dialer.pid
+            reap_orphans({self._kernel.pid, self._kernel.guardian, dialer})
 
     def _terminate(self) -> None:
         """End the kernel: ask it to, then kill it."""
@@ -817,12 +900,200 @@ class Host:
         try:
             self.loop.run()
         finally:
-            try:
-                os.unlink(self._path)
-            except OSError:
-                # Somebody has removed it, perhaps with the directory.
-                pass
+            if self._dialer is not None:
+                self._dialer.end()
+            self.place.remove()
             self._kernel.end()
+
+    @property
+    def code(self) -> int:
+        """The exit code of who is what was started: the kernel's, and for a signal what shells make of it."""
+        ended = self._kernel.ended
+        if ended is None:
+            return CANNOT_START
+        code: int = ended["code"] if ended["signal"] is None else 128 + ended["signal"]
+        return code
+
+
+class Place:
+    """Where a host's files are: its socket, and in a private directory of its own what its kernel is told.
+
+    The directory is one for temporary files. What ``XDG_RUNTIME_DIR`` names would be gone when its owner's last session
+    on this machine ends: with the connection that the kernel is to outlive.
+
+    Args:
+        socket_path: Where to listen; None for in a private directory.
+        meet: The members of a connection document without ports and address; None if the kernel is not to be given one.
+
+    Raises:
+        OSError: There is no place, or no port left.
+    """
+
+    def __init__(self, socket_path: str | None, meet: dict[str, Any] | None) -> None:
+        self.directory: str | None = None
+        self.connection: dict[str, Any] | None = None
+        self._file: str | None = None
+        self._is_listening = False
+        self._held: list[socket.socket] = []
+        if socket_path is None or meet is not None:
+            self.directory = make_private_directory()
+        self.socket = socket_path or os.path.join(self.directory or "", "host.sock")
+        if meet is not None:
+            try:
+                self._prepare_meeting(meet)
+            except BaseException:
+                self.remove()
+                raise
+
+    def _prepare_meeting(self, meet: dict[str, Any]) -> None:
+        assert self.directory is not None
+        if meet.get("transport") == "ipc":
+            # A socket's path is this, a hyphen, and the number.
+            ip, numbers = os.path.join(self.directory, "kernel"), list(range(1, len(PORTS) + 1))
+        else:
+            ip, self._held = "127.0.0.1", hold_ports("127.0.0.1", len(PORTS))
+            numbers = [held.getsockname()[1] for held in self._held]
+            if sys.platform != "linux":
+                # There the kernel could not have them.
+                self._let_go()
+        self.connection = {"transport": "tcp", **meet, "ip": ip, **dict(zip(PORTS, numbers))}
+        self._file = os.path.join(self.directory, "connection.json")
+        with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(self.connection, file, indent=2)
+
+    def listen(self) -> socket.socket:
+        """Listen, and return the socket.
+
+        Raises:
+            OSError: It cannot be done: another host listens there, for one.
+        """
+        listener = listen(self.socket)
+        self._is_listening = True
+        return listener
+
+    def fill_in(self, argv: list[str]) -> list[str]:
+        """Return arguments with the path of the connection file where it belongs."""
+        file = self._file
+        return argv if file is None else [argument.replace("{connection_file}", file) for argument in argv]
+
+    def _let_go(self) -> None:
+        for held in self._held:
+            held.close()
+        self._held = []
+
+    def remove(self) -> None:
+        """Leave nothing of it. Idempotent."""
+        self._let_go()
+        try:
+            if self._is_listening:
+                os.unlink(self.socket)
+        except OSError:
+            # Somebody has removed it, perhaps with the directory.
+            pass
+        self._is_listening = False
+        if self.directory is not None:
+            remove_directory(self.directory)
+
+
+def make_private_directory() -> str:
+    """Make a directory that only its owner may look into, and return its absolute path.
+
+    Raises:
+        OSError: There is none in which one can be made.
+    """
+    for parent in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108  # it is made with a random name, for us only
+        path = os.path.join(parent, "kallichore-" + os.urandom(6).hex())
+        if os.path.isabs(path) and len(os.fsencode(path)) <= LONGEST_PLACE:
+            try:
+                os.mkdir(path, 0o700)
+                return path
+            except OSError as error:
+                reason = error
+    raise reason
+
+
+def remove_directory(path: str) -> None:
+    """Remove a directory with the files in it, as far as that can be done."""
+    try:
+        for entry in list(os.scandir(path)):
+            os.unlink(entry.path)
+        os.rmdir(path)
+    except OSError:
+        # Somebody has removed it before, or put something else into it.
+        pass
+
+
+def hold_ports(ip: str, count: int) -> list[socket.socket]:
+    """Return sockets that are bound to free ports. On Linux they keep these from being given to others, and not from
+    a kernel whose sockets have the same option: libzmq's have.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            held = socket.socket()
+            sockets.append(held)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind((ip, 0))
+    except OSError:
+        for held in sockets:
+            held.close()
+        raise
+    return sockets
+
+
+class Dialer:
+    """A child of this program that connects to the server again and again, and carries bytes between it and the socket
+    on which this program listens: so whoever comes that way is one more who connects.
+
+    Args:
+        dial: What it does, and never returns from; see `kallichore/host/dial.py`.
+        server: Where it connects to, and as what.
+        path: That socket.
+    """
+
+    def __init__(self, dial: Callable[[dict[str, Any], str], None], server: dict[str, Any], path: str) -> None:
+        self._dial, self._server, self._path = dial, server, path
+        self.pid: int | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        pid = os.fork()
+        if not pid:
+            try:
+                # Who looks after this one kills it.
+                become_helper(stderr=2)
+                die_with_parent()
+                self._dial(self._server, self._path)
+            finally:
+                os._exit(1)
+        self.pid = pid
+
+    def look(self) -> bool:
+        """Reap it if it has ended; return whether that was so."""
+        has_ended = self.pid is not None and reap(self.pid, os.WNOHANG) is not None
+        if has_ended:
+            self.pid = None
+        return has_ended
+
+    def end(self) -> None:
+        """Kill it, if there is one, and wait for it."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = None
+
+
+def reap_orphans(own: set[int | None]) -> None:
+    """Reap children that this program did not make: those that lost their parent, if it is process 1 of a container."""
+    while hasattr(os, "waitid"):
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in own:
+            # Whoever made that one was told of it just now, and will look.
+            return
+        os.waitpid(found.si_pid, 0)
 
 
 def listen(path: str) -> socket.socket:
@@ -861,14 +1132,15 @@ def wake_on_signals(*numbers: int) -> int:
 class Kernel:
     """The kernel's process, which leads a group; and a guardian, which kills that group when this program is killed."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: str | None) -> None:
         self.pid: int | None = None
         self.started = time.time()
+        self._directory = directory
         self.ended: dict[str, Any] | None = None
         self.failed: dict[str, Any] | None = None
         self._memory_kills = count_memory_kills()
         self._was_killed = False
-        self._guardian, self._guard = start_guardian()
+        self.guardian, self._guard = start_guardian(directory)
 
     @property
     def is_running(self) -> bool:
@@ -910,9 +1182,9 @@ class Kernel:
 
     def look(self) -> bool:
         """See what child ended; return whether it was the kernel."""
-        if reap(self._guardian, os.WNOHANG) is not None:
+        if reap(self.guardian, os.WNOHANG) is not None:
             os.close(self._guard)
-            self._guardian, self._guard = start_guardian()
+            self.guardian, self._guard = start_guardian(self._directory)
             self._guard_group(self.pid if self.pid is not None and self.is_running else 0)
         return self._look_at_kernel(os.WNOHANG)
 
@@ -942,6 +1214,7 @@ class Kernel:
             # A process begins with the peak of the one that made it, and with less it tells nothing of its own.
             "peak_kib": peak if peak > to_kib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) else None,
             "memory_kill": is_suspect and count_memory_kills() > self._memory_kills,
+            **describe_limit(),
         }
 
     def end(self) -> None:
@@ -949,7 +1222,7 @@ class Kernel:
         self.send_signal(signal.SIGKILL)
         self._look_at_kernel(0)
         os.close(self._guard)
-        os.waitpid(self._guardian, 0)
+        os.waitpid(self.guardian, 0)
 
 
 def to_kib(size: int) -> int:
@@ -993,8 +1266,9 @@ def reap(
 GROUP = struct.Struct("i")
 
 
-def start_guardian() -> tuple[int, int]:
-    """Start what kills the kernel's group when this program is gone; return its process, and a pipe to it.
+def start_guardian(directory: str | None) -> tuple[int, int]:
+    """Start what kills the kernel's group when this program is gone, and removes its private directory if it has one;
+    return its process, and a pipe to it.
 
     It is told the number of the group, or 0 for none, and acts when the pipe ends, however that comes about.
     """
@@ -1003,6 +1277,8 @@ def start_guardian() -> tuple[int, int]:
     if not pid:
         try:
             guard(readable)
+            if directory is not None:
+                remove_directory(directory)
         finally:
             os._exit(0)
     os.close(readable)
@@ -1011,21 +1287,27 @@ def start_guardian() -> tuple[int, int]:
 
 def guard(pipe: int) -> None:
     """Be the guardian: read to the end of the pipe, and kill the group named last."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    signal.set_wakeup_fd(-1)
-    os.setsid()
-    os.dup2(pipe, 0)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    os.closerange(3, MOST_DESCRIPTORS)
+    become_helper(pipe)
     group, told = 0, os.read(0, GROUP.size)
     while told:
         group = GROUP.unpack(told)[0]
         told = os.read(0, GROUP.size)
     if group > 1:
         kill_group(group, signal.SIGKILL)
+
+
+def become_helper(stdin: int | None = None, stderr: int | None = None) -> None:
+    """Be a child that goes on whatever others are told to do, and has nothing of this program but an input, or where
+    errors are written to.
+    """
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for number, descriptor in enumerate((null if stdin is None else stdin, null, null if stderr is None else stderr)):
+        os.dup2(descriptor, number)
+    os.closerange(3, MOST_DESCRIPTORS)
 
 
 def become_kernel(
@@ -1088,22 +1370,150 @@ def ignore_signals() -> None:
         IGNORED[number] = signal.signal(number, signal.SIG_IGN)
 
 
-def count_memory_kills() -> int:
-    """Return how many processes were killed for memory so far, in our control group and on the whole machine."""
-    group, text = "", ""
+def read_text(path: str) -> str:
+    """Return what a small file of the system says; nothing where there is none."""
     try:
-        with open("/proc/self/cgroup") as file:
-            group = file.read().partition("0::")[2].strip()
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def own_groups() -> list[tuple[bool, str]]:
+    """Return the control groups that account for this process's memory, and whether each is of version 1 (cgroups(7)).
+
+    In a container, the path that the system tells is often not to be seen, and the group is the root of what is.
+    """
+    groups = []
+    for line in read_text(PROC + "/self/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        is_first = "memory" in controllers.split(",")
+        if number == "0" or is_first:
+            root = GROUPS + "/memory" if is_first else GROUPS
+            place = root + path.rstrip("/")
+            groups.append((is_first, place if os.path.isdir(place) else root))
+    return groups
+
+
+def count_memory_kills() -> int:
+    """Return how many processes were killed for memory so far: in our control group, or where it does not tell, on the
+    whole machine, which others use as well; 0 where nothing is told.
+    """
+    texts = [
+        read_text(place + ("/memory.oom_control" if is_first else "/memory.events")) for is_first, place in own_groups()
+    ]
+    counts = find_kills("\n".join(texts)) or find_kills(read_text(PROC + "/vmstat"))
+    return sum(counts)
+
+
+def change(environment: dict[str, str], actions: list[list[str]]) -> dict[str, str]:
+    """Return an environment as it is after changes: values that are put in the place of what is there, or beside it."""
+    for action, name, value in actions:
+        before = environment.get(name, "")
+        environment[name] = {"append": before + value, "prepend": value + before}.get(action, value)
+    return environment
+
+
+def find_kills(text: str) -> list[int]:
+    """Return the counts of killed processes in a file of counters."""
+    lines = (line.split() for line in text.splitlines())
+    return [int(line[1]) for line in lines if line[:1] == ["oom_kill"]]
+
+
+def describe_limit() -> dict[str, int | None]:
+    """Return the smallest limit of memory that our control groups have, and the most that was used of it, in KiB."""
+    found = []
+    for is_first, group in own_groups():
+        names = ("memory.limit_in_bytes", "memory.max_usage_in_bytes") if is_first else ("memory.max", "memory.peak")
+        while len(group) >= len(GROUPS):
+            limit, peak = (read_text(group + "/" + name).strip() for name in names)
+            # Without a limit version 2 says so in a word, and version 1 has the largest number.
+            if limit.isdigit() and int(limit) < NO_LIMIT:
+                found.append((int(limit) // 1024, int(peak) // 1024 if peak.isdigit() else None))
+            group = group.rpartition("/")[0]
+    limit_kib, peak_kib = min(found, key=lambda each: each[0], default=(None, None))
+    return {"limit_kib": limit_kib, "group_peak_kib": peak_kib}
+
+
+def describe_tree(pid: int | None) -> dict[str, Any]:
+    """Return what a process and all below it use, and where and how that process is; null is what is not known.
+
+    The CPU time has in it that of children which have ended and were waited for, so that it does not shrink.
+    """
+    told: dict[str, Any] = dict.fromkeys(("directory", "memory", "cpu_seconds", "processes", "threads", "is_stopped"))
+    table = (read_table() or ask_for_table()) if pid is not None else {}
+    if pid not in table:
+        return told
+    tree = find_tree(pid, table)
+    threads = [row[4] for row in tree]
+    told["memory"] = sum(row[3] for row in tree)
+    told["cpu_seconds"] = round(sum(row[2] for row in tree), 2)
+    told["processes"] = len(tree)
+    told["threads"] = None if None in threads else sum(threads)
+    told["is_stopped"] = table[pid][1] == "T"
+    try:
+        told["directory"] = os.readlink(f"{PROC}/{pid}/cwd")
     except OSError:
         pass
-    for path in (f"/sys/fs/cgroup{group}/memory.events", "/proc/vmstat"):
-        try:
-            with open(path) as file:
-                text += file.read() + "\n"
-        except OSError:
-            pass
-    lines = (line.split() for line in text.splitlines())
-    return sum(int(line[1]) for line in lines if line[:1] == ["oom_kill"])
+    return told
+
+
+def find_tree(pid: int, table: dict[int, Any]) -> list[Any]:
+    """Return the rows of a process and of all below it; what has ended and was not waited for uses nothing."""
+    children: dict[int, list[int]] = {}
+    for each, row in table.items():
+        children.setdefault(row[0], []).append(each)
+    found, waiting = [], [pid]
+    while waiting:
+        each = waiting.pop()
+        waiting += children.get(each, ())
+        if table[each][1] != "Z":
+            found.append(table[each])
+    return found
+
+
+def read_table() -> dict[int, Any]:
+    """Return of each process its parent, state, CPU seconds, resident bytes and threads, from Linux's files (proc(5));
+    nothing where there are none.
+    """
+    table: dict[int, Any] = {}
+    if sys.platform != "linux":
+        return table
+    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    for name in os.listdir(PROC):
+        if name.isdigit():
+            # The program's name is in parentheses and may have anything in it, more parentheses too.
+            row = read_text(f"{PROC}/{name}/stat").rpartition(")")[2].split()
+            if row:
+                cpu = sum(map(int, row[11:15])) / tick
+                table[int(name)] = (int(row[1]), row[0], cpu, int(row[21]) * page, int(row[17]))
+    return table
+
+
+def ask_for_table() -> dict[int, Any]:
+    """Return the same as `read_table` from ``ps``, which does not tell of threads; nothing where it does not answer."""
+    import subprocess
+
+    columns = [argument for name in ("pid", "ppid", "state", "time", "rss") for argument in ("-o", name + "=")]
+    try:
+        said = subprocess.run(["ps", "-A", *columns], stdout=subprocess.PIPE, timeout=PS_PATIENCE, check=True).stdout  # noqa: S607
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    table = {}
+    for line in said.decode(errors="replace").splitlines():
+        row = line.split()
+        if len(row) == 5:
+            table[int(row[0])] = (int(row[1]), row[2][:1], read_time(row[3]), int(row[4]) * 1024, None)
+    return table
+
+
+def read_time(text: str) -> float:
+    """Return the seconds of a time as ``ps`` writes it: minutes and seconds, behind hours and days where there are."""
+    days, _, rest = text.rpartition("-")
+    seconds = 0.0
+    for part in rest.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds + int(days or 0) * 86400
 
 
 def remove_own_log() -> None:
@@ -1118,30 +1528,55 @@ def remove_own_log() -> None:
         pass
 
 
-def main() -> None:
-    """Read what to do, start the kernel, and go on until a server lets go of it."""
-    conf = json.loads(sys.stdin.buffer.read())
+def detach(conf: dict[str, Any]) -> None:
+    """Go on as a child that nobody has to wait for: that is process 1's work from the first moment."""
     if os.fork():
-        # Who started this does not have to wait for it: that is process 1's work from the first moment.
         os._exit(0)
+    if "socket" not in conf:
+        # Where that one was started from far away, the connection ends when nobody has its ends, and its session's
+        # programs may be ended with it.
+        os.setsid()
+
+
+def point_to_null(*descriptors: int) -> None:
+    """Have nothing more to read from some descriptors, nor anything written to them."""
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
+    for descriptor in descriptors:
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+def run(conf: dict[str, Any], dial: Callable[[dict[str, Any], str], None] | None = None) -> int:
+    """Start the kernel, and go on until a server lets go of it; return the exit code.
+
+    It says one line: ``ready`` and a JSON object with its process and the path of its socket, or ``failed:`` and why.
+
+    Args:
+        conf: What to do, see above.
+        dial: What connects to the server that is named in it, see `kallichore/host/dial.py`.
+    """
+    stays, is_far = conf.get("stays", False), "socket" not in conf
+    if not stays:
+        detach(conf)
+    point_to_null(0)
     ignore_signals()
     try:
-        host = Host(conf)
+        host = Host(conf, dial)
     except OSError as error:
         os.write(1, f"failed: {error}\n".encode())
-        return
+        return 1
     try:
-        os.write(1, f"ready {os.getpid()}\n".encode())
+        os.write(1, "ready {}\n".format(json.dumps({"pid": os.getpid(), "socket": host.place.socket})).encode())
     except OSError:
         # Nobody will know of it.
-        host.loop.is_over = True
-    os.dup2(null, 1)
-    os.close(null)
+        host.loop.is_over = not stays
+    if not stays:
+        point_to_null(*((1, 2) if is_far else (1,)))
     host.run()
-    remove_own_log()
+    if not is_far:
+        remove_own_log()
+    return host.code if stays else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(json.loads(sys.stdin.buffer.read())))

@@ -24,6 +24,8 @@ class Ending:
         given_up: Whether it goes on, as this server may not end it.
         lost: Why nobody knows how it ended, as the end of a sentence.
         survivors: What is left of it because this server may not signal it, in words; None if nothing is.
+        explanation: What the engine that ran it knows of its end, in half a sentence that follows "its job"; empty
+            where there is no engine, or it knows nothing.
     """
 
     pid: int
@@ -35,6 +37,7 @@ class Ending:
     survivors: str | None = None
     given_up: bool = False
     lost: str | None = None
+    explanation: str = ""
 
     def describe(self) -> str:
         """Return how it ended, as the end of a sentence."""

@@ -28,6 +28,7 @@ else:
     _PAGE = 4096
 
 _KILLS = "beyond that the system kills a process of it"
+_KILLS_SOME = "beyond that the system kills programs"
 _REFUSES = "beyond that the kernel is given no more memory"
 
 
@@ -61,7 +62,18 @@ class _ProcessUse:
         return int(self.statm.read_text().split()[self.field]) * _PAGE
 
 
-_Use = _GroupUse | _ProcessUse
+@attrs.frozen
+class _MachineUse:
+    """The memory of the whole machine (proc(5), meminfo)."""
+
+    meminfo: Path
+
+    def read(self, limit: int) -> int:
+        """Return the bytes that no program could be given."""
+        return limit - _meminfo(self.meminfo)["MemAvailable"]
+
+
+_Use = _GroupUse | _ProcessUse | _MachineUse
 
 
 @attrs.define
@@ -80,7 +92,7 @@ class MemoryWatch:
         warnings = []
         for alarm, use in self._watched:
             # The process may have ended, or a group have become somebody else's, since.
-            with suppress(OSError, ValueError, IndexError):
+            with suppress(OSError, ValueError, IndexError, KeyError):
                 warnings.append(alarm.measure(use.read(alarm.limit.most)))
         return next((warning for warning in warnings if warning is not None), None)
 
@@ -95,6 +107,29 @@ def watch_memory(pid: int, proc: Path = PROC, groups: Path = GROUPS) -> MemoryWa
     """
     watched: list[tuple[MemoryLimit, _Use]] = [*_group_limits(pid, proc, groups), *_process_limits(pid, proc)]
     return MemoryWatch([(MemoryAlarm(limit), use) for limit, use in watched]) if watched else None
+
+
+def watch_shared_memory(proc: Path = PROC, groups: Path = GROUPS) -> MemoryWatch | None:
+    """Look for the limits of what this process shares with others: the machine's memory, and its control groups'.
+
+    Args:
+        proc: Where processes are described.
+        groups: Where control groups are.
+    """
+    watched: list[tuple[MemoryLimit, _Use]] = [*_group_limits(os.getpid(), proc, groups)]
+    meminfo = proc / "meminfo"
+    with suppress(OSError, ValueError, IndexError, KeyError):
+        found = _meminfo(meminfo)
+        # Before Linux 3.14 it is not told how much could be given.
+        if "MemAvailable" in found:
+            watched.append((MemoryLimit(found["MemTotal"], "this machine", _KILLS_SOME), _MachineUse(meminfo)))
+    return MemoryWatch([(MemoryAlarm(limit), use) for limit, use in watched]) if watched else None
+
+
+def _meminfo(path: Path) -> dict[str, int]:
+    """Return what /proc/meminfo counts in bytes."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[2:] == ["kB"]}
 
 
 def _group_limits(pid: int, proc: Path, groups: Path) -> Iterator[tuple[MemoryLimit, _GroupUse]]:

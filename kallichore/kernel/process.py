@@ -24,6 +24,7 @@ import trio_util
 
 from kallichore.kernel.batch_files import batch_command_line, is_batch_file
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
+from kallichore.kernel.here import ProcessHere
 from kallichore.kernel.memory_limits import GROUPS, PROC
 from kallichore.kernel.survivors import describe_survivors
 from kallichore.kernel.terminal import has_controlling_terminal
@@ -86,7 +87,7 @@ def _reap_ended(pid: int) -> tuple[int, int] | None:
 
 
 @attrs.define(eq=False)
-class KernelProcess:
+class KernelProcess(ProcessHere):
     """A running kernel. Made by `open_kernel_process`; its owner must `wait` for it."""
 
     _process: trio.Process

@@ -17,6 +17,16 @@ def can_enter(path: str) -> bool:
     return os.path.isdir(path) and os.access(path, os.X_OK)
 
 
+def current_directory() -> str:
+    """Return the server's own directory; one that was deleted, or may not be read, is ``.``: what is relative to it is
+    nowhere.
+    """
+    try:
+        return os.getcwd()
+    except OSError:
+        return os.curdir
+
+
 def read_working_directory(pid: int) -> str | None:
     """Return the current directory of process ``pid``; None where it cannot be told, or is there no more.
 

@@ -172,6 +172,8 @@ class NewSession:
     cull_connected: bool | None = None
     cull_busy: bool | None = None
     durable: bool | None = None
+    engine: dict[str, Any] | None = None
+    spares: int | None = None
     kernel_provisioner: KernelProvisioner | None = None
 
 
@@ -187,6 +189,8 @@ class StartKernel:
     cull_idle_after: int | None = None
     cull_connected: bool | None = None
     cull_busy: bool | None = None
+    engine: dict[str, Any] | None = None
+    spares: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -209,6 +213,37 @@ class KernelList:
 
     kernels: dict[str, Any]
     default: str | None = None
+
+
+class WarmStatus(StrEnum):
+    """What a kernel does that nobody has asked for yet."""
+
+    STARTING = "starting"
+    READY = "ready"
+
+
+@attrs.frozen(kw_only=True)
+class WarmKernel:
+    """A kernel that is ready, or will be, before anybody asks for it."""
+
+    status: WarmStatus
+    working_directory: str
+    started: datetime
+    kernel: str | None = None
+    session_id: str | None = None
+    process_id: int | None = None
+    memory_bytes: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class WarmKernelList:
+    """The answer of ``GET /warm``."""
+
+    wanted: int
+    taken: int
+    missed: int
+    kernels: tuple[WarmKernel, ...]
+    problem: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -462,6 +497,34 @@ class Culling:
 
 
 @attrs.frozen(kw_only=True)
+class PendingStart:
+    """Why a kernel has no machine yet."""
+
+    reason: str
+    since: datetime
+    expected_start: datetime | None = None
+    position: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionLost:
+    """Since when a kernel on another machine cannot be reached."""
+
+    since: datetime
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class KernelPlace:
+    """Where a kernel on another machine is."""
+
+    engine: str
+    job: str
+    node: str | None = None
+    ends: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
 class ActiveSession:
     """A session as the API shows it."""
 
@@ -493,6 +556,10 @@ class ActiveSession:
     cull: Culling | None = None
     durable: bool = False
     not_kept: str | None = None
+    engine: dict[str, Any] | None = None
+    pending: PendingStart | None = None
+    connection_lost: ConnectionLost | None = None
+    place: KernelPlace | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -528,6 +595,9 @@ class SessionSummary:
     memory_warning: str | None
     last_exit: KernelExit | None
     cull: Culling | None = None
+    pending: PendingStart | None = None
+    connection_lost: ConnectionLost | None = None
+    place: KernelPlace | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -15,7 +15,7 @@ import trio
 
 from kallichore.kernel.resources import read_process
 from kallichore.models.bodies import Status
-from kallichore.session.intake import Intake
+from kallichore.session.facilities import Facilities
 from kallichore.session.session import Session
 
 
@@ -27,6 +27,12 @@ class Counters:
     """How many sessions have each status."""
     kernels: int
     """Kernel processes of the server's own that run."""
+    warm_kernels: int
+    """Kernel processes that are kept ready, or will be, before anybody asks for them."""
+    warm_taken: int
+    """How many of those were taken."""
+    warm_missed: int
+    """Starts of such kernels that found none."""
     clients: int
     """Clients that are connected to channels."""
     memory_bytes: int
@@ -51,22 +57,26 @@ class Counters:
 
 
 def take_counters(
-    sessions: Collection[Session], dropped_before: int, intake: Intake, uptime_seconds: float
+    sessions: Collection[Session], dropped_before: int, facilities: Facilities, uptime_seconds: float
 ) -> Counters:
     """Look at a server.
 
     Args:
         sessions: Its sessions.
         dropped_before: Messages that sessions dropped which are deleted by now.
-        intake: What clients are sending.
+        facilities: The server's things, which count what clients are sending, and kernels that are kept ready.
         uptime_seconds: For how long it has been running.
     """
     journals = [session.conversation.journal for session in sessions]
     own = read_process(os.getpid())
+    intake, warm = facilities.intake, facilities.warm
     found = Counter(session.status for session in sessions)
     return Counters(
         sessions={status: found[status] for status in Status},
         kernels=sum(session.process_id is not None for session in sessions),
+        warm_kernels=len(warm.kernels),
+        warm_taken=warm.stock.taken,
+        warm_missed=warm.stock.missed,
         clients=sum(len(session.audience) for session in sessions),
         memory_bytes=sum(journal.memory_bytes for journal in journals),
         file_bytes=sum(journal.overflow.size for journal in journals),

@@ -31,6 +31,15 @@ def make_families(counters: Counters) -> list[Metric]:
     return [
         sessions,
         GaugeMetricFamily("kallichore_kernels", "Kernel processes that run.", counters.kernels),
+        GaugeMetricFamily(
+            "kallichore_warm_kernels",
+            "Kernel processes that are kept ready, or will be, before anybody asks for them.",
+            counters.warm_kernels,
+        ),
+        CounterMetricFamily("kallichore_warm_kernels_taken", "Kept kernels that were taken.", counters.warm_taken),
+        CounterMetricFamily(
+            "kallichore_warm_kernels_missed", "Starts of such kernels that found none.", counters.warm_missed
+        ),
         GaugeMetricFamily("kallichore_clients", "Clients that are connected to channels.", counters.clients),
         journals,
         GaugeMetricFamily(

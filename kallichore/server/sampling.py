@@ -50,13 +50,16 @@ async def _sample_regularly(
         # One tick for all: they share the look at the clock, and what the sampler reads once.
         tick, timestamp = next(ticks), int(time.time() * 1000)
         watched = [session for session in sessions() if session.wants_samples]
-        sampler.forget_others(session.process_id or 0 for session in watched)
+        sampler.forget_others(session.process_id or 0 for session in watched if session.process_elsewhere is None)
         for at, session in enumerate(watched):
             assert session.process_id is not None
             is_rare = session.wants_few_samples and session.conversation.resource_usage is not None
             if is_rare and (tick + at) % QUIET_EVERY:
                 continue
-            usage = sampler.sample(session.process_id, include_children=include_children())
+            if (elsewhere := session.process_elsewhere) is not None:
+                usage = elsewhere.sample()
+            else:
+                usage = sampler.sample(session.process_id, include_children=include_children())
             if usage is not None:
                 session.note_usage(
                     ResourceUsage(

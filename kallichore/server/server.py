@@ -6,25 +6,30 @@ idle clock. Leaving it ends them all.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
+import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Container, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import attrs
 import trio
 import trio_util
 
 from kallichore._version import __version__
-from kallichore.config import ServerConfig
+from kallichore.config import MOST_WARM, ServerConfig
+from kallichore.engines.engine import EngineServices
 from kallichore.engines.provisioner import open_provisioners
+from kallichore.engines.registry import Engines
 from kallichore.errors import (
+    ConfigurationError,
     KernelNotFoundError,
     NothingToHandOverError,
     SessionExistsError,
@@ -38,7 +43,7 @@ from kallichore.kernel.inheritance import this_systems_inheritance
 from kallichore.kernel.launch_plan import Surroundings, missing_program
 from kallichore.kernel.leftovers import clear_leftovers, hold_lock
 from kallichore.kernel.watchdog import open_watchdog
-from kallichore.kernel.working_directory import can_enter
+from kallichore.kernel.working_directory import can_enter, current_directory
 from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList
 from kallichore.server.border import open_border
 from kallichore.server.counters import Counters, take_counters
@@ -51,6 +56,8 @@ from kallichore.session.line_log import LineLog
 from kallichore.session.meeting import can_encrypt
 from kallichore.session.session import Session, supervise_session
 from kallichore.session.vault import Vault, open_vault
+from kallichore.session.warm_keeping import keep_warm
+from kallichore.session.warm_kernelspecs import WarmKernelspec, read_kernelspecs
 from kallichore.transport.runtime_directory import open_runtime_directory
 from kallichore.zeromq.registration import RegistrationDesk
 
@@ -123,12 +130,14 @@ class Server(metaclass=ForUsers):
             KernelNotFoundError: Its program is not on this machine.
             SessionExistsError: The id is taken.
             SessionNotCreatedError: The machine has no descriptors left, or no memory.
-            ValueRangeError: Its time without activity is negative.
+            ValueRangeError: Its time without activity is negative, or it wants too many kernels to be ready.
         """
         if request.cull_idle_after is not None and request.cull_idle_after < 0:
             raise ValueRangeError(
                 f"cull_idle_after is {request.cull_idle_after}; it cannot be negative: seconds, 0 for never"
             )
+        if request.spares is not None and not 0 <= request.spares <= MOST_WARM:
+            raise ValueRangeError(f"spares is {request.spares}; it can be 0 to {MOST_WARM} kernels that are kept ready")
         if request.argv and request.kernel_provisioner is None:
             self._check_program(request)
         if request.session_id in self._sessions:
@@ -139,6 +148,9 @@ class Server(metaclass=ForUsers):
             session = Session(request, key, self.facilities, self.nudge, keep)
         except OSError as error:
             raise SessionNotCreatedError(f"Session {request.session_id!r} could not be created: {error}") from error
+        if request.spares and (keep is not None or sys.platform == "win32"):
+            why = "it outlives its server" if keep is not None else "they are not for Windows"
+            logger.warning("[session %s] No kernels are kept ready for its restarts: %s", request.session_id, why)
         self._begin(session)
         logger.info(
             "[session %s] Created: %s, in %s",
@@ -199,7 +211,7 @@ class Server(metaclass=ForUsers):
                     await trio_util.wait_any(life.placed.wait, life.over.wait)
 
     def _check_program(self, request: NewSession) -> None:
-        missing = missing_program(request, self.facilities.surroundings, _current_directory())
+        missing = missing_program(request, self.facilities.surroundings, current_directory())
         if missing is not None:
             raise KernelNotFoundError(
                 f"The kernel's program {missing!r} was not found; "
@@ -262,7 +274,7 @@ class Server(metaclass=ForUsers):
     def counters(self) -> Counters:
         """Return what there is to count, now and so far."""
         uptime = trio.current_time() - self._began
-        return take_counters(self._sessions.values(), self._dropped_before, self.facilities.intake, uptime)
+        return take_counters(self._sessions.values(), self._dropped_before, self.facilities, uptime)
 
     def status(self) -> ServerStatus:
         """Return how the server is."""
@@ -399,6 +411,7 @@ class Server(metaclass=ForUsers):
 
     def hurry(self) -> None:
         """Cut the grace periods short: kernels that still run are killed."""
+        self.facilities.warm.close(hurry=True)
         for session in self._sessions.values():
             session.begin_stop(hurry=True)
 
@@ -436,12 +449,16 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def _current_directory() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        # It was deleted, or may not be read: what is relative to it is nowhere.
-        return os.curdir
+def _owner(directory: Path) -> str:
+    """Return by what jobs of a server in this directory are known to engines, which others use as well."""
+    return hashlib.sha256(f"{socket.gethostname()}:{directory}".encode("utf-8", "surrogateescape")).hexdigest()[:10]
+
+
+def _no_desk() -> NoReturn:
+    raise ConfigurationError(
+        "Kernels of this engine connect to the server, which does not listen for them; start it with "
+        "--listen-hosts HOST:PORT, an address of this machine that they can reach"
+    )
 
 
 @asynccontextmanager
@@ -485,7 +502,13 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
                 open_provisioners(runtime_directory) as provisioners,
                 trio.open_nursery() as nursery,
             ):
+                services = EngineServices(
+                    directory=runtime_directory,
+                    owner=_owner(runtime_directory if config.state_directory is None else config.state_directory),
+                    desk=_no_desk,
+                )
                 facilities = Facilities(
+                    engines=Engines(config.profiles, services, nursery),
                     config=config,
                     desk=desk,
                     runtime_directory=runtime_directory,
@@ -502,9 +525,13 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
                     provisioners=provisioners,
                     taken_ports=set(),
                 )
+                kernelspecs: Sequence[WarmKernelspec] = ()
+                if any(config.warm.values()):
+                    kernelspecs = await trio.to_thread.run_sync(read_kernelspecs, facilities)
                 server = Server(config, facilities, nursery, vault)
                 server.restore_sessions(only)
                 nursery.start_soon(server._watch_idleness)
+                nursery.start_soon(keep_warm, facilities, kernelspecs, server.shutdown_requested)
                 nursery.start_soon(
                     sample_resources,
                     server._sample_interval,

@@ -50,6 +50,10 @@ def describe(session: Session, now: float) -> ActiveSession:
         cull=None if session.idle_watch is None else session.idle_watch.describe(now),
         durable=session.keeper is not None,
         not_kept=session.not_kept,
+        engine=request.engine,
+        pending=conversation.whereabouts.pending,
+        connection_lost=conversation.whereabouts.connection_lost,
+        place=conversation.whereabouts.place,
     )
 
 

@@ -11,12 +11,14 @@ import attrs
 
 from kallichore.config import ServerConfig
 from kallichore.engines.provisioner import Provisioners
+from kallichore.engines.registry import Engines
 from kallichore.kernel.inheritance import OpenInheritance
 from kallichore.kernel.launch_plan import Surroundings
 from kallichore.kernel.watchdog import Watchdog
 from kallichore.models.bodies import NewSession
 from kallichore.session.intake import Intake
 from kallichore.session.news import News
+from kallichore.session.warm_pool import WarmPool
 from kallichore.zeromq.registration import RegistrationDesk
 
 
@@ -54,8 +56,12 @@ class Facilities:
     intake: Intake = attrs.field(factory=Intake)
     """Counts what clients are sending."""
     additions: Additions = attrs.field(factory=Additions)
+    engines: Engines
+    """Place kernels on other machines."""
     news: News = attrs.field(factory=News)
     """Tells who follows all sessions which of them changed."""
+    warm: WarmPool = attrs.field(factory=WarmPool)
+    """Kernels that are ready before anybody asks for them."""
     provisioners: Provisioners | None = None
     """Launches kernels in this server's place; None where no kernels are launched."""
     taken_ports: set[int]

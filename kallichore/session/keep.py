@@ -12,7 +12,7 @@ import msgspec
 
 from kallichore.conversation.supervision import Phase
 from kallichore.engines.beside_host import end_group
-from kallichore.errors import KallichoreError, StateDamagedError
+from kallichore.errors import HostGoneError, KallichoreError, StateDamagedError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.leftovers import is_own_kernel
 from kallichore.models.bodies import ConnectionInfo, RestartSession, VarAction
@@ -25,6 +25,9 @@ from kallichore.state.session_record import RECORD_NAME, SessionRecord
 from kallichore.wire.host_frames import Frame
 
 logger = logging.getLogger(__name__)
+
+TICKET = "ticket"
+"""The name, among a record's facts, of what finds a job of an engine again."""
 
 
 @attrs.define(eq=False)
@@ -119,6 +122,7 @@ class Found:
         positions: Up to where the kernel's bytes were taken in.
         sent: Frames for the kernel that may not have reached its host.
         was_rebooted: Whether the machine was started anew since.
+        is_elsewhere: Whether the kernel was on another machine.
     """
 
     phase: Phase
@@ -133,10 +137,17 @@ class Found:
     positions: Mapping[int, int]
     sent: Sequence[Frame]
     was_rebooted: bool
+    is_elsewhere: bool = False
 
-    def end(self) -> Ending:
-        """Return how a kernel ended that has no host any more, once nothing is left of it."""
+    def end(self, why: HostGoneError) -> Ending:
+        """Return how a kernel ended that has no host any more, once nothing is left of it.
+
+        Args:
+            why: What is known of that, where the kernel was on another machine.
+        """
         pid, started = self.process or (0, None)
+        if self.is_elsewhere:
+            return Ending(pid, ENDED_BY_SIGNAL, lost=f"was lost while no server was there: {why.message}")
         if self.was_rebooted:
             return Ending(pid, ENDED_BY_SIGNAL, lost="ended when the machine was restarted")
         if pid and started is not None and is_own_kernel(pid, started):
@@ -164,6 +175,7 @@ def find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
         last_words=saved.get("last_words", ()),
         positions=read_positions(parts),
         sent=read_sent(parts),
+        is_elsewhere=TICKET in record.facts,
         was_rebooted=None not in (this_boot, record.boot_id) and this_boot != record.boot_id,
     )
 

@@ -34,13 +34,11 @@ from kallichore.engines.beside_host import HostedOutput
 from kallichore.engines.host_link import HostLink
 from kallichore.engines.placement import Placement, Process
 from kallichore.errors import HostGoneError, StartupError, StartupReason, innermost
-from kallichore.kernel.ending import Ending
+from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.launch_plan import LaunchPlan
 from kallichore.kernel.leftovers import start_time
 from kallichore.kernel.output import StartupRecord
 from kallichore.kernel.process import require_descriptors
-from kallichore.kernel.stopped import is_stopped
-from kallichore.kernel.working_directory import read_working_directory
 from kallichore.models.bodies import ConnectionInfo
 from kallichore.session.alarm import Alarm
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
@@ -63,6 +61,9 @@ SHUTDOWN = "shutdown_request"
 
 TURN = 0.002
 """Seconds between two looks at how far clients are: a fast one takes a megabyte meanwhile."""
+
+Meet = Callable[[], Awaitable[ConnectionInfo]]
+"""Awaited to learn where a kernel is."""
 
 CULLED = "cull_idle_after"
 """What asks a kernel to end that nobody has used for so long: the setting."""
@@ -118,6 +119,8 @@ class KernelLife:
     over: trio.Event = attrs.field(factory=trio.Event)
     is_left: bool = False
     """Whether the kernel was left to the server that comes next."""
+    unwanted: trio.Event = attrs.field(factory=trio.Event)
+    """Set when it was asked to stop, or left."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """What looks after the kernel runs in it, until it is left."""
     _identity: tuple[int, str | None] | None = None
@@ -132,6 +135,8 @@ class KernelLife:
     _alarm: Alarm = attrs.field(factory=Alarm)
     """Rings when something is over that the kernel did not say the end of."""
     _output: OutputReader = attrs.field(init=False)
+    _said: Sequence[Frames] = ()
+    """What the kernel published before this life."""
 
     def __attrs_post_init__(self) -> None:
         # Before the start is over nobody reads along, and its record is made of lines.
@@ -145,8 +150,8 @@ class KernelLife:
     @property
     def identity(self) -> tuple[int, str | None] | None:
         """The process id and when the process was started, in the machine's words: numbers are used again."""
-        if self._identity is None and self.pid is not None:
-            self._identity = self.pid, start_time(self.pid)
+        if self._identity is None and self.process is not None and self.pid is not None:
+            self._identity = self.pid, start_time(self.pid) if self.process.is_here else None
         return self._identity
 
     @property
@@ -185,12 +190,14 @@ class KernelLife:
         """Begin to end this kernel: by request, then SIGTERM, then SIGKILL. Idempotent; ``hurry`` skips the waits."""
         self.restarting = self.restarting or restarting
         self.stop_asked.set()
+        self.unwanted.set()
         if hurry:
             self.hurry.set()
 
     def leave(self) -> None:
         """Leave a kernel with a host to the server that comes next: it goes on, and is looked after no longer."""
         self.is_left = True
+        self.unwanted.set()
         self.scope.cancel()
 
     def send(self, message: ClientMessage) -> None:
@@ -217,7 +224,7 @@ class KernelLife:
 
     def read_directory(self) -> str | None:
         """Return the current directory of the kernel's process, or None where it cannot be told."""
-        return None if self.pid is None else read_working_directory(self.pid)
+        return None if self.process is None else self.process.read_directory()
 
     def take(self, channel: Channel, batch: Sequence[Frames]) -> float:
         """Take in what the kernel said on ``channel``; what is not a message is counted, logged and dropped.
@@ -325,6 +332,10 @@ class KernelLife:
             text = f"The kernel did not answer on its sockets {missing} within {self.connection_timeout:g} seconds"
             raise _could_not_connect("KS-7", text)
         when_connected()
+        if self._said:
+            # Before it is listened for: that it was heard once does not tell that it is heard here.
+            self.take(Channel.IOPUB, self._said)
+            self._said = ()
         patience = StartPatience(_limit(self.connection_timeout), trio.current_time())
         self._introduction = introduction = Introduction(self._ask_kernel_info, patience)
         self._listen(channels, nursery, patience)
@@ -339,7 +350,7 @@ class KernelLife:
         heart = Heart(
             change_status=self.conversation.change_status,
             at_rest_since=self._at_rest_since,
-            is_stopped=lambda: self.pid is not None and is_stopped(self.pid),
+            is_stopped=lambda: self.process is not None and self.process.is_stopped(),
             patience=lambda: patience if self._introduction is not None else None,
             on_silence=self._end_if_it_hangs,
         )
@@ -471,7 +482,7 @@ class KernelLife:
         self,
         plan: LaunchPlan,
         placing: AbstractAsyncContextManager[Placement],
-        meet: Callable[[], Any],
+        meet: Meet,
         when_connected: Callable[[], None],
     ) -> None:
         """Launch a kernel and look after it until its process is gone.
@@ -497,7 +508,8 @@ class KernelLife:
         placing: AbstractAsyncContextManager[Placement],
         info: ConnectionInfo | None,
         when_connected: Callable[[], None],
-        otherwise: Callable[[], Ending],
+        otherwise: Callable[[HostGoneError], Ending],
+        meet: Meet | None = None,
     ) -> None:
         """Look after a kernel that a server before this one launched, as `run_launched` does.
 
@@ -506,7 +518,8 @@ class KernelLife:
             info: Where the kernel is, for that host; None if it has not registered, which ends it: who it would have
                 registered with is gone.
             when_connected: Called when the kernel's sockets are connected.
-            otherwise: Returns how the kernel ended if there is no host any more.
+            otherwise: Returns how the kernel ended if there is no host any more, for what is known of that.
+            meet: Awaited to learn where the kernel is, where its host says that.
         """
         is_known = self.conversation.is_introduced
         if is_known:
@@ -514,21 +527,31 @@ class KernelLife:
             self.started.set(self.conversation.kernel_info)
         try:
             async with placing as placement:
-                relay = partial(self._relay_found, info, when_connected, is_known)
+                relay = partial(self._relay_found, info, when_connected, is_known, meet)
                 await self._look_after(placement, relay)
-        except HostGoneError:
-            self._conclude_for_good(otherwise())
+        except HostGoneError as error:
+            self._conclude_for_good(otherwise(error))
+        except StartupError as error:
+            # It is on another machine, or was to be, and is wanted no more.
+            if not self.is_left:
+                self._conclude_for_good(Ending(0, ENDED_BY_SIGNAL, lost=f"was not reached. {error.message}"))
 
     async def _relay_found(
-        self, info: ConnectionInfo | None, when_connected: Callable[[], None], is_known: bool
+        self, info: ConnectionInfo | None, when_connected: Callable[[], None], is_known: bool, meet: Meet | None
     ) -> None:
+        if meet is not None:
+            info = await meet()
         if info is None:
             self._fail(StartupError("KS-17", "The server was ended before the kernel had registered with it"))
         else:
             await self.relay(info, when_connected=when_connected, is_known=is_known)
 
     async def _look_after(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> None:
-        self.link, self.process = placement.link, placement.process
+        self.link, self.process, self._said = placement.link, placement.process, placement.said
+        if self.link is not None and not self.process.is_here:
+            self.link.on_facts = lambda facts: self.conversation.move_to(facts.directory)
+            if self.link.hello.moved:
+                self.conversation.say_output("stderr", f"[kallichore] {self.link.hello.moved}\n")
         self.placed.set()
         outputs = (("stdout", self.process.stdout), ("stderr", self.process.stderr))
         self._hosted_outputs = [(name, each) for name, each in outputs if isinstance(each, HostedOutput)]
@@ -566,7 +589,7 @@ class KernelLife:
             pipes.cancel_scope.cancel()
         return ending
 
-    async def _meet_and_relay(self, meet: Callable[[], Any], when_connected: Callable[[], None]) -> None:
+    async def _meet_and_relay(self, meet: Meet, when_connected: Callable[[], None]) -> None:
         try:
             info = await meet()
         except StartupError as error:
@@ -577,6 +600,7 @@ class KernelLife:
     def _conclude(self, ending: Ending) -> None:
         """Say how it ended, in the fixed order, and settle a start that came to nothing."""
         was_asked = self.stop_asked.is_set()
+        self.conversation.whereabouts.clear()
         error = None if self.started.is_settled else self._why_it_did_not_start(ending, was_asked=was_asked)
         text = self._report(ending)
         self.conversation.answer_at_the_end(text)

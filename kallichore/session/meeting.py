@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from kallichore.kernel.ports import PortReservation, reserve_ports
 from kallichore.models.bodies import ConnectionInfo, KernelTransport, NewSession
 from kallichore.session.facilities import Facilities, utc_date
 from kallichore.session.kernel_files import open_kernel_file
+from kallichore.session.life import Meet
 from kallichore.wire.client_messages import Sender
 from kallichore.wire.connection_info import PORT_NAMES, connection_document, registration_document
 from kallichore.wire.curve_keys import CurveKeys, read_keys
@@ -33,8 +34,6 @@ from kallichore.wire.signing import Signer
 
 IPC_PORTS = (1, 2, 3, 4, 5)
 """What stands for ports where a kernel's sockets are files: their paths end in it, as jupyter_client has them."""
-
-Meet = Callable[[], Awaitable[ConnectionInfo]]
 
 
 @attrs.define(eq=False)
@@ -58,6 +57,8 @@ class MeetingPlace:
     """Whether the kernel was left to the next server, with its files."""
     info: ConnectionInfo | None = attrs.field(default=None, init=False)
     """Where the kernel is, or is to be."""
+    is_promised: bool = attrs.field(default=False, init=False)
+    """Whether somebody was told where a kernel is to be that is not there yet."""
     _reservation: PortReservation | None = attrs.field(default=None, init=False)
     _paths: str = attrs.field(init=False)
     """What the paths of the kernel's sockets begin with, where they are files."""
@@ -74,8 +75,9 @@ class MeetingPlace:
             ConnectionInfoError: There are no free ports, or the connection that the session asks for cannot be had.
         """
         if self.info is None:
+            self.is_promised = True
             try:
-                self.info = ConnectionInfo(**self._document(self._choose()))
+                self.info = ConnectionInfo(**self._document(self.choose()))
             except StartupError as error:
                 raise ConnectionInfoError(error.message) from error
         return self.info
@@ -108,12 +110,13 @@ class MeetingPlace:
         Raises:
             StartupError: ``KS-5``, no free ports, no file, or no connection as the session asks for it.
         """
-        choice = self._choose()
+        choice = self.choose()
         try:
             document = self._document(choice)
         except ConnectionInfoError as error:
             raise StartupError("KS-5", error.message, reason=StartupReason.NO_RESOURCES) from error
         self.info = info = ConnectionInfo(**document)
+        self.is_promised = False
 
         async def meet() -> ConnectionInfo:
             return info
@@ -132,11 +135,12 @@ class MeetingPlace:
         a command line, and what is awaited to learn where the kernel is.
         """
 
-        async def meet() -> ConnectionInfo:
-            assert self.info is not None
-            return self.info
+        yield Path(CONNECTION_FILE), self.known
 
-        yield Path(CONNECTION_FILE), meet
+    async def known(self) -> ConnectionInfo:
+        """Return where the kernel is, as `learn` was told."""
+        assert self.info is not None
+        return self.info
 
     def learn(self, info: ConnectionInfo) -> None:
         """Take where a kernel is, from whoever placed it.
@@ -181,7 +185,7 @@ class MeetingPlace:
             StartupError: ``KS-17``, there is no socket to register at; ``KS-5``, no file, or no connection as the
                 session asks for it.
         """
-        self._choose()
+        self.choose()
         async with AsyncExitStack() as stack:
             registration = await stack.enter_async_context(self.facilities.desk.open(Signer(self.key)))
             document = registration_document(registration.port, self.key)
@@ -204,7 +208,12 @@ class MeetingPlace:
     def _file(self, kind: str) -> Path:
         return self.directory / f"{kind}-{safe_name(self.request.session_id)}.json"
 
-    def _choose(self) -> ConnectionChoice:
+    def choose(self) -> ConnectionChoice:
+        """Return how the session's kernels are connected.
+
+        Raises:
+            StartupError: ``KS-5``, it cannot be had as the session asks for it.
+        """
         return choose_connection(
             self.request, self.facilities.config, sys.platform, can_encrypt, has_host=self.has_host
         )

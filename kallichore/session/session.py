@@ -24,6 +24,7 @@ from kallichore.conversation.status import SessionStatus
 from kallichore.conversation.supervision import Phase
 from kallichore.conversation.usage_record import UsageRecord
 from kallichore.conversation.voice import Voice
+from kallichore.engines.placement import Process
 from kallichore.models.bodies import (
     ActiveSession,
     ConnectionInfo,
@@ -167,6 +168,13 @@ class Session(metaclass=ForUsers):
         """The kernel's process id, while there is a process of ours."""
         life = self.supervisor.life
         return None if life is None else life.pid
+
+    @property
+    def process_elsewhere(self) -> Process | None:
+        """The kernel's process, if it is on another machine."""
+        life = self.supervisor.life
+        process = None if life is None else life.process
+        return None if process is None or process.is_here else process
 
     @property
     def initial_env(self) -> dict[str, str]:

@@ -55,6 +55,9 @@ def summarize(session: Session, epoch: float) -> SessionSummary:
         memory_warning=conversation.memory_warning,
         last_exit=conversation.last_exit,
         cull=None if session.idle_watch is None else session.idle_watch.describe(trio.current_time()),
+        pending=conversation.whereabouts.pending,
+        connection_lost=conversation.whereabouts.connection_lost,
+        place=conversation.whereabouts.place,
     )
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, MutableSequence, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Coroutine, MutableSequence, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from kallichore.conversation.supervision import Event, Phase, Refusal, move
 from kallichore.engines.beside_host import find_beside_host, place_beside_host, release_host
 from kallichore.engines.own_child import place_child
 from kallichore.engines.placement import Placement
-from kallichore.engines.provisioner import ProvisionerOrder, place_by_provisioner
 from kallichore.errors import (
     AdoptionError,
     HostRefusedError,
@@ -38,12 +38,11 @@ from kallichore.errors import (
     innermost,
 )
 from kallichore.kernel.inheritance import Inheritance
-from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, make_provisioned_plan, uses_handshake
-from kallichore.kernel.leftovers import record_kernel
+from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
+from kallichore.kernel.working_directory import current_directory
 from kallichore.models.bodies import (
     ConnectionInfo,
     InterruptMode,
-    KernelProvisioner,
     NewSession,
     RestartSession,
     Status,
@@ -51,12 +50,17 @@ from kallichore.models.bodies import (
 )
 from kallichore.models.converter import unstructure
 from kallichore.session.adoption import run_adopted
+from kallichore.session.elsewhere import Elsewhere
 from kallichore.session.facilities import Facilities
 from kallichore.session.keep import Found, Keep
 from kallichore.session.keeper import Keeper
-from kallichore.session.life import CULLED, KernelLife
-from kallichore.session.meeting import Meet, MeetingPlace
+from kallichore.session.life import CULLED, KernelLife, Meet
+from kallichore.session.meeting import MeetingPlace
 from kallichore.session.pending import Pending
+from kallichore.session.provisioned import Provisioned
+from kallichore.session.warm_kernel import WarmKernel
+from kallichore.session.warm_recipe import Recipe, make_recipe
+from kallichore.session.warm_stock import REFILL_AFTER, Owner
 from kallichore.wire.channels import TO_KERNEL
 from kallichore.wire.client_messages import ClientMessage, Sender
 
@@ -112,13 +116,24 @@ class Supervisor:
     """Clients' messages for a kernel that is not ready yet."""
     _meeting: MeetingPlace = attrs.field(init=False)
     _inheritance: Inheritance | None = attrs.field(default=None, init=False)
+    _elsewhere: Elsewhere | Provisioned | None = attrs.field(default=None, init=False)
+    """Places kernels where they are not ours to launch, if the session asks for that."""
 
     def __attrs_post_init__(self) -> None:
         self._actions = self.request.env
         directory = self.facilities.runtime_directory if self.keep is None else self.keep.directory
         self._meeting = MeetingPlace(self.request, self.key, self.facilities, directory, has_host=self.keep is not None)
+        self._elsewhere = self._choose_place()
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
+
+    def _choose_place(self) -> Elsewhere | Provisioned | None:
+        common = self.key, self.facilities, self.conversation, self._meeting
+        if (wanted := self.request.kernel_provisioner) is not None:
+            return Provisioned(self.request, wanted, *common)
+        if (wish := self.facilities.engines.read(self.request.engine)) is not None:
+            return Elsewhere(self.request, wish, *common, self.keep)
+        return None
 
     # What it is doing
 
@@ -236,7 +251,7 @@ class Supervisor:
             self.sender,
             self.request.connection_timeout,
             self.outbox,
-            lambda: self._move(Event.READY),
+            self._become_ready,
             self.keeper,
         )
 
@@ -259,6 +274,8 @@ class Supervisor:
 
     async def _run_launched(self, life: KernelLife) -> None:
         try:
+            if await self._run_warm(life):
+                return
             async with self._open_meeting(life) as (path, meet):
                 plan = self._plan(path)
                 self.initial_env = plan.environment
@@ -266,70 +283,26 @@ class Supervisor:
                     logger.warning("[session %s] %s", self.session_id, warning)
                 await life.run_launched(plan, self._place(life, plan), meet, self._meeting.release_ports)
         except StartupError as error:
+            if life.is_left:
+                return
             life.over.set()
+            self.conversation.whereabouts.clear()
             self._change(StatusEvent.EXITED, error.message)
             life.started.fail(error)
 
     def _place(self, life: KernelLife, plan: LaunchPlan) -> AbstractAsyncContextManager[Placement]:
-        """Return what launches a kernel: as our child, with a host that outlives us, or by a provisioner."""
-        if self.request.kernel_provisioner is not None:
+        """Return what launches a kernel: as our child, with a host that outlives us, or on another machine."""
+        if self.keep is not None and self.keeper is not None:
             life.is_launched = True
-            return self._place_by_provisioner(life, plan, self.request.kernel_provisioner)
-        if self.keep is None or self.keeper is None:
+            self._note_launch()
+            self.keeper.forget_kernel()
+            self.keeper.commit()
+        if self._elsewhere is not None:
+            return self._elsewhere.place(life, plan, self._actions)
+        if self.keep is None:
             return place_child(plan, self.facilities.watchdog, self.facilities.runtime_directory)
-        life.is_launched = True
-        self._note_launch()
-        self.keeper.forget_kernel()
-        self.keeper.commit()
         abandon_after = self.facilities.config.abandon_after
         return place_beside_host(plan, self.keep.directory, self.keep.secret, abandon_after=abandon_after)
-
-    @asynccontextmanager
-    async def _place_by_provisioner(
-        self, life: KernelLife, plan: LaunchPlan, wanted: KernelProvisioner
-    ) -> AsyncIterator[Placement]:
-        assert self.facilities.provisioners is not None
-        order = ProvisionerOrder(
-            session_id=self.session_id,
-            wanted=wanted,
-            argv=plan.argv,
-            environment=plan.environment,
-            own=frozenset(action.name for action in self._actions),
-            working_directory=plan.working_directory,
-            key=self.key,
-            display_name=self.request.display_name,
-            language=self.request.language,
-            interrupt_mode=self.request.interrupt_mode,
-        )
-
-        def tell(text: str) -> None:
-            logger.warning("[session %s] %s", self.session_id, text)
-            self.conversation.say_output("stderr", f"[kallichore] {text}\n")
-
-        async with place_by_provisioner(
-            self.facilities.provisioners,
-            order,
-            stop_asked=life.stop_asked,
-            is_restarting=lambda: life.restarting,
-            tell=tell,
-        ) as placement:
-            assert placement.info is not None
-            self._meeting.learn(placement.info)
-            with self._guard(placement.process.pid):
-                yield placement
-
-    @contextmanager
-    def _guard(self, pid: int) -> Iterator[None]:
-        """Have a process of this machine, if it is one, end when the server is killed, for a block."""
-        if pid == 0:
-            yield
-            return
-        self.facilities.watchdog.guard(pid)
-        record_kernel(self.facilities.runtime_directory, pid)
-        try:
-            yield
-        finally:
-            self.facilities.watchdog.release(pid)
 
     def _note_launch(self) -> None:
         if self.keep is not None:
@@ -338,7 +311,7 @@ class Supervisor:
             self.keep.note_launch(self._actions, self.initial_env, info)
 
     def _open_meeting(self, life: KernelLife) -> AbstractAsyncContextManager[tuple[Path, Meet]]:
-        if self.request.kernel_provisioner is not None:
+        if self._elsewhere is not None:
             return self._meeting.open_elsewhere()
         if not uses_handshake(self.request.protocol_version):
             return self._meeting.open_connection()
@@ -351,27 +324,72 @@ class Supervisor:
         life.in_handshake = True
         return self._meeting.open_handshake(life.sender, self.request.connection_timeout, on_registered)
 
-    def _plan(self, path: Path) -> LaunchPlan:
-        inherited = dict(self.facilities.additions.of(self.request))
-        if self.request.kernel_provisioner is not None:
-            return make_provisioned_plan(
-                self.request,
-                actions=self._actions,
-                working_directory=self.conversation.working_directory,
-                surroundings=self.facilities.surroundings,
-                inherited=inherited,
-            )
-        plan = make_launch_plan(
+    def _planner(self) -> Callable[..., LaunchPlan]:
+        """Return what plans the next launch, as things are now, for a ``connection_file``."""
+        return partial(
+            make_launch_plan,
             self.request,
             actions=self._actions,
-            connection_file=str(path),
             working_directory=self.conversation.working_directory,
             surroundings=self.facilities.surroundings,
-            inherited={**({} if self._inheritance is None else self._inheritance.environment), **inherited},
+            inherited={
+                **({} if self._inheritance is None else self._inheritance.environment),
+                **self.facilities.additions.of(self.request),
+            },
             handles=() if self._inheritance is None else self._inheritance.handles,
         )
+
+    def _plan(self, path: Path) -> LaunchPlan:
+        if self._elsewhere is not None:
+            return self._elsewhere.plan(self._actions, self.conversation.working_directory)
+        plan = self._planner()(connection_file=str(path))
         self.conversation.move_to(plan.moved_to)
         return plan
+
+    # Kernels that were launched before
+
+    @property
+    def _may_be_warm(self) -> bool:
+        # Somebody who was told the ports is to find the kernel there; and what outlives us has a host of its own.
+        is_here = self._inheritance is None and self._elsewhere is None
+        return is_here and self.keep is None and not self._meeting.is_promised
+
+    def _recipe(self) -> Recipe:
+        planner = self._planner()
+        return make_recipe(
+            self.request, self._meeting.choose(), lambda path: planner(connection_file=path), current_directory()
+        )
+
+    async def _run_warm(self, life: KernelLife) -> bool:
+        """Run a kernel that is ready already, if there is one that fits; False if there is none."""
+        pool = self.facilities.warm
+        if not self._may_be_warm or pool.is_empty:
+            return False
+        recipe = self._recipe()
+        kernel = await pool.take(recipe, self.session_id)
+        if kernel is None:
+            return False
+        self._take(kernel, recipe.plan)
+        await life.run_launched(recipe.plan, kernel.place(), kernel.meet, self._meeting.release_ports)
+        return True
+
+    def _take(self, kernel: WarmKernel, plan: LaunchPlan) -> None:
+        logger.info("[session %s] Takes the warm kernel %s, process %s", self.session_id, kernel.name, kernel.pid)
+        for warning in plan.warnings:
+            logger.warning("[session %s] %s", self.session_id, warning)
+        self.initial_env, self._meeting.info = plan.environment, kernel.info
+        self.conversation.move_to(plan.moved_to)
+        if uses_handshake(self.request.protocol_version):
+            self.conversation.say("handshakeCompleted", [self.session_id, unstructure(kernel.info)])
+
+    def _become_ready(self) -> None:
+        """Note that the kernel has answered, and have others like it be ready for its restarts."""
+        self._move(Event.READY)
+        if self.request.spares and self._may_be_warm:
+            # What cannot be planned any more, as a script is gone, is told at the restart that needs it.
+            with suppress(StartupError):
+                owner = Owner(session_id=self.session_id)
+                self.facilities.warm.want(owner, self.request.spares, self._recipe(), after=REFILL_AFTER)
 
     # What outlives a server
 
@@ -426,7 +444,10 @@ class Supervisor:
         life.attempt = found.attempt if self.conversation.is_introduced else found.attempt + 1
         life.requested_by, life.why_culled = found.requested_by, found.why_culled
         life.last_words.extend(found.last_words)
-        placing = find_beside_host(keep.directory, keep.secret, found.positions, found.sent)
+        if self._elsewhere is not None:
+            placing = self._elsewhere.find(life, found)
+        else:
+            placing = find_beside_host(keep.directory, keep.secret, found.positions, found.sent)
         self._life, self._run = life, lambda: self._run_found(life, placing, info, found)
         self._life_given.set()
         # One that was to end with its server ends; but this server does not, so another may follow.
@@ -450,8 +471,9 @@ class Supervisor:
         if life.is_adopted and info is not None:
             await run_adopted(life, info, self._meeting.release_ports)
             return
+        meet = None if self._elsewhere is None else self._meeting.known
         with self._meeting.open_found(info):
-            await life.run_found(placing, info, self._meeting.release_ports, found.end)
+            await life.run_found(placing, info, self._meeting.release_ports, found.end, meet)
 
     async def _release_predecessor(self) -> None:
         """Let a host go that nobody came to let go of: the server before was killed too soon, or we failed."""
@@ -523,6 +545,11 @@ class Supervisor:
             raise SessionNotRunningError(f"The kernel of session {self.session_id} has exited already")
         self.conversation.drop_pending("the kernel was killed")
         process = None if self._life is None else self._life.process
+        if self._life is not None and process is None and self._elsewhere is not None:
+            # It waits for a machine, and need not any more.
+            self._life.requested_by = "kill"
+            self._life.ask_to_stop()
+            return
         if self._life is None or process is None:
             raise NoProcessError(f"Session {self.session_id} has no process of this server: never started, or adopted")
         try:
@@ -699,6 +726,7 @@ class Supervisor:
             self._change(StatusEvent.EXITED, "the server is shutting down")
             self._end_life()
         self._meeting.release_ports()
+        self.facilities.warm.forget(Owner(session_id=self.session_id))
         if self._inheritance is not None:
             self._inheritance.close()
 

@@ -45,6 +45,7 @@ class Kind(IntEnum):
     CONFIRM = 5
     RELEASE = 7
     PACE = 8
+    ASK = 9
     CHALLENGE = 16
     HELLO = 17
     DATA = 18
@@ -53,6 +54,7 @@ class Kind(IntEnum):
     ACCEPTED = 21
     ENDED = 22
     REPLACED = 23
+    TOLD = 24
 
 
 class HostChannelNumber(IntEnum):
@@ -118,12 +120,17 @@ class HostEnding:
         signal: That signal's number.
         peak_kib: The most memory that it had, in KiB; None where the system does not tell.
         memory_kill: Whether the machine killed a process for memory meanwhile, and this was none of our own kills.
+        limit_kib: The memory, in KiB, that the host's control group may have with all that is in it, as a batch job or
+            a container gives one; None where there is no such limit.
+        group_peak_kib: The most that this group had; None where the system does not tell.
     """
 
     code: int | None = None
     signal: int | None = None
     peak_kib: int | None = None
     memory_kill: bool = False
+    limit_kib: int | None = None
+    group_peak_kib: int | None = None
 
 
 @attrs.frozen
@@ -155,6 +162,9 @@ class Hello:
         channels: The channels by number, see `HostChannelNumber`.
         ended: How the kernel ended, if it has.
         failed: Why it could not be started, if it could not.
+        node: What the host's machine calls itself; empty where the host does not say.
+        connection: The members of the kernel's connection file, where the host has written it.
+        moved: Why the kernel started at home, if it was to start in another directory; empty if that is not so.
     """
 
     version: int
@@ -166,6 +176,30 @@ class Hello:
     channels: dict[int, ChannelState]
     ended: HostEnding | None = None
     failed: HostFailure | None = None
+    node: str = ""
+    connection: dict[str, Any] | None = None
+    moved: str = ""
+
+
+@attrs.frozen
+class HostFacts:
+    """What a kernel and the processes below it use, as their host sees it. None is what it cannot know.
+
+    Attributes:
+        directory: The kernel's working directory.
+        memory: Resident bytes of all of them.
+        cpu_seconds: CPU time so far, with that of children that have ended.
+        processes: How many they are.
+        threads: How many threads these have.
+        is_stopped: Whether the kernel's process is stopped, as by SIGSTOP.
+    """
+
+    directory: str | None = None
+    memory: int | None = None
+    cpu_seconds: float | None = None
+    processes: int | None = None
+    threads: int | None = None
+    is_stopped: bool | None = None
 
 
 def prove(secret: bytes, role: bytes, theirs: bytes, own: bytes) -> str:
@@ -216,6 +250,11 @@ def encode_open(channel: int, request: int, family: str, numbers: Any) -> bytes:
     return _note(Kind.OPEN, [family, numbers], channel, request)
 
 
+def encode_ask(request: int) -> bytes:
+    """Return the frame that asks for `HostFacts`; the answer, `Kind.TOLD`, has the same number."""
+    return head(Kind.ASK, 0, request)
+
+
 def is_proven(hello: Hello, secret: bytes, challenge: bytes, nonce: bytes) -> bool:
     """Tell whether a host knows the secret; takes the same time whatever its proof is."""
     return hmac.compare_digest(prove(secret, b"host", nonce, challenge).encode(), hello.proof.encode())
@@ -249,6 +288,18 @@ def decode_ending(payload: bytes) -> HostEnding:
         return msgspec.json.decode(payload, type=HostEnding)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise HostFrameError(f"the end of the kernel cannot be read: {error}") from error
+
+
+def decode_facts(payload: bytes) -> HostFacts:
+    """Return what a kernel and those below it use.
+
+    Raises:
+        HostFrameError: It cannot be read.
+    """
+    try:
+        return msgspec.json.decode(payload, type=HostFacts)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise HostFrameError(f"what the kernel uses cannot be read: {error}") from error
 
 
 @attrs.frozen

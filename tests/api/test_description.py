@@ -37,6 +37,8 @@ MODELS = {
     "startKernel": bodies.StartKernel,
     "kernel": bodies.Kernel,
     "kernelList": bodies.KernelList,
+    "warmKernel": bodies.WarmKernel,
+    "warmKernelList": bodies.WarmKernelList,
     "restartSession": bodies.RestartSession,
     "clientHeartbeat": bodies.ClientHeartbeat,
     "execution_queue": bodies.ExecutionQueue,
@@ -71,6 +73,7 @@ ENUMS = {
     "startupReason": StartupReason,
     "exitCause": bodies.ExitCause,
     "cullHold": bodies.CullHold,
+    "warmStatus": bodies.WarmStatus,
 }
 
 

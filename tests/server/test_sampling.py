@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from kallichore.config import ServerConfig
+from kallichore.engines.registry import Engines
 from kallichore.models.bodies import NewSession, ResourceUsage, ServerConfiguration
 from kallichore.server.sampling import sample_resources
 from kallichore.server.server import Server
@@ -60,6 +61,7 @@ class Machine:
             watchdog=None,  # type: ignore[arg-type]
             surroundings=None,  # type: ignore[arg-type]
             open_inheritance=None,
+            engines=Engines({}, None, None),  # type: ignore[arg-type]
             taken_ports=set(),
         )
 

@@ -6,6 +6,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, strategies as st
 
@@ -15,14 +16,17 @@ from kallichore.wire.host_frames import (
     ChannelState,
     HostDecoder,
     HostEnding,
+    HostFacts,
     HostFailure,
     HostFrameError,
     Kind,
     Opening,
     Received,
     decode_ending,
+    decode_facts,
     decode_hello,
     decode_opening,
+    encode_ask,
     encode_attach,
     encode_open,
     head,
@@ -35,7 +39,7 @@ SAID = b'{"version": 1, "proof": "00", "host_pid": 7, "pid": 8, "started": 1.5, 
 HELLO: dict[str, Any] = {**json.loads(SAID), "channels": CHANNELS, "failed": None}
 
 notes = st.tuples(
-    st.sampled_from([Kind.CHALLENGE, Kind.HELLO, Kind.OPENED, Kind.LOST, Kind.ACCEPTED, Kind.ENDED, Kind.REPLACED]),
+    st.sampled_from([kind for kind in Kind if kind > 15 and kind != Kind.DATA]),
     st.integers(0, 6),
     st.integers(0, 2**64 - 1),
     st.binary(max_size=100),
@@ -105,6 +109,16 @@ def test_hello_is_read() -> None:
     assert ChannelState(True, 6, 12) == hello.channels[6]
     assert HostEnding(None, 9, 5, True) == hello.ended
     assert HostFailure(2, "/nowhere", "not there") == hello.failed
+    assert ("", None) == (hello.node, hello.connection)
+
+
+def test_hello_of_a_host_far_away_names_its_machine_and_its_kernels_connections() -> None:
+    """What a host has chosen for its kernel comes out as it was written."""
+    hello = decode_hello(
+        json.dumps({**HELLO, "node": "n1", "connection": {"ip": "127.0.0.1", "shell_port": 5}}).encode()
+    )
+
+    assert ("n1", {"ip": "127.0.0.1", "shell_port": 5}) == (hello.node, hello.connection)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +150,39 @@ def test_end_and_answers_are_read() -> None:
     assert HostEnding(3, None, None, False) == decode_ending(b'{"code": 3, "signal": null, "peak_kib": null}')
     assert Opening(17, None) == decode_opening(b'{"position": 17, "errno": null}')
     assert Opening(17, 111) == decode_opening(b'{"position": 17, "errno": 111}')
-    for decode in (decode_ending, decode_opening):
+    limited = decode_ending(b'{"code": null, "signal": 9, "limit_kib": 2048, "group_peak_kib": 2047}')
+    assert HostEnding(None, 9, limit_kib=2048, group_peak_kib=2047) == limited
+    for decode in (decode_ending, decode_opening, decode_facts):
         with pytest.raises(HostFrameError):
             decode(b"nothing")
+
+
+amounts = st.one_of(st.none(), st.integers(0, 2**63))
+facts = st.builds(
+    HostFacts,
+    st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]))),
+    amounts,
+    st.one_of(st.none(), st.floats(0, 1e12)),
+    amounts,
+    amounts,
+    st.one_of(st.none(), st.booleans()),
+)
+
+
+@given(facts)
+def test_facts_come_out_as_they_were_told(told: HostFacts) -> None:
+    """What a kernel uses is read as it was written; null is what is not known, and so is what is not there."""
+    written = attrs.asdict(told)
+    known = {name: value for name, value in written.items() if value is not None}
+
+    assert told == decode_facts(json.dumps(written).encode())
+    assert told == decode_facts(json.dumps(known).encode())
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_question_is_a_head_with_its_number(request: int) -> None:
+    """Who asks what a kernel uses sends a number, by which the answer is known."""
+    assert (Kind.ASK, 0, 0, 0, request) == HEAD.unpack(encode_ask(request))
 
 
 @given(st.binary(max_size=80), st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))

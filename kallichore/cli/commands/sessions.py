@@ -20,6 +20,7 @@ from kallichore.cli.options import (
     new_session_options,
     pass_target,
     session_option,
+    spares_option,
 )
 from kallichore.cli.show import print_json
 from kallichore.cli.tables import print_table, progress
@@ -51,12 +52,16 @@ def kernels(target: Target, as_json: bool) -> None:
 
 
 @click.command("list")
+@click.option("--warm", is_flag=True, help="List the kernels that are kept ready before anybody asks for them.")
 @json_option
 @pass_target
-def list_(target: Target, as_json: bool) -> None:
-    """List the server's sessions."""
+def list_(target: Target, warm: bool, as_json: bool) -> None:
+    """List the server's sessions, or the kernels that are kept ready."""
 
     async def act() -> None:
+        if warm:
+            await _list_warm(target, as_json)
+            return
         sessions = await (await target.server()).sessions()
         if as_json:
             print_json({"total": len(sessions), "sessions": [session.told for session in sessions]})
@@ -75,6 +80,30 @@ def list_(target: Target, as_json: bool) -> None:
         print_table(("Session", "Kernel", "Status", "Process", "Client", "Queued", *columns), rows)
 
     run_to_exit(act)
+
+
+async def _list_warm(target: Target, as_json: bool) -> None:
+    server = await target.kallichore("kernels that are kept ready")
+    answer = await server.client.call("GET", "/warm")
+    if as_json:
+        print_json(answer)
+        return
+    now = datetime.now(UTC)
+    rows = [
+        (
+            kernel.get("kernel") or "",
+            kernel.get("session_id") or "everybody",
+            kernel["status"],
+            str(kernel.get("process_id") or ""),
+            span(_seconds(datetime.fromisoformat(kernel["started"]), now)),
+            size(kernel.get("memory_bytes")),
+            kernel["working_directory"],
+        )
+        for kernel in answer["kernels"]
+    ]
+    print_table(("Kernel", "For", "Status", "Process", "Age", "Memory", "Where"), rows)
+    if problem := answer.get("problem"):
+        say(f"The latest that ended by itself: {problem}")
 
 
 def _row(session: Summary) -> tuple[str, ...]:
@@ -113,19 +142,20 @@ def _tell_id(session_id: str, as_json: bool) -> None:
 @click.command()
 @kernel_option
 @new_session_options("--timeout")
+@spares_option
 @click.option("-s", "--session-id", help="The new session's id; a random one if left out.")
 @json_option
 @pass_target
 def create(
     target: Target, kernel: str | None, cwd: str | None, env: tuple[str, ...], start_timeout: int,
-    session_id: str | None, as_json: bool,
+    spares: int | None, session_id: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Create a session without starting its kernel."""
 
     async def act() -> None:
         server = await target.kallichore("sessions without a kernel that runs; kcclient start makes one with it")
         spec = await find_kernel(server, kernel)
-        _tell_id(await server.create(new_kernel(spec, cwd, env, start_timeout), session_id), as_json)
+        _tell_id(await server.create(new_kernel(spec, cwd, env, start_timeout, spares), session_id), as_json)
 
     run_to_exit(act)
 
@@ -133,27 +163,29 @@ def create(
 @click.command()
 @kernel_option
 @new_session_options("--timeout")
+@spares_option
 @click.option("-s", "--session-id", help="The session's id; a random one if left out.")
 @json_option
 @pass_target
 def start(
     target: Target, kernel: str | None, cwd: str | None, env: tuple[str, ...], start_timeout: int,
-    session_id: str | None, as_json: bool,
+    spares: int | None, session_id: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Create a session, unless there is one of this id, and start its kernel."""
 
     async def act() -> None:
-        server = await target.server()
+        server = await (target.server() if spares is None else target.kallichore("kernels that are kept ready"))
+        given = [("-k", kernel), ("--cwd", cwd), ("--env", env), ("--spares", spares is not None)]
         # Some servers do not tell which sessions there are, so it is only asked where one is named.
         known = [] if session_id is None else await server.sessions()
         sessions = {session.session_id: session for session in known}
         if session_id in sessions:
-            _check_startable(sessions[session_id], [("-k", kernel), ("--cwd", cwd), ("--env", env)])
+            _check_startable(sessions[session_id], given)
             chosen = str(session_id)
             with progress(f"Starting {chosen}", quiet=as_json):
                 await server.start_again(chosen)
         else:
-            wanted = new_kernel(await find_kernel(server, kernel), cwd, env, start_timeout)
+            wanted = new_kernel(await find_kernel(server, kernel), cwd, env, start_timeout, spares)
             with progress(f"Starting {session_id or wanted.name}", quiet=as_json):
                 chosen = await server.start_new(wanted, session_id)
         _tell_id(chosen, as_json)

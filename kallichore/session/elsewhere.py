@@ -1,0 +1,184 @@
+"""The kernels of a session that run on other machines: how they are ordered, placed and found again."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+
+from kallichore.conversation.conversation import Conversation
+from kallichore.engines.elsewhere import Follower, place_elsewhere
+from kallichore.engines.engine import Order, Ticket, Waiting
+from kallichore.engines.placement import Placement
+from kallichore.engines.registry import Wish
+from kallichore.errors import EngineError, HostGoneError, StartupError, StartupReason
+from kallichore.kernel.connection_choice import choose_connection
+from kallichore.kernel.launch_plan import CONNECTION_FILE, LaunchPlan, Surroundings, make_launch_plan, safe_name
+from kallichore.models.bodies import ConnectionInfo, NewSession, VarAction
+from kallichore.session.facilities import Facilities
+from kallichore.session.keep import TICKET, Found, Keep, read_body
+from kallichore.session.life import KernelLife
+from kallichore.session.meeting import MeetingPlace, can_encrypt
+
+SHELL = "/bin/bash"
+"""The shell of startup environments over there: which one the user has there is not known before."""
+
+
+@attrs.define(eq=False)
+class Elsewhere:
+    """Places the kernels of one session by an engine.
+
+    Args:
+        request: What the session was created with.
+        wish: What of that is for the engine.
+        key: The key that signs messages.
+        facilities: The server's things.
+        conversation: The session's.
+        meeting: Is told where a kernel is.
+        keep: Its place in the state directory, if it outlives its server.
+    """
+
+    request: NewSession
+    wish: Wish
+    key: str
+    facilities: Facilities
+    conversation: Conversation
+    meeting: MeetingPlace
+    keep: Keep | None
+
+    def plan(self, actions: Sequence[VarAction], working_directory: str) -> LaunchPlan:
+        """Return what is to be launched. Nothing of this machine is in it: neither its environment nor its paths.
+
+        Args:
+            actions: What is changed in the environment over there, which is the host's affair.
+            working_directory: The session's directory.
+
+        Raises:
+            StartupError: ``KS-5``, there is no ``argv``.
+        """
+        there = Surroundings(
+            environment={"SHELL": SHELL},
+            home="~",
+            platform="linux",
+            exists=lambda path: path == SHELL,
+            is_file=bool,
+            is_directory=bool,
+        )
+        plan = make_launch_plan(
+            self.request,
+            actions=(),
+            connection_file=CONNECTION_FILE,
+            working_directory=working_directory,
+            surroundings=there,
+        )
+        return attrs.evolve(plan, environment={})
+
+    @asynccontextmanager
+    async def place(self, life: KernelLife, plan: LaunchPlan, actions: Sequence[VarAction]) -> AsyncIterator[Placement]:
+        """Have a kernel started; see `kallichore.engines.elsewhere.place_elsewhere`.
+
+        Args:
+            life: The life that it will have.
+            plan: What to start.
+            actions: What is changed in the environment.
+        """
+        try:
+            engine = await self.facilities.engines.get(self.wish.kind)
+            engine.check_options(self.wish.options)
+        except EngineError as error:
+            raise StartupError("KS-5", error.message, error.details, reason=StartupReason.FAILED) from error
+        secret = secrets.token_bytes(32) if self.keep is None else self.keep.secret
+        order = self._order(plan, actions, secret)
+        ticket = engine.ticket(order)
+        self._note(ticket)
+        async with place_elsewhere(engine, order, ticket, self._follower(life)) as placement:
+            yield self._begin(placement)
+
+    @asynccontextmanager
+    async def find(self, life: KernelLife, found: Found) -> AsyncIterator[Placement]:
+        """Find the kernel that a server before this one had started.
+
+        Args:
+            life: The life that it will have.
+            found: What is known of it.
+
+        Raises:
+            HostGoneError: It is gone.
+        """
+        assert self.keep is not None
+        ticket = self.keep.record.facts.get(TICKET)
+        if ticket is None:
+            raise HostGoneError("its server was ended before it was submitted")
+        try:
+            engine = await self.facilities.engines.get(self.wish.kind)
+        except EngineError as error:
+            raise HostGoneError(error.message) from error
+        order = self._order(self.plan((), self.conversation.working_directory), (), self.keep.secret)
+        async with place_elsewhere(
+            *(engine, order, ticket, self._follower(life)),
+            is_new=False,
+            positions=found.positions,
+            unaccepted=found.sent,
+        ) as placement:
+            yield self._begin(placement)
+
+    def _begin(self, placement: Placement) -> Placement:
+        assert placement.link is not None
+        document = placement.link.hello.connection
+        if document is None:
+            raise StartupError("KS-6", "The host beside the kernel does not say where its sockets are")
+        self.meeting.learn(read_body(document, ConnectionInfo))
+        # Where nobody writes down what comes, nobody says either that the host need not keep it.
+        placement.link.confirms = self.keep is None
+        return placement
+
+    def _note(self, ticket: Ticket) -> None:
+        if self.keep is not None:
+            self.keep.note({TICKET: dict(ticket)})
+
+    def _order(self, plan: LaunchPlan, actions: Sequence[VarAction], secret: bytes) -> Order:
+        choice = choose_connection(self.request, self.facilities.config, "linux", can_encrypt, has_host=True)
+        return Order(
+            session_id=self.request.session_id,
+            label=re.sub(r"[^A-Za-z0-9_-]+", "-", safe_name(self.request.session_id)),
+            secret=secret,
+            argv=plan.argv,
+            actions=[(action.action.value, action.name, action.value) for action in actions],
+            working_directory=plan.working_directory,
+            connection={"key": self.key, "signature_scheme": "hmac-sha256", "transport": choice.transport.value},
+            abandon_after=self.facilities.config.abandon_after,
+            options=self.wish.options,
+        )
+
+    def _follower(self, life: KernelLife) -> Follower:
+        whereabouts = self.conversation.whereabouts
+
+        def tell_waiting(waiting: Waiting | None) -> None:
+            if waiting is None:
+                whereabouts.note_no_longer_pending()
+            else:
+                whereabouts.note_pending(waiting.reason, waiting.since, waiting.expected_start, waiting.position)
+
+        def tell_cut(reason: str | None) -> None:
+            if reason is None:
+                whereabouts.note_connected()
+            else:
+                whereabouts.note_cut(reason, time.time())
+
+        def tell_place(job: str, node: str | None, ends: float | None) -> None:
+            whereabouts.note_place(self.wish.kind, job, node, ends)
+            warning = None if ends is None else whereabouts.take_warning(ends - time.time())
+            if warning is not None:
+                self.conversation.say_output("stderr", f"[kallichore] {warning}\n")
+
+        return Follower(
+            tell_waiting=tell_waiting,
+            tell_cut=tell_cut,
+            tell_place=tell_place,
+            unwanted=life.unwanted,
+            is_left=lambda: life.is_left,
+        )
