@@ -90,6 +90,17 @@ def host_script(document: Mapping[str, Any], *, shebang: str = SHEBANG) -> bytes
     return _HOST.format(shebang=shebang, oldest=OLDEST, words=words, data=data).encode("ascii")
 
 
+def dial_document(address: tuple[str, int], identity: bytes, certificate: str) -> dict[str, Any]:
+    """Return the document's ``dial``: how a host reaches its server.
+
+    Args:
+        address: Where the server listens for hosts, as its machine is called from there.
+        identity: 16 bytes by which the server knows the host.
+        certificate: The server's, as PEM; no other is accepted.
+    """
+    return {"address": list(address), "id": identity.hex(), "certificate": certificate}
+
+
 def relay_script(path: str) -> bytes:
     """Return a Python program that carries its input and output to a host's socket and back.
 

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import trio
 
+from kallichore.engines.engine import KEEP_LIMIT
 from kallichore.engines.host_program import read_failure, read_ready
 from kallichore.engines.host_socket import HOST_SOCKET
 from kallichore.host import HOST_PROGRAM
-
-KEEP_LIMIT = 64 << 20
-"""Bytes that a host keeps of what its kernel sent and no server has confirmed: some ten seconds of a flood."""
 
 HOST_LOG = "host.log"
 """The name of the file, in the session's directory, that has what went wrong in the host itself."""

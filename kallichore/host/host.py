@@ -22,7 +22,9 @@ What it is told, a document, has these members:
                     ``actions``, one that is not there is said to be so, and the kernel starts at home
 ``abandon_after``   seconds without a server after which the kernel is ended; 0 for never
 ``keep_limit``      bytes that are kept at most
-``socket``          where the host listens; without it, in a private directory that the host makes
+``socket``          where the host listens; without it, in a private directory that the host makes, which has a log too
+``name``            what comes last in that directory's name: by it a host is found of which it is not known whether it
+                    was started, and there is no second one. Otherwise that is random
 ``meet``            a connection file's members without ports and address: the host chooses those, and writes the file
 ``stays``           whether it is what was started: a batch job, or process 1 of a container. Otherwise it detaches
 ``dial``            the server that it connects to: ``address``, the ``certificate`` that this one has, and what it is
@@ -132,6 +134,9 @@ MOST_DESCRIPTORS = 256
 
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 """What a connection file calls the ports of the five channels, in the order of their numbers here."""
+
+LOG = "host.log"
+"""The file in a private directory that has what went wrong in this program itself."""
 
 LONGEST_PLACE = 70
 """Bytes that the path of a directory may have if sockets are to be in it: theirs may have 100."""
@@ -641,12 +646,12 @@ class Host:
         self._will_tell = False
         """Whether the server will be told after a while what was accepted, if nothing has told it by then."""
         self._news: deque[bytes] = deque()
-        self._is_abandoned = self._is_told_to_end = False
+        self._is_abandoned = self._is_told_to_end = self._has_failed = False
         self._moved = ""
         """Why the kernel starts at home, if it was to start somewhere else."""
         self._signals = wake_on_signals(signal.SIGCHLD, signal.SIGTERM)
         self.loop.watch(self._signals, READ, self._take_signals)
-        self.place = Place(conf.get("socket"), conf.get("meet"))
+        self.place = Place(conf.get("socket"), conf.get("meet"), conf.get("name"))
         try:
             self._listener = self.place.listen()
             self._kernel = Kernel(self.place.directory)
@@ -899,16 +904,22 @@ class Host:
         """Go on to the end, and leave nothing."""
         try:
             self.loop.run()
+        except Exception:
+            self._has_failed = True
+            # It has to be in the log before that is left or removed.
+            sys.excepthook(*sys.exc_info())
         finally:
             if self._dialer is not None:
                 self._dialer.end()
-            self.place.remove()
+            self.place.remove(keeps_log=self._has_failed)
             self._kernel.end()
 
     @property
     def code(self) -> int:
         """The exit code of who is what was started: the kernel's, and for a signal what shells make of it."""
         ended = self._kernel.ended
+        if self._has_failed:
+            return 1
         if ended is None:
             return CANNOT_START
         code: int = ended["code"] if ended["signal"] is None else 128 + ended["signal"]
@@ -924,19 +935,20 @@ class Place:
     Args:
         socket_path: Where to listen; None for in a private directory.
         meet: The members of a connection document without ports and address; None if the kernel is not to be given one.
+        name: What is last in the private directory's name; None for something random.
 
     Raises:
-        OSError: There is no place, or no port left.
+        OSError: There is no place, or no port left; or another host has that name.
     """
 
-    def __init__(self, socket_path: str | None, meet: dict[str, Any] | None) -> None:
+    def __init__(self, socket_path: str | None, meet: dict[str, Any] | None, name: str | None) -> None:
         self.directory: str | None = None
         self.connection: dict[str, Any] | None = None
         self._file: str | None = None
         self._is_listening = False
         self._held: list[socket.socket] = []
         if socket_path is None or meet is not None:
-            self.directory = make_private_directory()
+            self.directory = make_private_directory(name or os.urandom(6).hex())
         self.socket = socket_path or os.path.join(self.directory or "", "host.sock")
         if meet is not None:
             try:
@@ -976,13 +988,21 @@ class Place:
         file = self._file
         return argv if file is None else [argument.replace("{connection_file}", file) for argument in argv]
 
+    def open_log(self) -> None:
+        """Have errors written to a file in the private directory."""
+        assert self.directory is not None
+        path = os.path.join(self.directory, LOG)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
     def _let_go(self) -> None:
         for held in self._held:
             held.close()
         self._held = []
 
-    def remove(self) -> None:
-        """Leave nothing of it. Idempotent."""
+    def remove(self, keeps_log: bool = False) -> None:
+        """Leave nothing of it, or only a log that says something. Idempotent."""
         self._let_go()
         try:
             if self._is_listening:
@@ -992,31 +1012,37 @@ class Place:
             pass
         self._is_listening = False
         if self.directory is not None:
-            remove_directory(self.directory)
+            remove_directory(self.directory, keeps_log)
 
 
-def make_private_directory() -> str:
+def make_private_directory(name: str) -> str:
     """Make a directory that only its owner may look into, and return its absolute path.
 
+    Args:
+        name: What comes last in its name.
+
     Raises:
-        OSError: There is none in which one can be made.
+        OSError: There is none in which one can be made, or it is there already.
     """
-    for parent in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108  # it is made with a random name, for us only
-        path = os.path.join(parent, "kallichore-" + os.urandom(6).hex())
-        if os.path.isabs(path) and len(os.fsencode(path)) <= LONGEST_PLACE:
-            try:
-                os.mkdir(path, 0o700)
-                return path
-            except OSError as error:
-                reason = error
-    raise reason
+    for parent in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108  # nobody else's is taken
+        path = os.path.join(parent, "kallichore-" + name)
+        if os.path.isabs(path) and len(os.fsencode(path)) <= LONGEST_PLACE and os.path.isdir(parent):
+            os.mkdir(path, 0o700)
+            return path
+    raise FileNotFoundError(errno.ENOENT, "there is no directory for temporary files")
 
 
-def remove_directory(path: str) -> None:
-    """Remove a directory with the files in it, as far as that can be done."""
+def remove_directory(path: str, keeps_log: bool) -> None:
+    """Remove a directory with the files in it, as far as that can be done.
+
+    Args:
+        path: Its path.
+        keeps_log: Whether to leave a log that says something.
+    """
     try:
         for entry in list(os.scandir(path)):
-            os.unlink(entry.path)
+            if not keeps_log or entry.name != LOG or not entry.stat().st_size:
+                os.unlink(entry.path)
         os.rmdir(path)
     except OSError:
         # Somebody has removed it before, or put something else into it.
@@ -1064,6 +1090,8 @@ class Dialer:
                 become_helper(stderr=2)
                 die_with_parent()
                 self._dial(self._server, self._path)
+            except Exception:
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
         self.pid = pid
@@ -1278,7 +1306,7 @@ def start_guardian(directory: str | None) -> tuple[int, int]:
         try:
             guard(readable)
             if directory is not None:
-                remove_directory(directory)
+                remove_directory(directory, keeps_log=True)
         finally:
             os._exit(0)
     os.close(readable)
@@ -1370,13 +1398,23 @@ def ignore_signals() -> None:
         IGNORED[number] = signal.signal(number, signal.SIG_IGN)
 
 
-def read_text(path: str) -> str:
-    """Return what a small file of the system says; nothing where there is none."""
+def read_bytes(path: str) -> bytes:
+    """Return what a small file of the system has; nothing where there is none."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
-        return ""
+        return b""
+    try:
+        return os.read(descriptor, PIECE)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: str) -> str:
+    """Return the same as text."""
+    return read_bytes(path).decode("utf-8", "replace")
 
 
 def own_groups() -> list[tuple[bool, str]]:
@@ -1390,7 +1428,8 @@ def own_groups() -> list[tuple[bool, str]]:
         is_first = "memory" in controllers.split(",")
         if number == "0" or is_first:
             root = GROUPS + "/memory" if is_first else GROUPS
-            place = root + path.rstrip("/")
+            # Seen from a container, the way to a group may lead up first.
+            place = "/".join([root, *(part for part in path.split("/") if part not in ("", ".."))])
             groups.append((is_first, place if os.path.isdir(place) else root))
     return groups
 
@@ -1441,7 +1480,7 @@ def describe_tree(pid: int | None) -> dict[str, Any]:
     The CPU time has in it that of children which have ended and were waited for, so that it does not shrink.
     """
     told: dict[str, Any] = dict.fromkeys(("directory", "memory", "cpu_seconds", "processes", "threads", "is_stopped"))
-    table = (read_table() or ask_for_table()) if pid is not None else {}
+    table = (read_table(pid) or ask_for_table()) if pid is not None else {}
     if pid not in table:
         return told
     tree = find_tree(pid, table)
@@ -1472,22 +1511,45 @@ def find_tree(pid: int, table: dict[int, Any]) -> list[Any]:
     return found
 
 
-def read_table() -> dict[int, Any]:
-    """Return of each process its parent, state, CPU seconds, resident bytes and threads, from Linux's files (proc(5));
-    nothing where there are none.
+def read_table(pid: int) -> dict[int, Any]:
+    """Return of a process and of those below it, and perhaps of others, the parent, state, CPU seconds, resident bytes
+    and threads, from Linux's files (proc(5)); nothing where there are none.
     """
-    table: dict[int, Any] = {}
     if sys.platform != "linux":
-        return table
-    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-    for name in os.listdir(PROC):
-        if name.isdigit():
-            # The program's name is in parentheses and may have anything in it, more parentheses too.
-            row = read_text(f"{PROC}/{name}/stat").rpartition(")")[2].split()
-            if row:
-                cpu = sum(map(int, row[11:15])) / tick
-                table[int(name)] = (int(row[1]), row[0], cpu, int(row[21]) * page, int(row[17]))
-    return table
+        return {}
+    own = os.getpid()
+    if os.path.exists(f"{PROC}/{own}/task/{own}/children"):
+        # Who the children are is told, so no other process has to be looked at.
+        pids = find_descendants(pid)
+    else:
+        pids = [int(name) for name in os.listdir(PROC) if name.isdigit()]
+    rows = {each: read_process(each) for each in pids}
+    return {each: row for each, row in rows.items() if row is not None}
+
+
+def read_process(pid: int) -> Any:
+    """Return that of one process on Linux; None if it is gone."""
+    # The program's name is in parentheses and may have anything in it, more parentheses too.
+    row = read_bytes(f"{PROC}/{pid}/stat").rpartition(b")")[2].split()
+    if not row:
+        return None
+    cpu = sum(map(int, row[11:15])) / os.sysconf("SC_CLK_TCK")
+    return int(row[1]), row[0].decode(), cpu, int(row[21]) * os.sysconf("SC_PAGE_SIZE"), int(row[17])
+
+
+def find_descendants(pid: int) -> list[int]:
+    """Return a process and all below it, as Linux tells it: the children of each by the thread that made them."""
+    found, waiting = [], [pid]
+    while waiting:
+        each = waiting.pop()
+        found.append(each)
+        try:
+            threads = os.listdir(f"{PROC}/{each}/task")
+        except OSError:
+            continue
+        for thread in threads:
+            waiting += map(int, read_bytes(f"{PROC}/{each}/task/{thread}/children").split())
+    return found
 
 
 def ask_for_table() -> dict[int, Any]:
@@ -1555,13 +1617,16 @@ def run(conf: dict[str, Any], dial: Callable[[dict[str, Any], str], None] | None
         conf: What to do, see above.
         dial: What connects to the server that is named in it, see `kallichore/host/dial.py`.
     """
-    stays, is_far = conf.get("stays", False), "socket" not in conf
+    stays, is_local = conf.get("stays", False), "socket" in conf
     if not stays:
         detach(conf)
     point_to_null(0)
     ignore_signals()
     try:
         host = Host(conf, dial)
+        if not stays and not is_local:
+            # Who started it may be waiting for the end of its errors, as of what it says.
+            host.place.open_log()
     except OSError as error:
         os.write(1, f"failed: {error}\n".encode())
         return 1
@@ -1571,9 +1636,9 @@ def run(conf: dict[str, Any], dial: Callable[[dict[str, Any], str], None] | None
         # Nobody will know of it.
         host.loop.is_over = not stays
     if not stays:
-        point_to_null(*((1, 2) if is_far else (1,)))
+        point_to_null(1)
     host.run()
-    if not is_far:
+    if is_local:
         remove_own_log()
     return host.code if stays else 0
 

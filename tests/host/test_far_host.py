@@ -11,7 +11,6 @@ import runpy
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from hosts import (
     STDOUT,
     Hosted,
     connect_all,
+    old_pythons,
     open_far_host,
     open_host,
     read,
@@ -36,7 +36,7 @@ from hosts import (
 )
 from kallichore.engines.host_link import HostLink
 from kallichore.engines.host_program import host_script, read_failure
-from kallichore.host import HOST_PROGRAM, RELAY_PROGRAM
+from kallichore.host import DIAL_PROGRAM, HOST_PROGRAM, RELAY_PROGRAM
 from kallichore.wire.connection_info import PORT_NAMES
 from kallichore.wire.host_frames import (
     HostDecoder,
@@ -68,20 +68,10 @@ def shell(script: str) -> list[str]:
     return ["/bin/sh", "-c", script]
 
 
-@pytest.mark.parametrize("program", [HOST_PROGRAM, RELAY_PROGRAM], ids=lambda program: program.name)
+@pytest.mark.parametrize("program", [HOST_PROGRAM, DIAL_PROGRAM, RELAY_PROGRAM], ids=lambda program: program.name)
 def test_programs_run_on_python_3_8(program: Path) -> None:
     """What travels has the syntax of Python 3.8, which machines far away may have."""
     assert ast.parse(program.read_text(), feature_version=(3, 8))
-
-
-def old_pythons() -> list[str]:
-    """Return the Pythons of this machine that are older than what we need ourselves, the oldest first."""
-    wanted = ("3.8", "3.9", "3.10")
-    found = [shutil.which(f"python{version}") for version in wanted]
-    managed = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
-    found += [str(path) for version in wanted for path in managed.glob(f"{version}.*/bin/python3")]
-    paths = [path for path in found if path is not None]
-    return [path for path in paths if subprocess.run([path, "-c", "pass"], capture_output=True).returncode == 0]
 
 
 async def test_kernel_runs_under_an_old_python(far_place: Path) -> None:
@@ -120,7 +110,7 @@ async def test_host_says_where_it_listens_and_who_started_it_has_to_wait_no_more
             hello = link.hello
 
     assert b"" == rest
-    assert {directory.name: 0o700, "host.sock": 0o600} == modes
+    assert {directory.name: 0o700, "host.sock": 0o600, "host.log": 0o600} == modes
     assert far_place == directory.parent
     assert (host.pid, os.uname().nodename, None) == (hello.host_pid, hello.node, hello.connection)
 
@@ -226,6 +216,28 @@ async def test_far_host_leaves_nothing(far_place: Path, way: str) -> None:
         with trio.fail_after(PATIENCE):
             while list(far_place.iterdir()):  # noqa: ASYNC110
                 await trio.sleep(0.01)
+
+
+async def test_host_has_the_name_that_it_is_given_and_there_is_no_second_one(far_place: Path) -> None:
+    """Who gave a host a name finds it by that, and a second host with the name says that there is one."""
+    async with open_far_host(far_place, SLEEP, name="0123abcd") as host:
+        with pytest.raises(AssertionError, match=r"failed: .*exists: .*kallichore-0123abcd"):
+            async with open_far_host(far_place, SLEEP, name="0123abcd"):
+                pass
+        async with host.link() as link:
+            assert host.pid == link.hello.host_pid
+
+    assert far_place / "kallichore-0123abcd" == host.directory
+
+
+async def test_log_of_a_host_that_failed_is_left(far_place: Path) -> None:
+    """A host that ends by an error of its own leaves what it said of it, and nothing else; its kernel is gone."""
+    async with open_far_host(far_place, shell("echo x; exec sleep 600"), meet=MEET, keep_limit="much") as host:
+        await wait_gone(host.pid)
+        left = [path.name for path in host.directory.iterdir()]
+
+        assert ["host.log"] == left
+        assert "TypeError" in (host.directory / "host.log").read_text()
 
 
 async def test_host_that_cannot_be_leaves_nothing(far_place: Path) -> None:
@@ -434,9 +446,8 @@ def program() -> dict[str, Any]:
 @pytest.fixture
 def system(program: dict[str, Any], tmp_path: Path) -> Path:
     """A directory in which the host's functions look for what the system tells; nothing is told there yet."""
-    for name in ("read_text", "own_groups", "count_memory_kills", "describe_limit", "read_table"):
-        names = program[name].__globals__
-        names["PROC"], names["GROUPS"] = str(tmp_path / "proc"), str(tmp_path / "groups")
+    names = program["own_groups"].__globals__
+    names["PROC"], names["GROUPS"] = str(tmp_path / "proc"), str(tmp_path / "groups")
     return tmp_path
 
 
@@ -459,6 +470,7 @@ FIRST = {"proc/self/cgroup": "9:name=systemd:/x\n4:cpu,memory:/job/step\n0::/x\n
         ({**SECOND, "groups/job/step/memory.events": "oom 1\noom_kill 2\n", "proc/vmstat": "oom_kill 5\n"}, 2),
         ({**SECOND, "groups/job/step/memory.events": "oom_kill 0\n", "proc/vmstat": "oom_kill 5\n"}, 0),
         ({**SECOND, "groups/memory.events": "oom_kill 3\n"}, 3),
+        ({"proc/self/cgroup": "0::/../../x\n", "groups/x/memory.events": "oom_kill 3\n"}, 3),
         ({**FIRST, "groups/memory/job/step/memory.oom_control": "under_oom 0\noom_kill 4\n"}, 4),
         ({**FIRST, "groups/memory/memory.oom_control": "oom_kill 6\n"}, 6),
         ({**FIRST, "groups/memory/job/step/memory.oom_control": "under_oom 0\n", "proc/vmstat": "oom_kill 5\n"}, 5),
@@ -529,6 +541,27 @@ async def test_limit_of_memory_is_told_with_the_end(private_place: Path) -> None
 def test_times_of_ps_are_read(program: dict[str, Any], text: str, seconds: float) -> None:
     """macOS writes minutes and seconds, others hours too, and days before a hyphen."""
     assert seconds == program["read_time"](text)
+
+
+def test_processes_are_found_where_the_system_does_not_tell_who_the_children_are(
+    program: dict[str, Any], system: Path
+) -> None:
+    """On a Linux without lists of children all processes are looked at, and the tree is the same."""
+    stats = {
+        7: "7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 100 50 25 25 20 0 3 0 5 0 1000 0",
+        8: "8 (b) T 7 7 7 0 -1 0 0 0 0 0 100 0 0 0 20 0 2 0 5 0 10 0",
+        9: "9 (c) Z 8 7 7 0 -1 0 0 0 0 0 100 0 0 0 20 0 1 0 5 0 0 0",
+        10: "10 (other) S 1 7 7 0 -1 0 0 0 0 0 100 0 0 0 20 0 2 0 5 0 10 0",
+    }
+    write(system, {f"proc/{pid}/stat": text + "\n" for pid, text in stats.items()})
+    told = program["describe_tree"](7)
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+
+    assert (1010 * page, 300 / ticks, 2, 5) == tuple(
+        told[name] for name in ("memory", "cpu_seconds", "processes", "threads")
+    )
+    assert (False, None) == (told["is_stopped"], told["directory"])
+    assert program["describe_tree"](8)["is_stopped"]
 
 
 def test_ps_tells_the_same_as_the_files_of_linux(program: dict[str, Any]) -> None:
