@@ -30,7 +30,7 @@ import attrs
 
 from kallichore.engines import provisioner_launcher
 from kallichore.engines.provisioner_launcher import use_local_processes
-from kallichore.engines.provisioner_words import choose_environment, decode, encode
+from kallichore.engines.provisioner_words import choose_encryption, choose_environment, decode, encode
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
@@ -223,6 +223,10 @@ class Program:
             # Else ipykernel ends itself when this process is replaced.
             keywords["independent"] = True
         provisioner_launcher.provisioner.set(kernel.name)
+        if kernel.manager.has_trait("transport_encryption"):
+            kernel.manager.transport_encryption = choose_encryption(
+                given["encryption"], can_encrypt=given["can_encrypt"], is_local=kernel.is_local
+            )
         kernel.manager.shutting_down = False
         kernel.manager._launch_args = {each: keywords[each] for each in ("env", "cwd")}
         keywords = await provisioner.pre_launch(**keywords)
