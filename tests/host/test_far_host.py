@@ -524,6 +524,50 @@ def test_limit_is_the_smallest_of_our_control_groups(
     assert {"limit_kib": limit, "group_peak_kib": peak} == program["describe_limit"]()
 
 
+LIMIT = 96 << 20
+
+
+@pytest.fixture
+async def limited_group() -> AsyncIterator[Path]:
+    """A control group whose memory is limited, of whichever version there is here."""
+    root = Path("/sys/fs/cgroup")
+    is_unified = (root / "cgroup.controllers").exists()
+    group = (root if is_unified else root / "memory") / f"kt-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        (group / ("memory.max" if is_unified else "memory.limit_in_bytes")).write_text(str(LIMIT))
+    except OSError as error:
+        pytest.skip(f"memory cannot be limited here: {error}")
+    else:
+        yield group
+        with trio.fail_after(PATIENCE):
+            # The host's guardian is in it, and goes a moment after the host.
+            while (group / "cgroup.procs").read_text():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    finally:
+        group.rmdir()
+
+
+async def test_kernel_that_the_machine_killed_for_memory_is_told_as_that(far_place: Path, limited_group: Path) -> None:
+    """Beyond its group's limit a kernel is killed, and with the end comes that it was for memory, the limit, and how
+    much the group had; a job's other processes are in the same group.
+    """
+    greedy = [sys.executable, "-S", "-c", "x = [bytearray(b'x' * (1 << 20)) for _ in range(400)]"]
+    enter = f'echo $$ > {limited_group}/cgroup.procs; exec "$0" "$@"'
+    async with open_far_host(far_place, greedy, python=("/bin/sh", "-c", enter, sys.executable, "-I")) as host:
+        async with host.link() as link:
+            with trio.fail_after(PATIENCE):
+                await link.ended.wait()
+            ending = link.ending
+
+    assert ending is not None
+    assert (signal.SIGKILL, True, LIMIT >> 10) == (ending.signal, ending.memory_kill, ending.limit_kib)
+    assert ending.group_peak_kib is None or LIMIT * 0.8 < ending.group_peak_kib << 10 <= LIMIT
+
+
 async def test_limit_of_memory_is_told_with_the_end(private_place: Path) -> None:
     """What the host finds of its control groups is what a server is told when the kernel has ended."""
     found = runpy.run_path(str(HOST_PROGRAM), run_name="host")["describe_limit"]()
