@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequen
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import attrs
 import trio
@@ -29,7 +29,6 @@ from kallichore.engines.engine import EngineServices
 from kallichore.engines.provisioner import open_provisioners
 from kallichore.engines.registry import Engines
 from kallichore.errors import (
-    ConfigurationError,
     KernelNotFoundError,
     NothingToHandOverError,
     SessionExistsError,
@@ -47,6 +46,7 @@ from kallichore.kernel.working_directory import can_enter, current_directory
 from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList
 from kallichore.server.border import open_border
 from kallichore.server.counters import Counters, take_counters
+from kallichore.server.hosts_desk import open_desk
 from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
 from kallichore.session.facilities import Facilities
@@ -456,13 +456,6 @@ def _owner(directory: Path) -> str:
     return hashlib.sha256(f"{socket.gethostname()}:{directory}".encode("utf-8", "surrogateescape")).hexdigest()[:10]
 
 
-def _no_desk() -> NoReturn:
-    raise ConfigurationError(
-        "Kernels of this engine connect to the server, which does not listen for them; start it with "
-        "--listen-hosts HOST:PORT, an address of this machine that they can reach"
-    )
-
-
 @asynccontextmanager
 async def open_server(
     config: ServerConfig | None = None, *, only: Container[str] | None = None
@@ -502,12 +495,13 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
             async with (
                 open_watchdog(runtime_directory) as watchdog,
                 open_provisioners(runtime_directory) as provisioners,
+                open_desk(config) as get_desk,
                 trio.open_nursery() as nursery,
             ):
                 services = EngineServices(
                     directory=runtime_directory,
                     owner=_owner(runtime_directory if config.state_directory is None else config.state_directory),
-                    desk=_no_desk,
+                    desk=get_desk,
                 )
                 facilities = Facilities(
                     engines=Engines(config.profiles, services, nursery),
