@@ -33,6 +33,9 @@ TEST_LIMIT = 120
 LONG_LIMIT = 1800
 """The same for a test that is run by itself because it takes minutes."""
 
+LONG = ("durability", "engines")
+"""The markers of such tests."""
+
 LAST_MOMENT = 2.0
 """Seconds that a kernel's own children get to end after their parent was killed: their end is not ours to wait for."""
 
@@ -124,7 +127,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         finally:
             faulthandler.cancel_dump_traceback_later()
     earlier = signal.signal(signal.SIGALRM, _fail_late_test)
-    signal.alarm(TEST_LIMIT if item.get_closest_marker("durability") is None else LONG_LIMIT)
+    signal.alarm(LONG_LIMIT if any(map(item.get_closest_marker, LONG)) else TEST_LIMIT)
     try:
         return (yield)
     finally:
