@@ -75,7 +75,7 @@ sha256 = load_sha256()
 VERSION = 1
 HEAD = struct.Struct(">BBHIQ")
 ATTACH, OPEN, CLOSE, SEND, CONFIRM = range(1, 6)
-RELEASE, PACE, ASK = range(7, 10)
+RELEASE, PACE, ASK, AGAIN = range(7, 11)
 CHALLENGE, HELLO, DATA, OPENED, LOST, ACCEPTED, ENDED, REPLACED, TOLD = range(16, 25)
 
 IOPUB, STDOUT, STDERR = 1, 5, 6
@@ -633,6 +633,7 @@ class Host:
 
     def __init__(self, conf: dict[str, Any], dial: Callable[[dict[str, Any], str], None] | None = None) -> None:
         self.loop = Loop()
+        self._conf = conf
         self.kept = 0
         self._stays = conf.get("stays", False)
         self._limit = conf["keep_limit"]
@@ -655,14 +656,12 @@ class Host:
         try:
             self._listener = self.place.listen()
             self._kernel = Kernel(self.place.directory)
-            pipes = self._kernel.start(*self._plan(conf))
+            self._start()
         except BaseException:
             self.place.remove()
             raise
         self._await_servers()
         self._await_server()
-        for number, pipe in zip((STDOUT, STDERR), pipes):
-            self._channels[number].open_pipe(pipe)
         self._dialer = None
         if dial is not None and conf.get("dial"):
             self._dialer = Dialer(dial, conf["dial"], self.place.socket)
@@ -790,10 +789,28 @@ class Host:
             self.loop.is_over = True
         elif kind == PACE:
             self._any_channel(channel).pace = min(number / 1e6, LONGEST_REST)
+        elif kind == AGAIN:
+            self._start_again(json.loads(bytes(payload)))
         elif kind == ASK:
             self.tell(note(TOLD, describe_tree(self._kernel.pid if self._kernel.is_running else None), 0, number))
         else:
             raise ValueError
+
+    def _start_again(self, changes: dict[str, Any]) -> None:
+        """Start the kernel anew, if it has ended, and hang up: who attaches then is told of the new one."""
+        assert self._server is not None
+        if not self._kernel.is_running and not self._is_told_to_end:
+            self._conf.update(changes)
+            for channel in self._channels:
+                channel.close()
+            self._moved = ""
+            self._kernel.forget()
+            self._start()
+        self._server.drop()
+
+    def _start(self) -> None:
+        for number, pipe in zip((STDOUT, STDERR), self._kernel.start(*self._plan(self._conf))):
+            self._channels[number].open_pipe(pipe)
 
     def _any_channel(self, channel: int) -> Channel:
         if channel >= len(self._channels):
@@ -1174,6 +1191,13 @@ class Kernel:
     def is_running(self) -> bool:
         """Whether there is a process."""
         return self.pid is not None and self.ended is None
+
+    def forget(self) -> None:
+        """Forget a process that has ended, or could not be started: another is to be."""
+        self.pid = self.ended = self.failed = None
+        self.started = time.time()
+        self._memory_kills = count_memory_kills()
+        self._was_killed = False
 
     def start(self, argv: list[str], environment: dict[str, str], directory: str | None) -> tuple[int, ...]:
         """Start the process; return the pipes that it writes to, none if it could not be started."""

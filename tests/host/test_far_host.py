@@ -198,6 +198,42 @@ async def test_directory_may_be_somebodys_home(far_place: Path, monkeypatch: pyt
         assert f"{far_place}/work".encode() == await read_line(link, STDOUT)
 
 
+async def test_kernel_is_started_anew_in_the_same_place(far_place: Path) -> None:
+    """A kernel that has ended is followed by another, with the same connection file; whoever attaches then has it."""
+    (far_place / "work").mkdir()
+    argv = ["/bin/sh", "-c", 'echo "$0 $PWD"; exit 3', "{connection_file}"]
+    async with open_far_host(far_place, argv, meet=MEET) as host:
+        async with host.link() as link:
+            first = await read_line(link, STDOUT)
+            with trio.fail_after(PATIENCE):
+                await link.ended.wait()
+                link.start_again(str(far_place / "work"))
+                await link.lost.wait()
+        async with host.link() as link:
+            second = await read_line(link, STDOUT)
+            with trio.fail_after(PATIENCE):
+                await link.ended.wait()
+            ending = link.ending
+
+    path = f"{host.directory}/connection.json"
+    assert first.decode().startswith(f"{path} ")
+    assert f"{path} {far_place}/work" == second.decode()
+    assert ending is not None
+    assert 3 == ending.code
+
+
+async def test_kernel_that_runs_is_not_started_anew(far_place: Path) -> None:
+    """Who asks for another while there is one is hung up on, and the one that is there goes on."""
+    async with open_far_host(far_place, SLEEP, meet=MEET) as host:
+        async with host.link() as link:
+            pid = link.hello.pid
+            link.start_again(None)
+            with trio.fail_after(PATIENCE):
+                await link.lost.wait()
+        async with host.link() as link:
+            assert (pid, None) == (link.hello.pid, link.hello.ended)
+
+
 @pytest.mark.parametrize("way", ["released", "killed"])
 async def test_far_host_leaves_nothing(far_place: Path, way: str) -> None:
     """A host that is let go removes its directory, and one that is killed has it removed by its guardian."""
