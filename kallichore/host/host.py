@@ -207,6 +207,10 @@ class Loop:
         """Call nothing any more."""
         self.is_over = True
 
+    def will_call(self, key: object) -> bool:
+        """Whether something is to be called later."""
+        return key in self._deadlines
+
     def call_off(self, key: object) -> None:
         """Do not call what was to be called later, if it was."""
         self._deadlines.pop(key, None)
@@ -666,7 +670,7 @@ class Host:
         self._dialer = None
         if dial is not None and conf.get("dial"):
             self._dialer = Dialer(dial, conf["dial"], self.place.socket)
-            self._dialer.start()
+            self._start_dialling()
 
     def _plan(self, conf: dict[str, Any]) -> tuple[list[str], dict[str, str], str | None]:
         """Return the kernel's arguments, environment and directory."""
@@ -879,9 +883,18 @@ class Host:
             self._terminate()
         if signal.SIGCHLD in numbers:
             self._look_at_children()
-        if self._stays and self._is_told_to_end and not self._kernel.is_running:
+        is_leaving = self._stays and self._is_told_to_end and not self._kernel.is_running
+        if is_leaving and not self.loop.will_call("leave"):
             # A server that has taken everything lets go of it.
             self.loop.call_later("leave", LAST_PATIENCE, self.loop.end)
+
+    def _start_dialling(self) -> None:
+        assert self._dialer is not None
+        try:
+            self._dialer.start()
+        except OSError:
+            # A job may have as many processes as it is allowed to.
+            self.loop.call_later("dial", DIAL_PAUSE, self._start_dialling)
 
     def _look_at_children(self) -> None:
         if self._kernel.look():
@@ -890,15 +903,16 @@ class Host:
             if self._is_abandoned:
                 self.loop.is_over = True
         if self._dialer is not None and self._dialer.look():
-            self.loop.call_later("dial", DIAL_PAUSE, self._dialer.start)
+            self.loop.call_later("dial", DIAL_PAUSE, self._start_dialling)
         if self._stays:
             dialer = None if self._dialer is None else self._dialer.pid
             reap_orphans({self._kernel.pid, self._kernel.guardian, dialer})
 
     def _terminate(self) -> None:
-        """End the kernel: ask it to, then kill it."""
+        """End the kernel: ask it to, then kill it. To be told again puts nothing off."""
         self._kernel.send_signal(signal.SIGTERM)
-        self.loop.call_later("kill", TERM_PATIENCE, lambda: self._kernel.send_signal(signal.SIGKILL))
+        if not self.loop.will_call("kill"):
+            self.loop.call_later("kill", TERM_PATIENCE, lambda: self._kernel.send_signal(signal.SIGKILL))
 
     def run(self) -> None:
         """Go on to the end, and leave nothing."""
@@ -1082,7 +1096,11 @@ class Dialer:
         self.pid: int | None = None
 
     def start(self) -> None:
-        """Start it."""
+        """Start it.
+
+        Raises:
+            OSError: There cannot be another process.
+        """
         pid = os.fork()
         if not pid:
             try:

@@ -315,6 +315,21 @@ async def test_staying_host_that_is_told_to_end_gives_a_server_time_to_take_the_
                 assert 5 == await host.process.wait()
 
 
+async def test_host_that_is_told_to_end_again_and_again_kills_its_kernel_all_the_same(far_place: Path) -> None:
+    """Who is impatient and repeats SIGTERM every moment does not put off the end of a kernel that is deaf to it."""
+    script = "trap : TERM; echo on; while :; do sleep 0.05; done"
+    async with open_far_host(far_place, shell(script), stays=True) as host, host.link() as link:
+        await read_line(link, STDOUT)
+        with trio.fail_after(PATIENCE):
+            while not link.ended.is_set():
+                os.kill(host.pid, signal.SIGTERM)
+                with trio.move_on_after(0.1):
+                    await link.ended.wait()
+
+        assert link.ending is not None
+        assert signal.SIGKILL == link.ending.signal
+
+
 async def test_staying_host_that_is_told_to_end_does_not_wait_for_a_server_for_ever(far_place: Path) -> None:
     """A job that is cancelled while no server is there ends by itself, and leaves nothing."""
     async with open_far_host(far_place, SLEEP, stays=True) as host:
