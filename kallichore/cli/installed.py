@@ -8,7 +8,7 @@ from typing import Any
 from kallichore.client.server import Server
 from kallichore.errors import KernelNotFoundError
 from kallichore.kernel.kernelspecs import KernelSpec, find_kernelspec, list_kernelspecs
-from kallichore.models.bodies import InterruptMode
+from kallichore.models.bodies import InterruptMode, KernelProvisioner
 
 DEFAULT_KERNEL = "python3"
 
@@ -47,6 +47,7 @@ async def find_kernel(server: Server | None, name: str | None) -> KernelSpec:
 
 
 def _spec(name: str, told: Mapping[str, Any]) -> KernelSpec:
+    provisioner = told.get("kernel_provisioner")
     return KernelSpec(
         name=name,
         argv=tuple(told["argv"]),
@@ -56,4 +57,6 @@ def _spec(name: str, told: Mapping[str, Any]) -> KernelSpec:
         env=dict(told.get("env") or {}),
         interrupt_mode=InterruptMode(told.get("interrupt_mode", "signal")),
         supported_encryption=tuple(told.get("supported_encryption") or ()),
+        kernel_provisioner=None if provisioner is None else KernelProvisioner(**provisioner),
+        engine=told.get("engine"),
     )

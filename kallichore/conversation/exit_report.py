@@ -79,7 +79,9 @@ def _cause(known: Circumstances) -> ExitCause:
 
 
 def _in_words(known: Circumstances, cause: ExitCause) -> str:
-    sentences = [f"Kernel process {known.ending.pid} {known.ending.describe()}"]
+    # One that is not of this machine, or never was there, has no number.
+    subject = f"Kernel process {known.ending.pid}" if known.ending.pid else "The kernel"
+    sentences = [f"{subject} {known.ending.describe()}"]
     if known.requested_by is not None:
         sentences[0] += f" on request ({known.requested_by})"
     if known.ending.explanation:

@@ -11,6 +11,7 @@ import trio
 from kallichore.engines.host_link import HostLink
 from kallichore.kernel.ending import Ending
 from kallichore.kernel.resources import Usage
+from kallichore.models.bodies import ConnectionInfo
 from kallichore.wire.frames import Frames
 
 
@@ -19,7 +20,7 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its process id, which is its group's too."""
+        """Its process id, which is its group's too; 0 where it is no process of this machine, or nobody knows."""
 
     @property
     def stdout(self) -> trio.abc.ReceiveStream:
@@ -68,9 +69,11 @@ class Placement:
         link: The stream to the host beside it; None where it is the server's own child.
         note_end: To be called as soon as the process has ended.
         said: What it published before anybody listened, oldest first.
+        info: Where its sockets are, where whoever placed it knows that; None where the session has to find out.
     """
 
     process: Process
     link: HostLink | None = None
     note_end: Callable[[], None] = _nothing
     said: Sequence[Frames] = ()
+    info: ConnectionInfo | None = None

@@ -28,3 +28,17 @@ class ProcessHere:
     def sample(self) -> Usage | None:
         """Return nothing: the sampler looks at all that are here, together."""
         return None
+
+
+class ProcessSomewhere(ProcessHere):
+    """A process of which nobody can be asked where it is and what it uses."""
+
+    is_here = False
+
+    def is_stopped(self) -> bool:
+        """Return False: nobody knows."""
+        return False
+
+    def read_directory(self) -> str | None:
+        """Return None: nobody knows."""
+        return None

@@ -24,7 +24,7 @@ from typing import Any
 import attrs
 
 from kallichore.errors import KernelNotFoundError
-from kallichore.models.bodies import InterruptMode, NewSession, VarAction, VarActionType
+from kallichore.models.bodies import InterruptMode, KernelProvisioner, NewSession, VarAction, VarActionType
 from kallichore.wire.curve_keys import CURVE
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,10 @@ class KernelSpec:
     interrupt_mode: InterruptMode = InterruptMode.SIGNAL
     supported_encryption: tuple[str, ...] = ()
     """How it can encrypt: ``curve``, or nothing."""
+    kernel_provisioner: KernelProvisioner | None = None
+    """Who starts it in the server's place; then ``argv`` is as it is written, and may be empty."""
+    engine: dict[str, Any] | None = None
+    """On which machine it is to run, where that is another one."""
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the variables that it sets, with the values of ``base`` put for ``$NAME`` and ``${NAME}``.
@@ -81,17 +85,33 @@ class KernelSpec:
 
     def new_session(self, session_id: str, **members: Any) -> NewSession:
         """Return a request for a session with this kernel; ``members`` are further members of `NewSession`."""
-        variables = self.environment(os.environ)
+        if self.engine is None:
+            variables = self.environment(os.environ)
+            actions = [VarAction(VarActionType.REPLACE, name, value) for name, value in variables.items()]
+        else:
+            actions = [_action_elsewhere(name, value) for name, value in self.env.items()]
         request: dict[str, Any] = {
             "session_id": session_id,
             "argv": self.argv,
             "display_name": self.display_name,
             "language": self.language,
             "interrupt_mode": self.interrupt_mode,
-            "env": tuple(VarAction(VarActionType.REPLACE, name, value) for name, value in variables.items()),
+            "env": tuple(actions),
             "supported_encryption": self.supported_encryption or None,
+            "kernel_provisioner": self.kernel_provisioner,
+            "engine": self.engine,
         }
         return NewSession(**{**request, **members})
+
+
+def _action_elsewhere(name: str, value: str) -> VarAction:
+    """Return what a kernel.json says of a variable, for another machine: what it is here does not matter there."""
+    for own in (f"${name}", f"${{{name}}}"):
+        if value.endswith(own):
+            return VarAction(VarActionType.PREPEND, name, value.removesuffix(own))
+        if value.startswith(own):
+            return VarAction(VarActionType.APPEND, name, value.removeprefix(own))
+    return VarAction(VarActionType.REPLACE, name, value)
 
 
 def _folders() -> list[Path]:
@@ -119,39 +139,61 @@ def _read(folder: Path) -> KernelSpec:
 
 def _from_document(document: dict[str, Any], folder: Path) -> KernelSpec:
     values = {"resource_dir": str(folder), "prefix": sys.prefix}
-    argv = [_fill_in(str(word), values) for word in document["argv"]]
-    if not argv or not isinstance(document["argv"], list):
-        raise ValueError("argv must be a list of words")
     name = folder.name.lower()
-    _refuse_provisioner(name, document)
+    provisioner, engine = _provisioner(name, document, folder), _engine(document)
+    written = document["argv"]
+    if not isinstance(written, list) or not (written or provisioner):
+        raise ValueError("argv must be a list of words")
+    argv = [str(word) if provisioner else _fill_in(str(word), values) for word in written]
     return KernelSpec(
         name=name,
-        argv=tuple(_our_python(argv, folder)),
+        argv=tuple(argv if provisioner or engine else _our_python(argv, folder)),
         display_name=str(document.get("display_name", folder.name)),
         language=str(document.get("language", "")),
         resource_dir=str(folder),
         env={str(name): str(value) for name, value in document.get("env", {}).items()},
         interrupt_mode=InterruptMode(document.get("interrupt_mode", "signal")),
         supported_encryption=_supported_encryption(document),
+        kernel_provisioner=provisioner,
+        engine=engine,
     )
+
+
+def _engine(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return where a kernel is to run, as ``metadata.kallichore.engine`` says; None for this machine."""
+    ours = (document.get("metadata") or {}).get("kallichore") or {}
+    engine = ours.get("engine") if isinstance(ours, dict) else ours
+    if engine is not None and not isinstance(engine, dict):
+        raise ValueError('metadata.kallichore.engine must be an object, such as {"profile": "big"}')
+    return engine
 
 
 def _supported_encryption(document: dict[str, Any]) -> tuple[str, ...]:
     """Return how a kernel says that it can encrypt: as one word or a list of them, in any case (JEP 145)."""
-    told = document.get("metadata", {}).get("supported_encryption")
+    told = (document.get("metadata") or {}).get("supported_encryption")
     words = [told] if isinstance(told, str) else told if isinstance(told, list) else []
     return tuple(str(word).strip().lower() for word in words)
 
 
-def _refuse_provisioner(name: str, document: dict[str, Any]) -> None:
-    """Refuse a kernel that is to be started elsewhere, in a container or on a cluster: here it would be another one."""
-    wanted = document.get("metadata", {}).get("kernel_provisioner") or {}
-    provisioner = wanted.get("provisioner_name") or LOCAL_PROVISIONER
-    if provisioner != LOCAL_PROVISIONER:
-        raise KernelNotFoundError(
-            f"Kernel {name!r} is to be started by the provisioner {provisioner!r}; "
-            "kernel provisioners are not supported, and starting it on this machine would not be the same"
-        )
+def _provisioner(name: str, document: dict[str, Any], folder: Path) -> KernelProvisioner | None:
+    """Return who is to start a kernel in our place: in a container, on a cluster; None if it is ours to start.
+
+    jupyter_client's local provisioner without settings does what we do.
+    """
+    metadata = document.get("metadata") or {}
+    wanted = metadata.get("kernel_provisioner") or {}
+    provisioner_name, config = wanted.get("provisioner_name") or LOCAL_PROVISIONER, wanted.get("config") or {}
+    if not isinstance(provisioner_name, str) or not isinstance(config, dict):
+        raise ValueError("metadata.kernel_provisioner must have a provisioner_name and a config: text, and an object")
+    if provisioner_name == LOCAL_PROVISIONER and not config:
+        return None
+    return KernelProvisioner(
+        provisioner_name=provisioner_name,
+        config=config,
+        kernel_name=name,
+        resource_dir=str(folder),
+        metadata={each: value for each, value in metadata.items() if each != "kernel_provisioner"},
+    )
 
 
 def _native_kernel() -> KernelSpec | None:
@@ -218,8 +260,6 @@ def list_kernelspecs() -> dict[str, KernelSpec]:
     for name, folder in folders.items():
         try:
             specs[name] = _read(folder)
-        except KernelNotFoundError as error:
-            logger.warning("%s", error)
         except _BROKEN as error:
             logger.warning("%s is broken: %s", folder / "kernel.json", error)
     if NATIVE_KERNEL not in folders and (native := _native_kernel()) is not None:
@@ -242,8 +282,7 @@ def find_kernelspec(name: str) -> KernelSpec:
     """Return the installed kernel of this name; case does not matter.
 
     Raises:
-        KernelNotFoundError: There is none, its kernel.json is broken, or it is to be started by a provisioner; the
-            message says what to do.
+        KernelNotFoundError: There is none, or its kernel.json is broken; the message says what to do.
     """
     folders = _kernel_folders()
     folder = folders.get(name.lower())

@@ -1,7 +1,6 @@
 """From a session's request to what is launched: command line, environment, directory. [pure]
 
-Whether files exist is asked through arguments, so that a plan can be read and tested without a disk. Seam: a launcher
-other than a local process (a provisioner, a batch system) would take the same plan.
+Whether files exist is asked through arguments, so that a plan can be read and tested without a disk.
 """
 
 from __future__ import annotations
@@ -129,6 +128,36 @@ def make_launch_plan(
         warnings=tuple(warnings),
         handles=tuple(handles),
         moved_to=moved_to,
+    )
+
+
+def make_provisioned_plan(
+    request: NewSession,
+    *,
+    actions: Iterable[VarAction],
+    working_directory: str,
+    surroundings: Surroundings,
+    inherited: Mapping[str, str] | None = None,
+) -> LaunchPlan:
+    """Plan the launch of a kernel that a provisioner starts: its command line is for that to fill in and to run.
+
+    Args:
+        request: What the session was created with.
+        actions: The environment actions in force.
+        working_directory: The session's directory now, where the kernel will be: it may not be on this machine.
+        surroundings: The machine.
+        inherited: Variables that are added before the actions.
+    """
+    assert request.kernel_provisioner is not None
+    name = request.kernel_provisioner.provisioner_name
+    is_ignored = request.startup_environment is not StartupEnvironment.NONE
+    text = f"The provisioner {name!r} knows no startup environments; {request.startup_environment.value} is ignored"
+    return LaunchPlan(
+        argv=request.argv,
+        program=request.argv[0] if request.argv else name,
+        environment=kernel_environment(actions, surroundings, inherited),
+        working_directory=surroundings.expand(working_directory) or None,
+        warnings=(text,) if is_ignored else (),
     )
 
 

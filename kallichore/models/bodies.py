@@ -125,6 +125,17 @@ def _actions(actions: Iterable[VarAction]) -> tuple[VarAction, ...]:
 
 
 @attrs.frozen(kw_only=True)
+class KernelProvisioner:
+    """Who is to start a kernel in the server's place, as ``metadata.kernel_provisioner`` of its kernelspec says."""
+
+    provisioner_name: str
+    config: dict[str, Any] | None = None
+    kernel_name: str | None = None
+    resource_dir: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@attrs.frozen(kw_only=True)
 class NewSession:
     """The body of ``PUT /sessions``; see kallichore.json for each member."""
 
@@ -163,6 +174,7 @@ class NewSession:
     durable: bool | None = None
     engine: dict[str, Any] | None = None
     spares: int | None = None
+    kernel_provisioner: KernelProvisioner | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -192,6 +204,8 @@ class Kernel:
     resource_dir: str
     env: dict[str, str]
     supported_encryption: tuple[str, ...]
+    kernel_provisioner: KernelProvisioner | None = None
+    engine: dict[str, Any] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -509,6 +523,21 @@ class KernelPlace:
     job: str
     node: str | None = None
     ends: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class EngineProfile:
+    """A named set of options for kernels on other machines, and what is wrong with it."""
+
+    kind: str
+    problems: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class EngineProfiles:
+    """The answer of ``GET /engines``: the profiles by name."""
+
+    profiles: dict[str, Any]
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from itertools import islice
@@ -19,7 +19,7 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_unstructure_fn
 
-from kallichore.errors import BadBodyError
+from kallichore.errors import BadBodyError, EngineError
 from kallichore.models import bodies
 from kallichore.wire.envelope import encode
 
@@ -92,6 +92,13 @@ def _structure_integer(value: Any, _: Any) -> int:
     return value
 
 
+def _structure_json(value: Any, _: Any) -> Any:
+    # What is in it is another's, who knows what it has to be.
+    if type(value) is not dict:
+        raise _Misfit(f"must be an object, not {_describe(value)}")
+    return value
+
+
 def _structure_enum(value: Any, kind: type[Enum]) -> Enum:
     for member in kind:
         if type(value) is str and member.value == value:
@@ -156,6 +163,7 @@ def make_converter() -> cattrs.Converter:
     converter.register_structure_hook(str, _strict(str, "a string"))
     converter.register_structure_hook(bool, _strict(bool, "true or false"))
     converter.register_structure_hook(int, _structure_integer)
+    converter.register_structure_hook_func(_is_object, _structure_json)
     for kind in vars(bodies).values():
         # Each by name: an enum of strings would else be taken for a string.
         if isinstance(kind, type) and issubclass(kind, Enum):
@@ -174,6 +182,10 @@ def make_converter() -> cattrs.Converter:
 
 def _is_array(kind: Any) -> bool:
     return get_origin(kind) is tuple
+
+
+def _is_object(kind: Any) -> bool:
+    return get_origin(kind) is dict
 
 
 def _format_date(value: datetime) -> str:
@@ -290,3 +302,27 @@ def refuse_unknown(kind: type, paths: Iterable[str]) -> BadBodyError:
     known = ", ".join(field.name for field in attrs.fields(kind))
     problems = (f"{_SCHEMA_NAMES[kind]}: unknown member; known are {known} @ ${path[1:]}" for path in paths)
     return BadBodyError("\n".join(islice(problems, MOST_PROBLEMS)))
+
+
+def read_options(kind: type[T], options: Mapping[str, Any], name: str) -> T:
+    """Return what a session asks of its engine.
+
+    Args:
+        kind: The class that has a field for each option.
+        options: As they came.
+        name: What they are members of, for people.
+
+    Raises:
+        EngineError: One does not fit, is missing, or is not known; each problem is named with its path.
+    """
+    known = ", ".join(get_type_hints(kind))
+    unknown = _unknown_members(dict(options), kind, "?")
+    problems = [f"{name}{path[1:]} is not known; known are {known}" for path in unknown]
+    try:
+        read: T = _converter.structure(dict(options), kind)
+    except _Misfit as error:
+        lines = (line.partition(_AT) for line in str(error).splitlines())
+        problems += [f"{name}{path}: {text}" for text, _, path in lines]
+    if problems:
+        raise EngineError("\n".join(problems[:MOST_PROBLEMS]))
+    return read

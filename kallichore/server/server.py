@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequen
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import attrs
 import trio
@@ -26,9 +26,9 @@ import trio_util
 from kallichore._version import __version__
 from kallichore.config import MOST_WARM, ServerConfig
 from kallichore.engines.engine import EngineServices
+from kallichore.engines.provisioner import open_provisioners
 from kallichore.engines.registry import Engines
 from kallichore.errors import (
-    ConfigurationError,
     KernelNotFoundError,
     NothingToHandOverError,
     SessionExistsError,
@@ -46,6 +46,7 @@ from kallichore.kernel.working_directory import can_enter, current_directory
 from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList
 from kallichore.server.border import open_border
 from kallichore.server.counters import Counters, take_counters
+from kallichore.server.hosts_desk import open_desk
 from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
 from kallichore.session.facilities import Facilities
@@ -129,6 +130,7 @@ class Server(metaclass=ForUsers):
             KernelNotFoundError: Its program is not on this machine.
             SessionExistsError: The id is taken.
             SessionNotCreatedError: The machine has no descriptors left, or no memory.
+            EngineError: There is no engine, or profile, of this name.
             ValueRangeError: Its time without activity is negative, or it wants too many kernels to be ready.
         """
         if request.cull_idle_after is not None and request.cull_idle_after < 0:
@@ -137,7 +139,8 @@ class Server(metaclass=ForUsers):
             )
         if request.spares is not None and not 0 <= request.spares <= MOST_WARM:
             raise ValueRangeError(f"spares is {request.spares}; it can be 0 to {MOST_WARM} kernels that are kept ready")
-        if request.argv:
+        elsewhere = request.kernel_provisioner or self.facilities.engines.read(request.engine)
+        if request.argv and elsewhere is None:
             self._check_program(request)
         if request.session_id in self._sessions:
             raise SessionExistsError(f"There is a session {request.session_id!r} already; choose another id")
@@ -162,6 +165,10 @@ class Server(metaclass=ForUsers):
     def _make_keep(self, request: NewSession, key: str) -> Keep | None:
         """Return the place of a session that is to outlive this server; None for one that ends with it."""
         if self._vault is None or request.durable is False:
+            return None
+        if request.kernel_provisioner is not None:
+            text = "It will end with this server: kernels that provisioners launch have no host that outlives it"
+            logger.warning("[session %s] %s", request.session_id, text)
             return None
         if encrypts(request, self.config, sys.platform, can_encrypt):
             text = "It will end with this server: kernels that encrypt cannot have the host that outlives it"
@@ -449,13 +456,6 @@ def _owner(directory: Path) -> str:
     return hashlib.sha256(f"{socket.gethostname()}:{directory}".encode("utf-8", "surrogateescape")).hexdigest()[:10]
 
 
-def _no_desk() -> NoReturn:
-    raise ConfigurationError(
-        "Kernels of this engine connect to the server, which does not listen for them; start it with "
-        "--listen-hosts HOST:PORT, an address of this machine that they can reach"
-    )
-
-
 @asynccontextmanager
 async def open_server(
     config: ServerConfig | None = None, *, only: Container[str] | None = None
@@ -492,11 +492,16 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
             open_vault(config) as vault,
         ):
             clear_leftovers(runtime_directory.parent)
-            async with open_watchdog(runtime_directory) as watchdog, trio.open_nursery() as nursery:
+            async with (
+                open_watchdog(runtime_directory) as watchdog,
+                open_provisioners(runtime_directory) as provisioners,
+                open_desk(config) as get_desk,
+                trio.open_nursery() as nursery,
+            ):
                 services = EngineServices(
                     directory=runtime_directory,
                     owner=_owner(runtime_directory if config.state_directory is None else config.state_directory),
-                    desk=_no_desk,
+                    desk=get_desk,
                 )
                 facilities = Facilities(
                     engines=Engines(config.profiles, services, nursery),
@@ -513,6 +518,7 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
                         is_directory=can_enter,
                     ),
                     open_inheritance=this_systems_inheritance(),
+                    provisioners=provisioners,
                     taken_ports=set(),
                 )
                 kernelspecs: Sequence[WarmKernelspec] = ()

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -24,8 +21,8 @@ from kallichore.kernel.launch_plan import CONNECTION_FILE, LaunchPlan, Surroundi
 from kallichore.models.bodies import ConnectionInfo, NewSession, VarAction
 from kallichore.session.facilities import Facilities
 from kallichore.session.keep import TICKET, Found, Keep, read_body
-from kallichore.session.life import KernelLife, Meet
-from kallichore.session.meeting import can_encrypt
+from kallichore.session.life import KernelLife
+from kallichore.session.meeting import MeetingPlace, can_encrypt
 
 SHELL = "/bin/bash"
 """The shell of startup environments over there: which one the user has there is not known before."""
@@ -41,6 +38,7 @@ class Elsewhere:
         key: The key that signs messages.
         facilities: The server's things.
         conversation: The session's.
+        meeting: Is told where a kernel is.
         keep: Its place in the state directory, if it outlives its server.
     """
 
@@ -49,12 +47,14 @@ class Elsewhere:
     key: str
     facilities: Facilities
     conversation: Conversation
+    meeting: MeetingPlace
     keep: Keep | None
 
-    def plan(self, working_directory: str) -> LaunchPlan:
+    def plan(self, actions: Sequence[VarAction], working_directory: str) -> LaunchPlan:
         """Return what is to be launched. Nothing of this machine is in it: neither its environment nor its paths.
 
         Args:
+            actions: What is changed in the environment over there, which is the host's affair.
             working_directory: The session's directory.
 
         Raises:
@@ -76,23 +76,6 @@ class Elsewhere:
             surroundings=there,
         )
         return attrs.evolve(plan, environment={})
-
-    async def meet(self, life: KernelLife) -> ConnectionInfo:
-        """Return where a kernel's sockets are over there: its host has chosen them.
-
-        Raises:
-            StartupError: ``KS-6``: it does not say.
-        """
-        document: Mapping[str, Any] | None = None if life.link is None else life.link.hello.connection
-        if document is None:
-            raise StartupError("KS-6", "The host beside the kernel does not say where its sockets are")
-        names = {field.name for field in attrs.fields(ConnectionInfo)}
-        return read_body({name: value for name, value in document.items() if name in names}, ConnectionInfo)
-
-    @asynccontextmanager
-    async def open_meeting(self, life: KernelLife) -> AsyncIterator[tuple[Path, Meet]]:
-        """Yield what stands for the path of a connection file, and what is awaited to learn where the kernel is."""
-        yield Path(CONNECTION_FILE), partial(self.meet, life)
 
     @asynccontextmanager
     async def place(self, life: KernelLife, plan: LaunchPlan, actions: Sequence[VarAction]) -> AsyncIterator[Placement]:
@@ -134,7 +117,7 @@ class Elsewhere:
             engine = await self.facilities.engines.get(self.wish.kind)
         except EngineError as error:
             raise HostGoneError(error.message) from error
-        order = self._order(self.plan(self.conversation.working_directory), (), self.keep.secret)
+        order = self._order(self.plan((), self.conversation.working_directory), (), self.keep.secret)
         async with place_elsewhere(
             *(engine, order, ticket, self._follower(life)),
             is_new=False,
@@ -145,6 +128,10 @@ class Elsewhere:
 
     def _begin(self, placement: Placement) -> Placement:
         assert placement.link is not None
+        document = placement.link.hello.connection
+        if document is None:
+            raise StartupError("KS-6", "The host beside the kernel does not say where its sockets are")
+        self.meeting.learn(read_body(document, ConnectionInfo))
         # Where nobody writes down what comes, nobody says either that the host need not keep it.
         placement.link.confirms = self.keep is None
         return placement

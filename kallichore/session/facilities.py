@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from kallichore.config import ServerConfig
+from kallichore.engines.provisioner import Provisioners
 from kallichore.engines.registry import Engines
 from kallichore.kernel.inheritance import OpenInheritance
 from kallichore.kernel.launch_plan import Surroundings
@@ -61,6 +62,8 @@ class Facilities:
     """Tells who follows all sessions which of them changed."""
     warm: WarmPool = attrs.field(factory=WarmPool)
     """Kernels that are ready before anybody asks for them."""
+    provisioners: Provisioners | None = None
+    """Launches kernels in this server's place; None where no kernels are launched."""
     taken_ports: set[int]
     """Ports that were promised to kernels; see `kallichore.kernel.ports`."""
 

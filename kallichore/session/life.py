@@ -145,14 +145,13 @@ class KernelLife:
     @property
     def pid(self) -> int | None:
         """The process id, while there is a process of ours."""
-        return None if self.process is None else self.process.pid
+        return None if self.process is None else self.process.pid or None
 
     @property
     def identity(self) -> tuple[int, str | None] | None:
         """The process id and when the process was started, in the machine's words: numbers are used again."""
-        if self._identity is None and self.process is not None:
-            process = self.process
-            self._identity = process.pid, start_time(process.pid) if process.is_here else None
+        if self._identity is None and self.process is not None and self.pid is not None:
+            self._identity = self.pid, start_time(self.pid) if self.process.is_here else None
         return self._identity
 
     @property

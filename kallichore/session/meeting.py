@@ -21,7 +21,7 @@ import trio
 
 from kallichore.errors import ConfigurationError, ConnectionInfoError, StartupError, StartupReason
 from kallichore.kernel.connection_choice import ConnectionChoice, check_encryption, choose_connection
-from kallichore.kernel.launch_plan import safe_name
+from kallichore.kernel.launch_plan import CONNECTION_FILE, safe_name
 from kallichore.kernel.ports import PortReservation, reserve_ports
 from kallichore.models.bodies import ConnectionInfo, KernelTransport, NewSession
 from kallichore.session.facilities import Facilities, utc_date
@@ -128,6 +128,28 @@ class MeetingPlace:
             self.release_ports()
             if choice.transport is KernelTransport.IPC and not self.is_left:
                 self._remove_sockets()
+
+    @asynccontextmanager
+    async def open_elsewhere(self) -> AsyncIterator[tuple[Path, Meet]]:
+        """Leave it to whoever places the kernel to say where it is; see `learn`. Yield what stands for a file's path in
+        a command line, and what is awaited to learn where the kernel is.
+        """
+
+        yield Path(CONNECTION_FILE), self.known
+
+    async def known(self) -> ConnectionInfo:
+        """Return where the kernel is, as `learn` was told."""
+        assert self.info is not None
+        return self.info
+
+    def learn(self, info: ConnectionInfo) -> None:
+        """Take where a kernel is, from whoever placed it.
+
+        Raises:
+            StartupError: ``KS-6``, it cannot be talked to as the session asks for it.
+        """
+        self.check_adopted(info)
+        self.info = info
 
     @contextmanager
     def open_found(self, info: ConnectionInfo | None) -> Iterator[None]:

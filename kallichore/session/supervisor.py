@@ -40,7 +40,14 @@ from kallichore.errors import (
 from kallichore.kernel.inheritance import Inheritance
 from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
 from kallichore.kernel.working_directory import current_directory
-from kallichore.models.bodies import ConnectionInfo, InterruptMode, NewSession, RestartSession, Status, VarAction
+from kallichore.models.bodies import (
+    ConnectionInfo,
+    InterruptMode,
+    NewSession,
+    RestartSession,
+    Status,
+    VarAction,
+)
 from kallichore.models.converter import unstructure
 from kallichore.session.adoption import run_adopted
 from kallichore.session.elsewhere import Elsewhere
@@ -50,6 +57,7 @@ from kallichore.session.keeper import Keeper
 from kallichore.session.life import CULLED, KernelLife, Meet
 from kallichore.session.meeting import MeetingPlace
 from kallichore.session.pending import Pending
+from kallichore.session.provisioned import Provisioned
 from kallichore.session.warm_kernel import WarmKernel
 from kallichore.session.warm_recipe import Recipe, make_recipe
 from kallichore.session.warm_stock import REFILL_AFTER, Owner
@@ -108,17 +116,24 @@ class Supervisor:
     """Clients' messages for a kernel that is not ready yet."""
     _meeting: MeetingPlace = attrs.field(init=False)
     _inheritance: Inheritance | None = attrs.field(default=None, init=False)
-    _elsewhere: Elsewhere | None = attrs.field(default=None, init=False)
-    """Places kernels on other machines, if the session asks for that."""
+    _elsewhere: Elsewhere | Provisioned | None = attrs.field(default=None, init=False)
+    """Places kernels where they are not ours to launch, if the session asks for that."""
 
     def __attrs_post_init__(self) -> None:
         self._actions = self.request.env
         directory = self.facilities.runtime_directory if self.keep is None else self.keep.directory
         self._meeting = MeetingPlace(self.request, self.key, self.facilities, directory, has_host=self.keep is not None)
-        if wish := self.facilities.engines.read(self.request.engine):
-            self._elsewhere = Elsewhere(self.request, wish, self.key, self.facilities, self.conversation, self.keep)
+        self._elsewhere = self._choose_place()
         if self.facilities.open_inheritance is not None:
             self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
+
+    def _choose_place(self) -> Elsewhere | Provisioned | None:
+        common = self.key, self.facilities, self.conversation, self._meeting
+        if (wanted := self.request.kernel_provisioner) is not None:
+            return Provisioned(self.request, wanted, *common)
+        if (wish := self.facilities.engines.read(self.request.engine)) is not None:
+            return Elsewhere(self.request, wish, *common, self.keep)
+        return None
 
     # What it is doing
 
@@ -198,7 +213,7 @@ class Supervisor:
             await life.started.wait()
 
     def _require_argv(self) -> None:
-        if not self.request.argv:
+        if not self.request.argv and self.request.kernel_provisioner is None:
             raise StartupError(
                 "KS-5",
                 f"Session {self.session_id} has no argv to start; it can only adopt a kernel",
@@ -276,7 +291,7 @@ class Supervisor:
             life.started.fail(error)
 
     def _place(self, life: KernelLife, plan: LaunchPlan) -> AbstractAsyncContextManager[Placement]:
-        """Return what launches a kernel: as our child, or with a host that outlives us."""
+        """Return what launches a kernel: as our child, with a host that outlives us, or on another machine."""
         if self.keep is not None and self.keeper is not None:
             life.is_launched = True
             self._note_launch()
@@ -297,7 +312,7 @@ class Supervisor:
 
     def _open_meeting(self, life: KernelLife) -> AbstractAsyncContextManager[tuple[Path, Meet]]:
         if self._elsewhere is not None:
-            return self._elsewhere.open_meeting(life)
+            return self._meeting.open_elsewhere()
         if not uses_handshake(self.request.protocol_version):
             return self._meeting.open_connection()
 
@@ -326,7 +341,7 @@ class Supervisor:
 
     def _plan(self, path: Path) -> LaunchPlan:
         if self._elsewhere is not None:
-            return self._elsewhere.plan(self.conversation.working_directory)
+            return self._elsewhere.plan(self._actions, self.conversation.working_directory)
         plan = self._planner()(connection_file=str(path))
         self.conversation.move_to(plan.moved_to)
         return plan
@@ -456,7 +471,7 @@ class Supervisor:
         if life.is_adopted and info is not None:
             await run_adopted(life, info, self._meeting.release_ports)
             return
-        meet = None if self._elsewhere is None else partial(self._elsewhere.meet, life)
+        meet = None if self._elsewhere is None else self._meeting.known
         with self._meeting.open_found(info):
             await life.run_found(placing, info, self._meeting.release_ports, found.end, meet)
 

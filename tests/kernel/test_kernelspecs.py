@@ -14,12 +14,14 @@ import pytest
 
 from kallichore.errors import KernelNotFoundError
 from kallichore.kernel.kernelspecs import KernelSpec, find_kernelspec, list_kernelspecs
-from kallichore.models.bodies import InterruptMode, NewSession, VarAction, VarActionType
+from kallichore.models.bodies import InterruptMode, KernelProvisioner, NewSession, VarAction, VarActionType
 
 SPEC: dict[str, Any] = {"argv": ["/bin/kernel", "-f", "{connection_file}"], "display_name": "A kernel", "language": "a"}
 BROKEN = [
     *(b"", b"{", b"[]", b"null", b"\xff"),
     *(b"{}", b'{"argv":[]}', b'{"argv":null}', b'{"argv":"R --slave"}'),
+    *(b'{"argv":["a"],"metadata":{"kernel_provisioner":%s}}' % wanted for wanted in (b"7", b'{"provisioner_name":7}')),
+    *(b'{"argv":["a"],"metadata":{"kernel_provisioner":{"provisioner_name":"a","config":[1]}}}',),
     *(b'{"argv":["a"],"env":[]}', b'{"argv":["a"],"interrupt_mode":"never"}'),
 ]
 
@@ -110,27 +112,45 @@ def test_variables_in_the_environment_have_their_values(value: str, filled_in: s
 
 @pytest.mark.parametrize(
     "metadata",
-    [{}, {"kernel_provisioner": None}, {"kernel_provisioner": {}}]
-    + [{"kernel_provisioner": {"provisioner_name": name}} for name in ("local-provisioner", "", None)],
+    [{}, {"kernel_provisioner": None}, {"kernel_provisioner": {}}, None]
+    + [{"kernel_provisioner": {"provisioner_name": name, "config": {}}} for name in ("local-provisioner", "", None)],
 )
-def test_kernel_that_names_no_other_provisioner_is_ours(places: list[Path], metadata: dict[str, Any]) -> None:
-    """Without a provisioner, or with Jupyter's own local one, a kernel is a process of this machine."""
+def test_kernel_that_names_no_other_provisioner_is_ours(places: list[Path], metadata: dict[str, Any] | None) -> None:
+    """Without a provisioner, or with Jupyter's own local one as it is, a kernel is a process of this machine."""
     install(places[0], "mine", {**SPEC, "metadata": metadata})
+    spec = find_kernelspec("mine")
 
-    assert find_kernelspec("mine").argv == tuple(SPEC["argv"])
+    assert (tuple(SPEC["argv"]), None) == (spec.argv, spec.kernel_provisioner)
 
 
-def test_kernel_of_a_provisioner_is_refused(places: list[Path], caplog: pytest.LogCaptureFixture) -> None:
-    """It would run somewhere else than it should: the error names kernel and provisioner, the list leaves it out."""
-    metadata = {"kernel_provisioner": {"provisioner_name": "docker-provisioner", "config": {"image": "r"}}}
-    install(places[0], "mine", {**SPEC, "metadata": metadata})
-    with caplog.at_level(logging.WARNING):
-        names = set(list_kernelspecs())
+@pytest.mark.parametrize("argv", [["{prefix}/bin/R", "{resource_dir}", "{connection_file}"], ["python"], []])
+def test_kernel_of_a_provisioner_keeps_what_is_for_that(places: list[Path], argv: list[str]) -> None:
+    """Its command line, which may be none, is as it is written; its settings and the other metadata go with it into a
+    session.
+    """
+    wanted = {"provisioner_name": "docker-provisioner", "config": {"image": "r"}}
+    content = {**SPEC, "argv": argv, "metadata": {"kernel_provisioner": wanted, "debugger": True}}
+    folder = install(places[0], "mine", content)
+    provisioner = KernelProvisioner(
+        provisioner_name="docker-provisioner",
+        config={"image": "r"},
+        kernel_name="mine",
+        resource_dir=str(folder),
+        metadata={"debugger": True},
+    )
+    request = list_kernelspecs()["mine"].new_session("s")
 
-    assert "mine" not in names
-    assert ["'mine' is to be started by the provisioner 'docker-provisioner'" in m for m in caplog.messages] == [True]
-    with pytest.raises(KernelNotFoundError, match="'mine' is to be started by the provisioner 'docker-provisioner'"):
-        find_kernelspec("mine")
+    assert (tuple(argv), provisioner) == (request.argv, request.kernel_provisioner)
+
+
+def test_local_provisioner_with_settings_is_one(places: list[Path]) -> None:
+    """Jupyter's own provisioner, given settings, is asked for by that."""
+    wanted = {"provisioner_name": "local-provisioner", "config": {"a": 1}}
+    install(places[0], "mine", {**SPEC, "metadata": {"kernel_provisioner": wanted}})
+    provisioner = find_kernelspec("mine").kernel_provisioner
+
+    assert provisioner is not None
+    assert {"a": 1} == provisioner.config
 
 
 class Closed:
@@ -335,3 +355,28 @@ def test_spec_makes_a_request_for_a_session(monkeypatch: pytest.MonkeyPatch) -> 
         interrupt_mode=InterruptMode.MESSAGE,
         env=(VarAction(VarActionType.REPLACE, "A", "1"),),
     )
+
+
+def test_kernel_of_another_machine_has_its_engine(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `metadata.kallichore.engine` says is the session's; what variables are on this machine does not matter."""
+    monkeypatch.setenv("PATH", "/here")
+    env = {"PATH": "/opt/bin:$PATH", "LIB": "${LIB}:/lib", "HOME": "/$USER"}
+    metadata = {"kallichore": {"engine": {"profile": "big"}}}
+    install(places[0], "big", {**SPEC, "argv": ["python3", "{connection_file}"], "env": env, "metadata": metadata})
+    request = find_kernelspec("big").new_session("s")
+
+    assert ({"profile": "big"}, ("python3", "{connection_file}")) == (request.engine, request.argv)
+    assert (
+        VarAction(VarActionType.PREPEND, "PATH", "/opt/bin:"),
+        VarAction(VarActionType.APPEND, "LIB", ":/lib"),
+        VarAction(VarActionType.REPLACE, "HOME", "/$USER"),
+    ) == request.env
+
+
+@pytest.mark.parametrize("engine", [7, "big", [1]])
+def test_engine_of_a_kernel_has_to_be_an_object(places: list[Path], engine: Any) -> None:
+    """A kernel.json in which the engine is something else is broken, and says how it has to be."""
+    install(places[0], "big", {**SPEC, "metadata": {"kallichore": {"engine": engine}}})
+
+    with pytest.raises(KernelNotFoundError, match="engine must be an object"):
+        find_kernelspec("big")
