@@ -43,6 +43,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 import time
@@ -135,8 +136,13 @@ MOST_DESCRIPTORS = 256
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 """What a connection file calls the ports of the five channels, in the order of their numbers here."""
 
-LOG = "host.log"
-"""The file in a private directory that has what went wrong in this program itself."""
+PREFIX = "kallichore-"
+"""With what the names of private directories begin."""
+SOCKET, LOG, NODE = "host.sock", "host.log", "node"
+"""What is in one: where the host listens, a file that has what went wrong in this program itself, and a link that names
+the machine."""
+STARTING = 60.0
+"""Seconds in which a host that was started certainly listens."""
 
 LONGEST_PLACE = 70
 """Bytes that the path of a directory may have if sockets are to be in it: theirs may have 100."""
@@ -206,6 +212,10 @@ class Loop:
     def end(self) -> None:
         """Call nothing any more."""
         self.is_over = True
+
+    def will_call(self, key: object) -> bool:
+        """Whether something is to be called later."""
+        return key in self._deadlines
 
     def call_off(self, key: object) -> None:
         """Do not call what was to be called later, if it was."""
@@ -665,7 +675,7 @@ class Host:
         self._dialer = None
         if dial is not None and conf.get("dial"):
             self._dialer = Dialer(dial, conf["dial"], self.place.socket)
-            self._dialer.start()
+            self._start_dialling()
 
     def _plan(self, conf: dict[str, Any]) -> tuple[list[str], dict[str, str], str | None]:
         """Return the kernel's arguments, environment and directory."""
@@ -896,9 +906,18 @@ class Host:
             self._terminate()
         if signal.SIGCHLD in numbers:
             self._look_at_children()
-        if self._stays and self._is_told_to_end and not self._kernel.is_running:
+        is_leaving = self._stays and self._is_told_to_end and not self._kernel.is_running
+        if is_leaving and not self.loop.will_call("leave"):
             # A server that has taken everything lets go of it.
             self.loop.call_later("leave", LAST_PATIENCE, self.loop.end)
+
+    def _start_dialling(self) -> None:
+        assert self._dialer is not None
+        try:
+            self._dialer.start()
+        except OSError:
+            # A job may have as many processes as it is allowed to.
+            self.loop.call_later("dial", DIAL_PAUSE, self._start_dialling)
 
     def _look_at_children(self) -> None:
         if self._kernel.look():
@@ -907,15 +926,16 @@ class Host:
             if self._is_abandoned:
                 self.loop.is_over = True
         if self._dialer is not None and self._dialer.look():
-            self.loop.call_later("dial", DIAL_PAUSE, self._dialer.start)
+            self.loop.call_later("dial", DIAL_PAUSE, self._start_dialling)
         if self._stays:
             dialer = None if self._dialer is None else self._dialer.pid
             reap_orphans({self._kernel.pid, self._kernel.guardian, dialer})
 
     def _terminate(self) -> None:
-        """End the kernel: ask it to, then kill it."""
+        """End the kernel: ask it to, then kill it. To be told again puts nothing off."""
         self._kernel.send_signal(signal.SIGTERM)
-        self.loop.call_later("kill", TERM_PATIENCE, lambda: self._kernel.send_signal(signal.SIGKILL))
+        if not self.loop.will_call("kill"):
+            self.loop.call_later("kill", TERM_PATIENCE, lambda: self._kernel.send_signal(signal.SIGKILL))
 
     def run(self) -> None:
         """Go on to the end, and leave nothing."""
@@ -966,7 +986,7 @@ class Place:
         self._held: list[socket.socket] = []
         if socket_path is None or meet is not None:
             self.directory = make_private_directory(name or os.urandom(6).hex())
-        self.socket = socket_path or os.path.join(self.directory or "", "host.sock")
+        self.socket = socket_path or os.path.join(self.directory or "", SOCKET)
         if meet is not None:
             try:
                 self._prepare_meeting(meet)
@@ -1042,11 +1062,36 @@ def make_private_directory(name: str) -> str:
         OSError: There is none in which one can be made, or it is there already.
     """
     for parent in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108  # nobody else's is taken
-        path = os.path.join(parent, "kallichore-" + name)
+        path = os.path.join(parent, PREFIX + name)
         if os.path.isabs(path) and len(os.fsencode(path)) <= LONGEST_PLACE and os.path.isdir(parent):
+            sweep(parent)
             os.mkdir(path, 0o700)
+            os.symlink(socket.gethostname(), os.path.join(path, NODE))
             return path
     raise FileNotFoundError(errno.ENOENT, "there is no directory for temporary files")
+
+
+def sweep(parent: str) -> None:
+    """Remove the private directories of our user's hosts that were killed with their guardians, as batch systems kill
+    jobs: nobody else is left to do that.
+    """
+    try:
+        entries = [entry for entry in os.scandir(parent) if entry.name.startswith(PREFIX)]
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            found = entry.stat(follow_symlinks=False)
+            is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+            # Temporary files may be shared by machines, and a socket of another one looks deserted here.
+            if is_ours and os.readlink(os.path.join(entry.path, NODE)) == socket.gethostname():
+                # One that was made just now is perhaps not listening yet.
+                is_old = time.time() - found.st_mtime > STARTING
+                if is_old and is_deserted(os.path.join(entry.path, SOCKET)):
+                    remove_directory(entry.path, keeps_log=True)
+        except OSError:
+            # It is gone, or nothing of ours.
+            continue
 
 
 def remove_directory(path: str, keeps_log: bool) -> None:
@@ -1099,7 +1144,11 @@ class Dialer:
         self.pid: int | None = None
 
     def start(self) -> None:
-        """Start it."""
+        """Start it.
+
+        Raises:
+            OSError: There cannot be another process.
+        """
         pid = os.fork()
         if not pid:
             try:
