@@ -20,7 +20,7 @@ from hosts import CONTROL, IOPUB, SHELL, connect_all, read, read_line, tell, wai
 from kallichore.engines import ssh
 from kallichore.engines.engine import EngineServices
 from kallichore.engines.host_link import HostLink
-from kallichore.engines.ssh import open_engine
+from kallichore.engines.ssh import SshJob, open_engine
 from kallichore.errors import EngineError, HostGoneError
 from plain_kernel import lines
 from ssh_setting import PATIENCE, SLEEP, Setting, wait_until
@@ -158,15 +158,16 @@ async def test_host_that_is_not_there_is_gone(setting: Setting[FarMachine]) -> N
     order, engine = setting.order(), setting.engine
     with trio.fail_after(PATIENCE):
         async with engine.open_job(order, engine.ticket(order), setting.waits.append, is_new=False) as job:
-            with pytest.raises(HostGoneError, match="is not on far any more, and has left nothing there"):
+            with pytest.raises(HostGoneError, match=r"^its host was ended on far, and has left nothing there$"):
                 await job.connect()
     async with setting.open_job(SLEEP) as job:
         async with setting.open_link(job) as link:
             os.kill(link.hello.host_pid, signal.SIGKILL)
             await link.lost.wait()
-            reason = link.why_lost
+        explanation = await job.explain(None)
 
-    assert "is not on far any more" in reason
+    assert "its host was ended on far, and has left nothing there" == link.why_lost
+    assert "" == explanation
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -187,7 +188,7 @@ async def test_start_whose_answer_is_lost_makes_one_host(setting: Setting[FarMac
     assert mark.is_dir()
     assert b"one" == data
     assert 1 == len(directories)
-    assert ["Broken pipe" in each.reason for each in setting.waits if each is not None][:1] in ([True], [])
+    assert ["Broken pipe" in each.reason for each in setting.waits if each is not None] == [True]
     assert [] == setting.machine.directories()
 
 
@@ -354,6 +355,42 @@ async def test_cancelled_connection_leaves_no_ssh(setting: Setting[FarMachine]) 
         setting.machine.is_silent = False
 
     assert scope.cancelled_caught
+
+
+async def test_connection_that_is_being_opened_when_its_job_is_ended_is_refused(setting: Setting[FarMachine]) -> None:
+    """Who waits for it is told that there will be none now, and nothing waits on."""
+    refused = []
+
+    async def connect(job: SshJob) -> None:
+        with pytest.raises(OSError, match="ssh to far lost the connection: it was hung up here"):
+            await job.connect()
+        refused.append(True)
+
+    async with setting.open_job(SLEEP) as job:
+        setting.machine.is_silent = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect, job)
+            await wait_until(lambda: ssh_processes() != [])
+            setting.machine.is_silent = False
+            await job.end()
+
+    assert [True] == refused
+    assert [] == setting.machine.directories()
+
+
+async def test_end_that_is_given_up_is_made_up_for(
+    setting: Setting[FarMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has no time to wait for the end of a kernel leaves it to the engine."""
+    monkeypatch.setattr(ssh, "SWEEP_PAUSES", (0.1,) * 100)
+    async with setting.open_job(SLEEP) as job:
+        setting.machine.is_silent = True
+        with trio.move_on_after(0.2):
+            await job.end()
+        setting.machine.is_silent = False
+        setting.machine.go()
+        await setting.machine.come()
+        await wait_until(lambda: setting.machine.directories() == [])
 
 
 async def test_each_connection_takes_the_place_of_the_one_before(setting: Setting[FarMachine]) -> None:
