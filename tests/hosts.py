@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from typing import Any
 import attrs
 import trio
 
+from kallichore.engines.engine import KEEP_LIMIT
 from kallichore.engines.host_link import HostLink, open_link
-from kallichore.engines.host_program import KEEP_LIMIT, Ready, host_script, read_ready
+from kallichore.engines.host_program import Ready, host_script, read_ready
 from kallichore.engines.local import start_host
 from kallichore.engines.reach import beside
 from kallichore.wire.host_frames import Frame
@@ -49,6 +51,12 @@ class FarHost(Hosted):
 
     process: trio.Process
     ready: Ready
+
+    @property
+    def errors(self) -> trio.abc.ReceiveStream:
+        """What it complains about."""
+        assert self.process.stderr is not None
+        return self.process.stderr
 
 
 @asynccontextmanager
@@ -104,7 +112,11 @@ async def open_far_host(
         **more,
     }
     process = await trio.lowlevel.open_process(
-        [*python, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(place)}
+        [*python, "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(place)},
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -125,8 +137,20 @@ async def open_far_host(
         with trio.CancelScope(shield=True):
             await process.wait()
             await process.stdout.aclose()
+            assert process.stderr is not None
+            await process.stderr.aclose()
             if ready is not None:
                 await wait_gone(ready.pid)
+
+
+def old_pythons() -> list[str]:
+    """Return the Pythons of this machine that are older than what we need ourselves, the oldest first."""
+    wanted = ("3.8", "3.9", "3.10")
+    found = [shutil.which(f"python{version}") for version in wanted]
+    managed = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
+    found += [str(path) for version in wanted for path in managed.glob(f"{version}.*/bin/python3")]
+    paths = [path for path in found if path is not None]
+    return [path for path in paths if subprocess.run([path, "-c", "pass"], capture_output=True).returncode == 0]
 
 
 async def wait_gone(pid: int) -> None:

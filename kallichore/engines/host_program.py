@@ -10,8 +10,8 @@ from __future__ import annotations
 import binascii
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -22,9 +22,6 @@ SHEBANG = "#!/usr/bin/env python3"
 
 OLDEST = (3, 8)
 """The first Python that can run them; an older one has to say so itself, in syntax that it understands."""
-
-KEEP_LIMIT = 64 << 20
-"""Bytes that a host keeps of what its kernel sent and no server has confirmed: some ten seconds of a flood."""
 
 NOBODY_LISTENS = 3
 """The exit code of a relay where there is no host, see `kallichore/host/relay.py`."""
@@ -91,48 +88,6 @@ def host_script(document: Mapping[str, Any], *, shebang: str = SHEBANG) -> bytes
     data = "\n".join(packed[place : place + WIDTH] for place in range(0, len(packed), WIDTH))
     words = ".".join(map(str, OLDEST))
     return _HOST.format(shebang=shebang, oldest=OLDEST, words=words, data=data).encode("ascii")
-
-
-class Wanted(Protocol):
-    """What a host is to do, of all that an engine is told; see `kallichore.engines.engine.Order`."""
-
-    @property
-    def secret(self) -> bytes: ...
-
-    @property
-    def argv(self) -> Sequence[str]: ...
-
-    @property
-    def environment(self) -> Mapping[str, str | None]: ...
-
-    @property
-    def working_directory(self) -> str | None: ...
-
-    @property
-    def connection(self) -> Mapping[str, Any]: ...
-
-    @property
-    def abandon_after(self) -> float: ...
-
-
-def document_of(order: Wanted, **more: Any) -> dict[str, Any]:
-    """Return what a host on another machine is told to do.
-
-    Args:
-        order: What is to run.
-        more: Further members: ``name``, ``stays``, ``dial``.
-    """
-    return {
-        "secret": order.secret.hex(),
-        "argv": list(order.argv),
-        "environment": dict(order.environment),
-        "inherits": True,
-        "directory": order.working_directory,
-        "abandon_after": order.abandon_after,
-        "keep_limit": KEEP_LIMIT,
-        "meet": dict(order.connection),
-        **more,
-    }
 
 
 def dial_document(address: tuple[str, int], identity: bytes, certificate: str) -> dict[str, Any]:

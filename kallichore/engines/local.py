@@ -13,7 +13,8 @@ from pathlib import Path
 
 import trio
 
-from kallichore.engines.host_program import KEEP_LIMIT, read_failure, read_ready
+from kallichore.engines.engine import KEEP_LIMIT
+from kallichore.engines.host_program import read_failure, read_ready
 from kallichore.engines.host_socket import HOST_SOCKET
 from kallichore.host import HOST_PROGRAM
 

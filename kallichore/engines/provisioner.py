@@ -25,7 +25,7 @@ from kallichore.engines.provisioned_process import ProvisionedProcess
 from kallichore.engines.provisioner_process import Patience, ProgramProcess, open_program
 from kallichore.engines.provisioner_words import Launched, launch_limit, read_end, read_launched
 from kallichore.errors import EngineError, StartupError, StartupReason
-from kallichore.models.bodies import InterruptMode, KernelProvisioner
+from kallichore.models.bodies import InterruptMode, KernelProvisioner, TransportEncryption
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,9 @@ class ProvisionerOrder:
         display_name: Its name for people.
         language: Its language.
         interrupt_mode: How it is interrupted.
+        encryption: Whether what passes between it and the server is to be encrypted. A kernel elsewhere is at least
+            asked to, if its kernel.json says that it can and `can_encrypt`.
+        can_encrypt: Whether the server can.
     """
 
     session_id: str
@@ -63,6 +66,8 @@ class ProvisionerOrder:
     display_name: str = ""
     language: str = ""
     interrupt_mode: InterruptMode = InterruptMode.SIGNAL
+    encryption: TransportEncryption = TransportEncryption.DISABLED
+    can_encrypt: bool = False
 
     @property
     def kernel_id(self) -> str:
@@ -277,6 +282,8 @@ class Provisioners:
             environment=dict(order.environment),
             own=sorted(order.own),
             directory=order.working_directory,
+            encryption=order.encryption.value,
+            can_encrypt=order.can_encrypt,
         )
         try:
             return read_launched(order.wanted.provisioner_name, told)

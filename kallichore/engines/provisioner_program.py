@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 
-from kallichore.engines.provisioner_words import choose_environment, decode, encode
+from kallichore.engines import provisioner_launcher
+from kallichore.engines.provisioner_launcher import use_local_processes
+from kallichore.engines.provisioner_words import choose_encryption, choose_environment, decode, encode
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
@@ -217,6 +219,14 @@ class Program:
         if not kernel.is_local:
             environment = choose_environment(environment, given["own"])
         keywords: dict[str, Any] = {"env": environment, "cwd": given["directory"], "extra_arguments": []}
+        if kernel.is_local:
+            # Else ipykernel ends itself when this process is replaced.
+            keywords["independent"] = True
+        provisioner_launcher.provisioner.set(kernel.name)
+        if kernel.manager.has_trait("transport_encryption"):
+            kernel.manager.transport_encryption = choose_encryption(
+                given["encryption"], can_encrypt=given["can_encrypt"], is_local=kernel.is_local
+            )
         kernel.manager.shutting_down = False
         kernel.manager._launch_args = {each: keywords[each] for each in ("env", "cwd")}
         keywords = await provisioner.pre_launch(**keywords)
@@ -375,10 +385,8 @@ def main() -> None:
         return
     # A Ctrl-C is for the server, which ends us in order. Not ignored: what is started here would inherit that.
     signal.signal(signal.SIGINT, lambda *_: None)
-    # Where a kernel elsewhere is not to have our PATH, what launches it is still found by it.
-    os.defpath = os.environ.get("PATH", os.defpath)
     try:
-        import jupyter_client.manager  # noqa: F401
+        use_local_processes()
     except ImportError as error:
         output.write(encode({"failed": f"{error}; {INSTALL}"}))
         return

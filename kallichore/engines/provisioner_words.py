@@ -98,6 +98,17 @@ def choose_environment(environment: Mapping[str, str], own: Collection[str]) -> 
     }
 
 
+def choose_encryption(policy: str, *, can_encrypt: bool, is_local: bool) -> str:
+    """Return what a provisioner is told of encryption, in jupyter_client's words.
+
+    Args:
+        policy: What counts for the session.
+        can_encrypt: Whether the server can.
+        is_local: Whether the kernel is a process of this machine. What one elsewhere says passes where others are.
+    """
+    return "auto" if policy == "disabled" and can_encrypt and not is_local else policy
+
+
 def launch_limit(environment: Mapping[str, str], usual: float) -> float:
     """Return how many seconds are waited for a launch.
 

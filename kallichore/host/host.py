@@ -1090,6 +1090,8 @@ class Dialer:
                 become_helper(stderr=2)
                 die_with_parent()
                 self._dial(self._server, self._path)
+            except Exception:
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
         self.pid = pid
@@ -1396,13 +1398,23 @@ def ignore_signals() -> None:
         IGNORED[number] = signal.signal(number, signal.SIG_IGN)
 
 
-def read_text(path: str) -> str:
-    """Return what a small file of the system says; nothing where there is none."""
+def read_bytes(path: str) -> bytes:
+    """Return what a small file of the system has; nothing where there is none."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
-        return ""
+        return b""
+    try:
+        return os.read(descriptor, PIECE)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: str) -> str:
+    """Return the same as text."""
+    return read_bytes(path).decode("utf-8", "replace")
 
 
 def own_groups() -> list[tuple[bool, str]]:
@@ -1416,7 +1428,8 @@ def own_groups() -> list[tuple[bool, str]]:
         is_first = "memory" in controllers.split(",")
         if number == "0" or is_first:
             root = GROUPS + "/memory" if is_first else GROUPS
-            place = root + path.rstrip("/")
+            # Seen from a container, the way to a group may lead up first.
+            place = "/".join([root, *(part for part in path.split("/") if part not in ("", ".."))])
             groups.append((is_first, place if os.path.isdir(place) else root))
     return groups
 
@@ -1467,7 +1480,7 @@ def describe_tree(pid: int | None) -> dict[str, Any]:
     The CPU time has in it that of children which have ended and were waited for, so that it does not shrink.
     """
     told: dict[str, Any] = dict.fromkeys(("directory", "memory", "cpu_seconds", "processes", "threads", "is_stopped"))
-    table = (read_table() or ask_for_table()) if pid is not None else {}
+    table = (read_table(pid) or ask_for_table()) if pid is not None else {}
     if pid not in table:
         return told
     tree = find_tree(pid, table)
@@ -1498,22 +1511,45 @@ def find_tree(pid: int, table: dict[int, Any]) -> list[Any]:
     return found
 
 
-def read_table() -> dict[int, Any]:
-    """Return of each process its parent, state, CPU seconds, resident bytes and threads, from Linux's files (proc(5));
-    nothing where there are none.
+def read_table(pid: int) -> dict[int, Any]:
+    """Return of a process and of those below it, and perhaps of others, the parent, state, CPU seconds, resident bytes
+    and threads, from Linux's files (proc(5)); nothing where there are none.
     """
-    table: dict[int, Any] = {}
     if sys.platform != "linux":
-        return table
-    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-    for name in os.listdir(PROC):
-        if name.isdigit():
-            # The program's name is in parentheses and may have anything in it, more parentheses too.
-            row = read_text(f"{PROC}/{name}/stat").rpartition(")")[2].split()
-            if row:
-                cpu = sum(map(int, row[11:15])) / tick
-                table[int(name)] = (int(row[1]), row[0], cpu, int(row[21]) * page, int(row[17]))
-    return table
+        return {}
+    own = os.getpid()
+    if os.path.exists(f"{PROC}/{own}/task/{own}/children"):
+        # Who the children are is told, so no other process has to be looked at.
+        pids = find_descendants(pid)
+    else:
+        pids = [int(name) for name in os.listdir(PROC) if name.isdigit()]
+    rows = {each: read_process(each) for each in pids}
+    return {each: row for each, row in rows.items() if row is not None}
+
+
+def read_process(pid: int) -> Any:
+    """Return that of one process on Linux; None if it is gone."""
+    # The program's name is in parentheses and may have anything in it, more parentheses too.
+    row = read_bytes(f"{PROC}/{pid}/stat").rpartition(b")")[2].split()
+    if not row:
+        return None
+    cpu = sum(map(int, row[11:15])) / os.sysconf("SC_CLK_TCK")
+    return int(row[1]), row[0].decode(), cpu, int(row[21]) * os.sysconf("SC_PAGE_SIZE"), int(row[17])
+
+
+def find_descendants(pid: int) -> list[int]:
+    """Return a process and all below it, as Linux tells it: the children of each by the thread that made them."""
+    found, waiting = [], [pid]
+    while waiting:
+        each = waiting.pop()
+        found.append(each)
+        try:
+            threads = os.listdir(f"{PROC}/{each}/task")
+        except OSError:
+            continue
+        for thread in threads:
+            waiting += map(int, read_bytes(f"{PROC}/{each}/task/{thread}/children").split())
+    return found
 
 
 def ask_for_table() -> dict[int, Any]:

@@ -6,6 +6,7 @@ are in a directory that nobody else may enter.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import attrs
@@ -81,6 +82,12 @@ def encrypts(request: NewSession, config: ServerConfig, platform: str, can_encry
 def encryption_policy(request: NewSession, config: ServerConfig) -> TransportEncryption:
     """Return whether a session's kernels are to encrypt: as it says, else as the server is set."""
     return request.transport_encryption or TransportEncryption(config.transport_encryption)
+
+
+def is_private(info: ConnectionInfo) -> bool:
+    """Whether nobody else can read what a kernel says: it is encrypted, or does not leave the machine."""
+    stays = info.transport == KernelTransport.IPC.value or re.fullmatch(r"127(\.[0-9]+){3}|localhost|::1", info.ip)
+    return bool(stays) or info.curve_publickey is not None
 
 
 def check_encryption(request: NewSession, config: ServerConfig, info: ConnectionInfo) -> None:

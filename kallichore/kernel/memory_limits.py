@@ -153,7 +153,7 @@ def _group_limits(pid: int, proc: Path, groups: Path) -> Iterator[tuple[MemoryLi
             yield MemoryLimit(most, f"control group {name} ({limit_name})", _KILLS), use
 
 
-def _groups_of(pid: int, proc: Path, root: Path, *, is_unified: bool) -> Iterator[Path]:
+def _groups_of(pid: int | str, proc: Path, root: Path, *, is_unified: bool) -> Iterator[Path]:
     """Yield the directories of a process's control group and of those around it, up to ``root``.
 
     In a container the path may be one that only the outside knows; then it is the root that has the container's limit.
@@ -167,6 +167,13 @@ def _groups_of(pid: int, proc: Path, root: Path, *, is_unified: bool) -> Iterato
         if (number == "0") if is_unified else ("memory" in controllers.split(",")):
             group = root.joinpath(*(part for part in Path(path).parts if part not in ("/", "..")))
             yield from (directory for directory in (group, *group.parents) if directory.is_relative_to(root))
+
+
+def own_kill_counters(proc: Path, groups: Path) -> Iterator[Path]:
+    """Yield the files that may count who was killed for memory in our own control group and in those around it."""
+    is_unified = os.path.exists(groups / "cgroup.controllers")
+    root, name = (groups, "memory.events") if is_unified else (groups / "memory", "memory.oom_control")
+    yield from (group / name for group in _groups_of("self", proc, root, is_unified=is_unified))
 
 
 def _process_limits(pid: int, proc: Path) -> Iterator[tuple[MemoryLimit, _ProcessUse]]:

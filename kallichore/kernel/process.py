@@ -25,7 +25,7 @@ import trio_util
 from kallichore.kernel.batch_files import batch_command_line, is_batch_file
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.here import ProcessHere
-from kallichore.kernel.memory_limits import GROUPS, PROC
+from kallichore.kernel.memory_limits import GROUPS, PROC, own_kill_counters
 from kallichore.kernel.survivors import describe_survivors
 from kallichore.kernel.terminal import has_controlling_terminal
 from kallichore.kernel.windows_codes import signed
@@ -50,17 +50,19 @@ def signal_name(number: int) -> str:
 
 
 def count_memory_kills(proc: Path = PROC, groups: Path = GROUPS) -> int:
-    """Return how many processes were killed for memory so far, in our control group and on the whole machine; 0 where
-    that is not told.
+    """Return how many processes were killed for memory so far: in our control group, of either version, or where it
+    does not tell, on the whole machine, which others use as well; 0 where nothing is told.
     """
-    counters = []
+    counts = map(_find_kills, (*own_kill_counters(proc, groups), proc / "vmstat"))
+    return next((count for count in counts if count is not None), 0)
+
+
+def _find_kills(counters: Path) -> int | None:
+    """Return the count of killed processes in a file of counters; None if there is none."""
     with suppress(OSError):
-        group = (proc / "self" / "cgroup").read_text().partition("0::")[2].strip()
-        counters.append(Path(f"{groups}{group}", "memory.events").read_text())
-    with suppress(OSError):
-        counters.append((proc / "vmstat").read_text())
-    lines = (line.split() for counter in counters for line in counter.splitlines())
-    return sum(int(count) for name, count in lines if name == "oom_kill")
+        lines = map(str.split, counters.read_text().splitlines())
+        return next((int(line[1]) for line in lines if line[:1] == ["oom_kill"]), None)
+    return None
 
 
 def _own_peak() -> int:

@@ -12,12 +12,14 @@ from kallichore.conversation.conversation import Conversation
 from kallichore.engines.placement import Placement
 from kallichore.engines.provisioner import ProvisionerOrder, place_by_provisioner
 from kallichore.errors import HostGoneError
+from kallichore.kernel.connection_choice import encryption_policy, is_private
 from kallichore.kernel.launch_plan import LaunchPlan, make_provisioned_plan
+from kallichore.kernel.leftovers import record_kernel
 from kallichore.models.bodies import KernelProvisioner, NewSession, VarAction
 from kallichore.session.facilities import Facilities
 from kallichore.session.keep import Found
 from kallichore.session.life import KernelLife
-from kallichore.session.meeting import MeetingPlace
+from kallichore.session.meeting import MeetingPlace, can_encrypt
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,8 @@ class Provisioned:
             display_name=self.request.display_name,
             language=self.request.language,
             interrupt_mode=self.request.interrupt_mode,
+            encryption=encryption_policy(self.request, self.facilities.config),
+            can_encrypt=can_encrypt(),
         )
 
         def tell(text: str) -> None:
@@ -94,7 +98,18 @@ class Provisioned:
         ) as placement:
             assert placement.info is not None
             self.meeting.learn(placement.info)
-            yield placement
+            if not is_private(placement.info):
+                tell(f"What passes between this server and the kernel at {placement.info.ip} is not encrypted")
+            yield self._guarded(placement)
+
+    def _guarded(self, placement: Placement) -> Placement:
+        """Have a kernel that is a process of this machine end when the server is killed, however that is done."""
+        pid, watchdog = placement.process.pid, self.facilities.watchdog
+        if pid == 0:
+            return placement
+        watchdog.guard(pid)
+        record_kernel(self.facilities.runtime_directory, pid)
+        return attrs.evolve(placement, note_end=lambda: watchdog.release(pid))
 
     def find(self, life: KernelLife, found: Found) -> AbstractAsyncContextManager[Placement]:
         """Find none: what a provisioner launched ends with the server.

@@ -23,6 +23,7 @@ ENTRY_POINTS = """\
 [jupyter_client.kernel_provisioners]
 odd-provisioner = odd_provisioners:Odd
 finder-provisioner = odd_provisioners:Finder
+kubernetes-provisioner = odd_provisioners:Odd
 local-provisioner = jupyter_client.provisioning:LocalProvisioner
 """
 

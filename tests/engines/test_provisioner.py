@@ -86,19 +86,28 @@ async def test_ipykernel_by_jupyters_own_local_provisioner() -> None:
     assert 7 == code.exit_code
 
 
-async def test_environment_elsewhere_is_chosen(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel elsewhere has what its session sets and what says who and in which language, and not all of ours."""
+@pytest.mark.parametrize(("by", "has_path"), [("odd-provisioner", True), ("kubernetes-provisioner", False)])
+async def test_environment_elsewhere_is_chosen(
+    place: Path, monkeypatch: pytest.MonkeyPatch, by: str, has_path: bool
+) -> None:
+    """A kernel elsewhere has what its session sets and what says who and in which language, and not all of ours. A
+    process on this machine that launches it has our PATH besides, unless that would go into a pod.
+    """
     monkeypatch.setenv("A_SECRET", "1")
     monkeypatch.setenv("KERNEL_ONE", "1")
     own = (VarAction(VarActionType.REPLACE, "MINE", "a$b"), VarAction(VarActionType.REPLACE, "PRINTED", "$HOME"))
     with trio.fail_after(REAL_TIME):
         async with open_provisioning() as server:
-            session = server.create_session(provisioned("s", place, env=own))
+            session = server.create_session(provisioned("s", place, by=by, env=own))
             await session.start()
+            pid = int((await wait_noted(place, "launched")).split()[1])
+            of_process = psutil.Process(pid).environ()
             names = ast.literal_eval((await wait_noted(place, "environment")).removeprefix("environment "))
 
     assert {"MINE", "PRINTED", "KERNEL_ONE", "HOME"} <= {*names}
     assert set() == {"A_SECRET", "PATH", "PYTHONPATH"} & {*names}
+    assert (has_path, False) == ("PATH" in of_process, "A_SECRET" in of_process)
+    assert ("a$b", "$HOME") == (of_process["MINE"], of_process["PRINTED"])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +148,8 @@ async def test_unknown_provisioner_and_setting_are_told(place: Path) -> None:
                 errors.append(info.value.message)
 
     assert "'mars-provisioner' could not launch the kernel" in errors[0]
-    assert "not installed here; there are finder-provisioner, local-provisioner, odd-provisioner" in errors[0]
+    known = "finder-provisioner, kubernetes-provisioner, local-provisioner, odd-provisioner"
+    assert f"not installed here; there are {known}" in errors[0]
     assert "'fault' trait" in errors[1]
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from kallichore.engines.provisioner_words import (
     Launched,
     ToldEnd,
+    choose_encryption,
     choose_environment,
     decode,
     encode,
@@ -70,6 +71,22 @@ def test_what_json_does_not_have_becomes_text() -> None:
 def test_variables_for_elsewhere_are_chosen(name: str, is_passed_on: bool) -> None:
     """A kernel elsewhere gets a few of the server's variables, and all that its session sets."""
     assert ({name: "1"} if is_passed_on else {}) == choose_environment({name: "1"}, {"MINE"})
+
+
+@pytest.mark.parametrize(
+    ("policy", "can_encrypt", "is_local", "told"),
+    [
+        ("disabled", True, False, "auto"),
+        ("disabled", False, False, "disabled"),
+        ("disabled", True, True, "disabled"),
+        ("auto", True, True, "auto"),
+        ("auto", False, False, "auto"),
+        ("required", False, True, "required"),
+    ],
+)
+def test_kernel_elsewhere_is_asked_to_encrypt(policy: str, can_encrypt: bool, is_local: bool, told: str) -> None:
+    """What the session asks for counts; and where it does not ask, a kernel elsewhere encrypts if it can."""
+    assert told == choose_encryption(policy, can_encrypt=can_encrypt, is_local=is_local)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import runpy
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from hosts import (
     STDOUT,
     Hosted,
     connect_all,
+    old_pythons,
     open_far_host,
     open_host,
     read,
@@ -36,7 +36,7 @@ from hosts import (
 )
 from kallichore.engines.host_link import HostLink
 from kallichore.engines.host_program import host_script, read_failure
-from kallichore.host import HOST_PROGRAM, RELAY_PROGRAM
+from kallichore.host import DIAL_PROGRAM, HOST_PROGRAM, RELAY_PROGRAM
 from kallichore.wire.connection_info import PORT_NAMES
 from kallichore.wire.host_frames import (
     HostDecoder,
@@ -68,20 +68,10 @@ def shell(script: str) -> list[str]:
     return ["/bin/sh", "-c", script]
 
 
-@pytest.mark.parametrize("program", [HOST_PROGRAM, RELAY_PROGRAM], ids=lambda program: program.name)
+@pytest.mark.parametrize("program", [HOST_PROGRAM, DIAL_PROGRAM, RELAY_PROGRAM], ids=lambda program: program.name)
 def test_programs_run_on_python_3_8(program: Path) -> None:
     """What travels has the syntax of Python 3.8, which machines far away may have."""
     assert ast.parse(program.read_text(), feature_version=(3, 8))
-
-
-def old_pythons() -> list[str]:
-    """Return the Pythons of this machine that are older than what we need ourselves, the oldest first."""
-    wanted = ("3.8", "3.9", "3.10")
-    found = [shutil.which(f"python{version}") for version in wanted]
-    managed = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
-    found += [str(path) for version in wanted for path in managed.glob(f"{version}.*/bin/python3")]
-    paths = [path for path in found if path is not None]
-    return [path for path in paths if subprocess.run([path, "-c", "pass"], capture_output=True).returncode == 0]
 
 
 async def test_kernel_runs_under_an_old_python(far_place: Path) -> None:
@@ -456,9 +446,8 @@ def program() -> dict[str, Any]:
 @pytest.fixture
 def system(program: dict[str, Any], tmp_path: Path) -> Path:
     """A directory in which the host's functions look for what the system tells; nothing is told there yet."""
-    for name in ("read_text", "own_groups", "count_memory_kills", "describe_limit", "read_table"):
-        names = program[name].__globals__
-        names["PROC"], names["GROUPS"] = str(tmp_path / "proc"), str(tmp_path / "groups")
+    names = program["own_groups"].__globals__
+    names["PROC"], names["GROUPS"] = str(tmp_path / "proc"), str(tmp_path / "groups")
     return tmp_path
 
 
@@ -481,6 +470,7 @@ FIRST = {"proc/self/cgroup": "9:name=systemd:/x\n4:cpu,memory:/job/step\n0::/x\n
         ({**SECOND, "groups/job/step/memory.events": "oom 1\noom_kill 2\n", "proc/vmstat": "oom_kill 5\n"}, 2),
         ({**SECOND, "groups/job/step/memory.events": "oom_kill 0\n", "proc/vmstat": "oom_kill 5\n"}, 0),
         ({**SECOND, "groups/memory.events": "oom_kill 3\n"}, 3),
+        ({"proc/self/cgroup": "0::/../../x\n", "groups/x/memory.events": "oom_kill 3\n"}, 3),
         ({**FIRST, "groups/memory/job/step/memory.oom_control": "under_oom 0\noom_kill 4\n"}, 4),
         ({**FIRST, "groups/memory/memory.oom_control": "oom_kill 6\n"}, 6),
         ({**FIRST, "groups/memory/job/step/memory.oom_control": "under_oom 0\n", "proc/vmstat": "oom_kill 5\n"}, 5),
@@ -534,6 +524,50 @@ def test_limit_is_the_smallest_of_our_control_groups(
     assert {"limit_kib": limit, "group_peak_kib": peak} == program["describe_limit"]()
 
 
+LIMIT = 96 << 20
+
+
+@pytest.fixture
+async def limited_group() -> AsyncIterator[Path]:
+    """A control group whose memory is limited, of whichever version there is here."""
+    root = Path("/sys/fs/cgroup")
+    is_unified = (root / "cgroup.controllers").exists()
+    group = (root if is_unified else root / "memory") / f"kt-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        (group / ("memory.max" if is_unified else "memory.limit_in_bytes")).write_text(str(LIMIT))
+    except OSError as error:
+        pytest.skip(f"memory cannot be limited here: {error}")
+    else:
+        yield group
+        with trio.fail_after(PATIENCE):
+            # The host's guardian is in it, and goes a moment after the host.
+            while (group / "cgroup.procs").read_text():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    finally:
+        group.rmdir()
+
+
+async def test_kernel_that_the_machine_killed_for_memory_is_told_as_that(far_place: Path, limited_group: Path) -> None:
+    """Beyond its group's limit a kernel is killed, and with the end comes that it was for memory, the limit, and how
+    much the group had; a job's other processes are in the same group.
+    """
+    greedy = [sys.executable, "-S", "-c", "x = [bytearray(b'x' * (1 << 20)) for _ in range(400)]"]
+    enter = f'echo $$ > {limited_group}/cgroup.procs; exec "$0" "$@"'
+    async with open_far_host(far_place, greedy, python=("/bin/sh", "-c", enter, sys.executable, "-I")) as host:
+        async with host.link() as link:
+            with trio.fail_after(PATIENCE):
+                await link.ended.wait()
+            ending = link.ending
+
+    assert ending is not None
+    assert (signal.SIGKILL, True, LIMIT >> 10) == (ending.signal, ending.memory_kill, ending.limit_kib)
+    assert ending.group_peak_kib is None or LIMIT * 0.8 < ending.group_peak_kib << 10 <= LIMIT
+
+
 async def test_limit_of_memory_is_told_with_the_end(private_place: Path) -> None:
     """What the host finds of its control groups is what a server is told when the kernel has ended."""
     found = runpy.run_path(str(HOST_PROGRAM), run_name="host")["describe_limit"]()
@@ -551,6 +585,27 @@ async def test_limit_of_memory_is_told_with_the_end(private_place: Path) -> None
 def test_times_of_ps_are_read(program: dict[str, Any], text: str, seconds: float) -> None:
     """macOS writes minutes and seconds, others hours too, and days before a hyphen."""
     assert seconds == program["read_time"](text)
+
+
+def test_processes_are_found_where_the_system_does_not_tell_who_the_children_are(
+    program: dict[str, Any], system: Path
+) -> None:
+    """On a Linux without lists of children all processes are looked at, and the tree is the same."""
+    stats = {
+        7: "7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 100 50 25 25 20 0 3 0 5 0 1000 0",
+        8: "8 (b) T 7 7 7 0 -1 0 0 0 0 0 100 0 0 0 20 0 2 0 5 0 10 0",
+        9: "9 (c) Z 8 7 7 0 -1 0 0 0 0 0 100 0 0 0 20 0 1 0 5 0 0 0",
+        10: "10 (other) S 1 7 7 0 -1 0 0 0 0 0 100 0 0 0 20 0 2 0 5 0 10 0",
+    }
+    write(system, {f"proc/{pid}/stat": text + "\n" for pid, text in stats.items()})
+    told = program["describe_tree"](7)
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+
+    assert (1010 * page, 300 / ticks, 2, 5) == tuple(
+        told[name] for name in ("memory", "cpu_seconds", "processes", "threads")
+    )
+    assert (False, None) == (told["is_stopped"], told["directory"])
+    assert program["describe_tree"](8)["is_stopped"]
 
 
 def test_ps_tells_the_same_as_the_files_of_linux(program: dict[str, Any]) -> None:

@@ -10,7 +10,13 @@ from hypothesis import given, strategies as st
 
 from kallichore.config import ENCRYPTION_POLICIES, KERNEL_TRANSPORTS, ServerConfig
 from kallichore.errors import StartupError
-from kallichore.kernel.connection_choice import ConnectionChoice, check_encryption, choose_connection, encrypts
+from kallichore.kernel.connection_choice import (
+    ConnectionChoice,
+    check_encryption,
+    choose_connection,
+    encrypts,
+    is_private,
+)
 from kallichore.models.bodies import ConnectionInfo, KernelTransport, NewSession, TransportEncryption
 
 ABLE = {"supported_encryption": ("curve",)}
@@ -122,3 +128,22 @@ def test_session_whose_kernel_cannot_be_connected_does_not_encrypt() -> None:
     request = NewSession(session_id="s", argv=("kernel",))
 
     assert not encrypts(request, ServerConfig(transport_encryption="required"), "linux", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        *(({"ip": ip}, True) for ip in ("127.0.0.1", "127.1.2.3", "localhost", "::1")),
+        *(({"ip": ip}, False) for ip in ("10.0.0.7", "0.0.0.0", "172.17.0.2", "127.example.org")),
+        ({"ip": "10.0.0.7", "curve_publickey": "k"}, True),
+        ({"ip": "/some/path", "transport": "ipc"}, True),
+    ],
+)
+def test_connection_that_others_can_read_is_told_from_one_that_they_cannot(
+    members: dict[str, Any], expected: bool
+) -> None:
+    """What is encrypted, or stays on the machine, is private."""
+    ports = dict.fromkeys(("control_port", "shell_port", "stdin_port", "hb_port", "iopub_port"), 1)
+    usual = {"key": "", "signature_scheme": "hmac-sha256", "transport": "tcp"}
+
+    assert expected == is_private(ConnectionInfo(**{**ports, **usual, **members}))

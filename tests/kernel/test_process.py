@@ -302,16 +302,24 @@ async def test_end_is_noticed_without_a_free_descriptor() -> None:
     assert Ending(process.pid, -1, "SIGKILL") == process.ending
 
 
-@pytest.mark.parametrize("counter", ["memory.events", "vmstat"])
-async def test_kill_while_a_count_of_memory_kills_rose_was_for_memory(counter: str, tmp_path: Path) -> None:
-    """SIGKILL from outside is laid to memory if our control group or the machine counted a kill for it meanwhile."""
-    proc, group = tmp_path / "proc", tmp_path / "groups" / "a" / "b"
-    for directory in (proc / "self", group):
-        directory.mkdir(parents=True)
-    (proc / "self" / "cgroup").write_text("4:memory:/elsewhere\n0::/a/b\n")
+@pytest.mark.parametrize(
+    ("counter", "is_unified"),
+    [("groups/a/b/memory.events", True), ("groups/memory/c/memory.oom_control", False), ("proc/vmstat", False)],
+)
+async def test_kill_while_a_count_of_memory_kills_rose_was_for_memory(
+    counter: str, is_unified: bool, tmp_path: Path
+) -> None:
+    """SIGKILL from outside is laid to memory if our control group counted a kill for it meanwhile, or the machine where
+    the group does not count.
+    """
+    proc, file = tmp_path / "proc", tmp_path / counter
+    for directory in (proc / "self", tmp_path / "groups", file.parent):
+        directory.mkdir(parents=True, exist_ok=True)
+    if is_unified:
+        (tmp_path / "groups" / "cgroup.controllers").write_text("memory")
+    (proc / "self" / "cgroup").write_text("4:memory:/c\n0::/a/b\n")
     (proc / "vmstat").write_text("nr_free_pages 3\noom_kill 2\n")
-    (group / "memory.events").write_text("low 0\nhigh 0\nmax 9\noom 4\noom_kill 1\noom_group_kill 0\n")
-    place = {"memory.events": group, "vmstat": proc}[counter]
+    file.write_text("low 0\noom 4\noom_kill 1\noom_group_kill 0\n")
 
     async def die(*, of_memory: bool) -> Ending:
         launched = await launch("echo ready; exec sleep 600")
@@ -320,7 +328,7 @@ async def test_kill_while_a_count_of_memory_kills_rose_was_for_memory(counter: s
         )
         await read_line(process.stdout)
         if of_memory:
-            (place / counter).write_text("oom 5\noom_kill 10\n")
+            file.write_text("oom 5\noom_kill 10\n")
         os.kill(process.pid, signal.SIGKILL)
         return await process.wait()
 
@@ -329,6 +337,18 @@ async def test_kill_while_a_count_of_memory_kills_rose_was_for_memory(counter: s
 
     assert [False, True, False] == [ending.out_of_memory for ending in endings]
     assert "ran out of memory" in endings[1].describe()
+
+
+def test_kills_of_others_do_not_count_where_our_own_are_told(tmp_path: Path) -> None:
+    """What the whole machine counts has a neighbour's kills in it: where our control group counts, only that counts."""
+    for name in ("proc/self", "groups/a"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "groups" / "cgroup.controllers").write_text("memory")
+    (tmp_path / "proc" / "self" / "cgroup").write_text("0::/a\n")
+    (tmp_path / "proc" / "vmstat").write_text("oom_kill 7\n")
+    (tmp_path / "groups" / "a" / "memory.events").write_text("oom_kill 0\n")
+
+    assert 0 == count_memory_kills(tmp_path / "proc", tmp_path / "groups")
 
 
 def test_ending_says_when_the_machine_ran_out_of_memory() -> None:

@@ -244,7 +244,7 @@ async def test_usage_and_directory_are_those_over_there(world: World, private_pl
         request = body(argv=list(ipykernel_argv()), engine=HERE)
         async with open_started(client, request) as channel:
             await execute(channel, f"import os; os.chdir({str(private_place)!r})")
-            described = await ask_until(client, lambda session: session["resource_usage"] is not None)
+            described = await ask_until(client, lambda session: session.get("resource_usage") is not None)
             await ask_until(client, lambda session: session["working_directory"] == str(private_place))
 
     assert described["resource_usage"]["memory_bytes"] > 10e6
