@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -350,6 +351,8 @@ class SshEngine:
 
     def _machine(self, options: Mapping[str, Any]) -> _Machine:
         read = read_ssh_options(options)
+        if read.config is not None:
+            read = attrs.evolve(read, config=str(Path(read.config).expanduser()))
         door = self._doors.setdefault(read.host, trio.CapacityLimiter(MOST_AT_ONCE))
         return _Machine(read, door)
 

@@ -216,6 +216,11 @@ def _leave(machine: FarMachine) -> Mapping[str, Any]:
     return {}
 
 
+def _close_account(machine: FarMachine) -> Mapping[str, Any]:
+    machine.configure("ForceCommand echo This account is currently not available.; exit 1\n")
+    return {}
+
+
 def _say_nothing(machine: FarMachine) -> Mapping[str, Any]:
     machine.is_silent = True
     return {"options": ["ConnectTimeout=1"]}
@@ -228,6 +233,7 @@ def _say_nothing(machine: FarMachine) -> Mapping[str, Any]:
         (_change_key, "does not trust it, as its host key is another than before: Host key for far has changed"),
         (_lock_out, r"is not let in: \w+@127.0.0.1: Permission denied \(publickey\)"),
         (_leave, "cannot reach it: ssh: connect to host 127.0.0.1 port .*: Connection refused"),
+        (_close_account, "could run nothing there: This account is currently not available"),
         (_say_nothing, "cannot reach it: Connection timed out during banner exchange"),
         (lambda _: {"host": "no-such-machine.invalid"}, "does not know its name: ssh: Could not resolve hostname"),
         (lambda _: {"python": "/nowhere/python3"}, "finds no Python there: .*/nowhere/python3: No such file"),
@@ -239,12 +245,12 @@ async def test_what_does_not_work_is_said_at_once(setting: Setting[FarMachine], 
     """A start that cannot be is refused with ssh's own words, and a check says the same."""
     options = spoil(setting.machine)
     with pytest.raises(EngineError, match=f"^ssh to .* {words}"):
-        async with setting.open_job(**options):
+        async with setting.open_job(**options) as job:
+            await job.connect()
             raise AssertionError("it was started")
     [problem] = await setting.engine.check({**setting.machine.options, **options})
 
     assert problem.startswith("ssh to ")
-    assert [] == setting.waits
     assert [] == setting.machine.directories()
 
 
@@ -267,6 +273,13 @@ async def test_python_that_is_too_old_says_so(setting: Setting[FarMachine]) -> N
         [problem] = await setting.engine.check({**setting.machine.options, "python": python})
 
         assert "Python 3.8 or later is needed" in problem
+
+
+async def test_configuration_may_be_in_the_home(setting: Setting[FarMachine], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration's path is understood as in a shell."""
+    monkeypatch.setenv("HOME", str(setting.machine.place))
+
+    assert [] == list(await setting.engine.check({**setting.machine.options, "config": "~/config"}))
 
 
 async def test_profile_that_can_be_used_has_no_problems(setting: Setting[FarMachine]) -> None:
