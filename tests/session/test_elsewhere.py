@@ -148,6 +148,27 @@ async def test_refused_start_has_the_engines_words(world: World) -> None:
     assert [] == world.ended
 
 
+async def test_job_that_can_never_run_is_told_at_once(world: World) -> None:
+    """A job that ends before its kernel was reached is the end of the start, with the engine's reason."""
+    world.gone = "Job 5 can never run: PartitionConfig"
+    async with open_client() as client:
+        await client.call("PUT", "/sessions", body(engine=HERE))
+        with pytest.raises(ApiError, match="The kernel has no machine: Job 5 can never run: PartitionConfig"):
+            await client.call("POST", session_path("s", "start"))
+
+    assert world.submitted == world.ended
+
+
+async def test_program_that_is_not_there_is_told_with_the_job(world: World) -> None:
+    """A kernel whose program is not on that machine is told with the program's name, and the job is ended."""
+    async with open_client() as client:
+        await client.call("PUT", "/sessions", body(argv=["/no/kernel"], engine=HERE))
+        with pytest.raises(ApiError, match=r"Could not start /no/kernel in job s-.*: No such file"):
+            await client.call("POST", session_path("s", "start"))
+
+    assert world.submitted == world.ended
+
+
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
