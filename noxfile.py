@@ -64,6 +64,13 @@ def durability(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def engines(session: nox.Session) -> None:
+    """Have kernels on real clusters and machines, which are made for it of Debian's packages; as root."""
+    session.install(*CONSTRAINTS, "-e", ".[tests]")
+    session.run("pytest", "-m", "engines", "tests/engines", *session.posargs)
+
+
+@nox.session(python="3.11")
 def mutants(session: nox.Session) -> None:
     """Change the pure modules by one operator or line at a time, and list what no test notices; names go after `--`."""
     session.install(*CONSTRAINTS, "-e", ".[tests]")

@@ -221,6 +221,8 @@ class ServerConfig:
                 f"unix_socket {self.unix_socket} needs the socket transport, but the transport is {self.transport}; "
                 "drop one of them"
             )
+        if (self.hosts_certificate is None) != (self.hosts_key is None):
+            raise ConfigurationError("hosts_certificate and hosts_key go together: give both of them, or neither")
         if sys.platform == "win32" and self.transport == "socket":
             raise ConfigurationError("Unix sockets are not served on Windows; use the named-pipe or tcp transport")
         if sys.platform != "win32" and self.transport == "named-pipe":

@@ -155,7 +155,9 @@ class EngineHere:
             raise EngineError(self.world.refusal)
         if is_new:
             self.world.submitted.append(ticket["name"])
-        yield JobHere(self.world, ticket["name"], order, tell)
+        # As engines do that look after jobs meanwhile.
+        async with trio.open_nursery():
+            yield JobHere(self.world, ticket["name"], order, tell)
 
 
 WORLD: list[World] = []

@@ -66,6 +66,9 @@ PURE_MODULES = {
     "kallichore.engines.complaints",
     "kallichore.engines.host_program",
     "kallichore.engines.provisioner_words",
+    "kallichore.engines.ssh_errands",
+    "kallichore.engines.ssh_options",
+    "kallichore.engines.ssh_words",
     "kallichore.host",
     "kallichore.kernel.connection_choice",
     "kallichore.kernel.environment",
@@ -141,7 +144,7 @@ def test_public_package_is_imported_by_no_room() -> None:
     assert [module for module in MODULES if "kallichore" in _own_imports_of(module)] == []
 
 
-@pytest.mark.parametrize("name", ["dial", "host", "relay"])
+@pytest.mark.parametrize("name", ["dial", "errands", "host", "relay"])
 def test_program_beside_a_kernel_stands_alone(name: str) -> None:
     """What travels to where a kernel is is imported by nobody, and imports what comes with Python and nothing else."""
     program = f"kallichore.host.{name}"

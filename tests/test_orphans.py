@@ -17,6 +17,7 @@ import pytest
 import trio
 
 import kallichore
+from jupyter_requests import install_kernels
 from kallichore.client.address import from_connection_document
 from kallichore.client.api_client import ApiClient
 from kallichore.client.channel_client import open_channel
@@ -151,3 +152,34 @@ async def test_failure_in_the_servers_own_task_takes_everything_along() -> None:
         await wait_ended(pid)
 
     assert 1 == len(pids)
+
+
+async def test_kernels_that_were_kept_ready_are_not_left_by_a_server_that_is_killed(
+    private_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that waits, and one that a session took, end with a server that had no time to end them."""
+    install_kernels(private_place, monkeypatch)
+    file = private_place / "connection.json"
+    options = ("--warm", "script=2", "--transport", "tcp", "--connection-file", str(file))
+    command = [sys.executable, "-m", "kallichore.cli.kcserver", *options]
+    with trio.fail_after(REAL_TIME):
+        server = await trio.lowlevel.open_process(command, stdout=subprocess.DEVNULL)
+        try:
+            while not file.exists():
+                assert server.poll() is None, "kcserver ended"
+                await trio.sleep(0.01)
+            client = ApiClient(from_connection_document(read_connection_file(file)))
+            ready: list[int] = []
+            while len(ready) < 2:
+                kernels = (await client.call("GET", "/warm"))["kernels"]
+                ready = [kernel["process_id"] for kernel in kernels if kernel["status"] == "ready"]
+            session = await client.call("POST", "/sessions", {"kernel": "script"})
+            assert session["process_id"] in ready
+            companions = [child.pid for child in psutil.Process(server.pid).children(recursive=True)]
+        finally:
+            server.kill()
+            with trio.CancelScope(shield=True):
+                await server.wait()
+        # The watchdog is one of them, which takes away the files.
+        for pid in ready + companions:
+            await wait_ended(pid)

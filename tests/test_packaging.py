@@ -32,7 +32,7 @@ DASHBOARD = (
 )
 """Some of the dashboard's files."""
 
-HOST = ("host/dial.py", "host/host.py", "host/relay.py")
+HOST = ("host/dial.py", "host/errands.py", "host/host.py", "host/relay.py")
 """Programs that are found as files."""
 
 REQUIRED = [Requirement(line) for line in PROJECT["dependencies"]]

@@ -61,5 +61,6 @@ def _make_request(wanted: StartKernel) -> NewSession:
         cull_idle_after=wanted.cull_idle_after,
         cull_connected=wanted.cull_connected,
         cull_busy=wanted.cull_busy,
+        engine=wanted.engine or request.engine,
         spares=wanted.spares,
     )

@@ -19,6 +19,8 @@ from kallichore.models.bodies import (
     ActiveSession,
     ClientHeartbeat,
     ConnectionInfo,
+    EngineProfile,
+    EngineProfiles,
     ExecuteRequest,
     KernelList,
     McpStatus,
@@ -33,6 +35,7 @@ from kallichore.models.bodies import (
     StartKernel,
     WarmKernelList,
 )
+from kallichore.models.converter import unstructure
 from kallichore.server import Follower, Server, follow
 from kallichore.server.warm import describe_warm
 from kallichore.session.execute_call import execute_code, stream_execution
@@ -91,6 +94,14 @@ def make_handlers(
 
     async def list_kernels() -> KernelList:
         return describe_kernels(await trio.to_thread.run_sync(list_kernelspecs))
+
+    async def list_engines() -> EngineProfiles:
+        engines = server.facilities.engines
+        profiles = {
+            name: EngineProfile(kind=str(options["kind"]), problems=tuple(await engines.check(name)))
+            for name, options in engines.profiles.items()
+        }
+        return EngineProfiles(profiles={name: unstructure(profile) for name, profile in profiles.items()})
 
     async def list_warm_kernels() -> WarmKernelList:
         return describe_warm(server.facilities.warm)
@@ -195,6 +206,7 @@ def make_handlers(
         "new-session": new_session,
         "start-kernel": start_kernel,
         "list-kernels": list_kernels,
+        "list-engines": list_engines,
         "list-warm-kernels": list_warm_kernels,
         "get-session": get_session,
         "delete-session": delete_session,

@@ -90,6 +90,7 @@ OPERATIONS = (
         "start-kernel", "POST", "/sessions", "start_kernel", body=StartKernel, body_optional=True, body_strict=True
     ),
     Operation("list-kernels", "GET", "/kernels", "list_kernels"),
+    Operation("list-engines", "GET", "/engines", "list_engines"),
     Operation("list-warm-kernels", "GET", "/warm", "list_warm_kernels", log_level=TRACE),
     Operation("get-session", "GET", _SESSION, "get_session"),
     Operation("delete-session", "DELETE", _SESSION, "delete_session"),

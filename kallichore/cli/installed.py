@@ -58,4 +58,5 @@ def _spec(name: str, told: Mapping[str, Any]) -> KernelSpec:
         interrupt_mode=InterruptMode(told.get("interrupt_mode", "signal")),
         supported_encryption=tuple(told.get("supported_encryption") or ()),
         kernel_provisioner=None if provisioner is None else KernelProvisioner(**provisioner),
+        engine=told.get("engine"),
     )

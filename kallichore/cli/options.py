@@ -71,6 +71,10 @@ def new_session_options(*names: str) -> Callable[[Command], Command]:
             metavar="SECONDS",
             help="How long the kernel may take to start and answer; 0 for no limit, as long as its process lives.",
         ),
+        click.option(
+            "--engine", metavar="PROFILE",
+            help="Where it runs: a profile of the server's, see kcclient engines; local for its own machine.",
+        ),
     )  # fmt: skip
 
     def add(function: Command) -> Command:
@@ -82,7 +86,12 @@ def new_session_options(*names: str) -> Callable[[Command], Command]:
 
 
 def new_kernel(
-    spec: Any, cwd: str | None, env: tuple[str, ...], start_timeout: int, spares: int | None = None
+    spec: Any,
+    cwd: str | None,
+    env: tuple[str, ...],
+    start_timeout: int,
+    spares: int | None = None,
+    engine: str | None = None,
 ) -> NewKernel:
     """Return a kernel that is to be started.
 
@@ -92,6 +101,7 @@ def new_kernel(
         env: ``NAME=VALUE`` each.
         start_timeout: Seconds, 0 for any.
         spares: How many like it are to be ready for its restarts.
+        engine: The profile of the engine that runs it; None for where its kernelspec says.
 
     Raises:
         WrongUseError: A variable has no name or no value.
@@ -104,12 +114,23 @@ def new_kernel(
     def make_request(session_id: str) -> Any:
         from kallichore.models.bodies import VarAction, VarActionType
 
-        directory = _current_directory() if cwd is None else os.path.abspath(cwd)
-        request = spec.new_session(session_id, working_directory=directory, connection_timeout=start_timeout or -1)
+        spec_there = spec if engine is None else attrs.evolve(spec, engine=_engine(engine))
+        if spec_there.engine is not None:
+            # Another machine has directories of its own.
+            directory = cwd or ""
+        else:
+            directory = _current_directory() if cwd is None else os.path.abspath(cwd)
+        request = spec_there.new_session(
+            session_id, working_directory=directory, connection_timeout=start_timeout or -1
+        )
         variables = (VarAction(VarActionType.REPLACE, name, value) for name, _, value in pairs)
         return attrs.evolve(request, env=(*request.env, *variables), spares=spares)
 
     return NewKernel(spec.name, cwd, {name: value for name, _, value in pairs}, start_timeout, make_request)
+
+
+def _engine(profile: str) -> dict[str, str] | None:
+    return None if profile == "local" else {"profile": profile}
 
 
 def _current_directory() -> str:

@@ -16,7 +16,15 @@ from kallichore.engines.engine import Engine, Job, Order, Ticket, Waiting
 from kallichore.engines.host_link import Attachment, HostLink, attach, open_link
 from kallichore.engines.placement import Placement
 from kallichore.engines.reach import Reach
-from kallichore.errors import EngineError, HostGoneError, HostRefusedError, StartupError, StartupReason
+from kallichore.errors import (
+    EngineError,
+    HostGoneError,
+    HostRefusedError,
+    KallichoreError,
+    StartupError,
+    StartupReason,
+    lone_error,
+)
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.process import signal_name
 from kallichore.kernel.resources import Usage
@@ -217,13 +225,20 @@ async def place_elsewhere(
                 if not follower.is_left():
                     with trio.CancelScope(shield=True), trio.move_on_after(END_PATIENCE):
                         await job.end()
-    except (EngineError, HostRefusedError) as error:
-        raise StartupError("KS-5", error.message, reason=StartupReason.FAILED) from error
-    except HostGoneError as error:
-        if not is_new:
-            raise
-        text = f"The kernel has no machine: {error.message}"
-        raise StartupError("KS-5", text, reason=StartupReason.NO_RESOURCES) from error
+    except (KallichoreError, BaseExceptionGroup) as error:
+        raise _as_start(error, is_new=is_new) from error
+
+
+def _as_start(error: BaseException, *, is_new: bool) -> BaseException:
+    """Return what went wrong as who asked for the start is to know it, out of the groups of nurseries around it."""
+    alone = lone_error(error, None, trio.Cancelled) if isinstance(error, BaseExceptionGroup) else error
+    match alone:
+        case HostGoneError() if is_new:
+            text = f"The kernel has no machine: {alone.message}"
+            return StartupError("KS-5", text, reason=StartupReason.NO_RESOURCES)
+        case EngineError() | HostRefusedError():
+            return StartupError("KS-5", alone.message, alone.details, reason=StartupReason.FAILED)
+    return alone
 
 
 async def _attach(reach: Reach, secret: bytes, positions: Mapping[int, int], unwanted: trio.Event) -> Attachment:

@@ -16,3 +16,6 @@ DIAL_PROGRAM = HOST_PROGRAM.with_name("dial.py")
 
 RELAY_PROGRAM = HOST_PROGRAM.with_name("relay.py")
 """What carries standard input and output to a host's socket, to be run with that one's path."""
+
+ERRANDS_PROGRAM = HOST_PROGRAM.with_name("errands.py")
+"""What is done on another machine by a command of a moment."""

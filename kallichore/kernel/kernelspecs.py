@@ -72,6 +72,8 @@ class KernelSpec:
     """How it can encrypt: ``curve``, or nothing."""
     kernel_provisioner: KernelProvisioner | None = None
     """Who starts it in the server's place; then ``argv`` is as it is written, and may be empty."""
+    engine: dict[str, Any] | None = None
+    """On which machine it is to run, where that is another one."""
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the variables that it sets, with the values of ``base`` put for ``$NAME`` and ``${NAME}``.
@@ -83,18 +85,33 @@ class KernelSpec:
 
     def new_session(self, session_id: str, **members: Any) -> NewSession:
         """Return a request for a session with this kernel; ``members`` are further members of `NewSession`."""
-        variables = self.environment(os.environ)
+        if self.engine is None:
+            variables = self.environment(os.environ)
+            actions = [VarAction(VarActionType.REPLACE, name, value) for name, value in variables.items()]
+        else:
+            actions = [_action_elsewhere(name, value) for name, value in self.env.items()]
         request: dict[str, Any] = {
             "session_id": session_id,
             "argv": self.argv,
             "display_name": self.display_name,
             "language": self.language,
             "interrupt_mode": self.interrupt_mode,
-            "env": tuple(VarAction(VarActionType.REPLACE, name, value) for name, value in variables.items()),
+            "env": tuple(actions),
             "supported_encryption": self.supported_encryption or None,
             "kernel_provisioner": self.kernel_provisioner,
+            "engine": self.engine,
         }
         return NewSession(**{**request, **members})
+
+
+def _action_elsewhere(name: str, value: str) -> VarAction:
+    """Return what a kernel.json says of a variable, for another machine: what it is here does not matter there."""
+    for own in (f"${name}", f"${{{name}}}"):
+        if value.endswith(own):
+            return VarAction(VarActionType.PREPEND, name, value.removesuffix(own))
+        if value.startswith(own):
+            return VarAction(VarActionType.APPEND, name, value.removeprefix(own))
+    return VarAction(VarActionType.REPLACE, name, value)
 
 
 def _folders() -> list[Path]:
@@ -123,14 +140,14 @@ def _read(folder: Path) -> KernelSpec:
 def _from_document(document: dict[str, Any], folder: Path) -> KernelSpec:
     values = {"resource_dir": str(folder), "prefix": sys.prefix}
     name = folder.name.lower()
-    provisioner = _provisioner(name, document, folder)
+    provisioner, engine = _provisioner(name, document, folder), _engine(document)
     written = document["argv"]
     if not isinstance(written, list) or not (written or provisioner):
         raise ValueError("argv must be a list of words")
     argv = [str(word) if provisioner else _fill_in(str(word), values) for word in written]
     return KernelSpec(
         name=name,
-        argv=tuple(argv if provisioner else _our_python(argv, folder)),
+        argv=tuple(argv if provisioner or engine else _our_python(argv, folder)),
         display_name=str(document.get("display_name", folder.name)),
         language=str(document.get("language", "")),
         resource_dir=str(folder),
@@ -138,7 +155,17 @@ def _from_document(document: dict[str, Any], folder: Path) -> KernelSpec:
         interrupt_mode=InterruptMode(document.get("interrupt_mode", "signal")),
         supported_encryption=_supported_encryption(document),
         kernel_provisioner=provisioner,
+        engine=engine,
     )
+
+
+def _engine(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return where a kernel is to run, as ``metadata.kallichore.engine`` says; None for this machine."""
+    ours = (document.get("metadata") or {}).get("kallichore") or {}
+    engine = ours.get("engine") if isinstance(ours, dict) else ours
+    if engine is not None and not isinstance(engine, dict):
+        raise ValueError('metadata.kallichore.engine must be an object, such as {"profile": "big"}')
+    return engine
 
 
 def _supported_encryption(document: dict[str, Any]) -> tuple[str, ...]:

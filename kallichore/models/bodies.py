@@ -205,6 +205,7 @@ class Kernel:
     env: dict[str, str]
     supported_encryption: tuple[str, ...]
     kernel_provisioner: KernelProvisioner | None = None
+    engine: dict[str, Any] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -522,6 +523,21 @@ class KernelPlace:
     job: str
     node: str | None = None
     ends: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class EngineProfile:
+    """A named set of options for kernels on other machines, and what is wrong with it."""
+
+    kind: str
+    problems: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class EngineProfiles:
+    """The answer of ``GET /engines``: the profiles by name."""
+
+    profiles: dict[str, Any]
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from itertools import islice
@@ -19,7 +19,7 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_unstructure_fn
 
-from kallichore.errors import BadBodyError
+from kallichore.errors import BadBodyError, EngineError
 from kallichore.models import bodies
 from kallichore.wire.envelope import encode
 
@@ -302,3 +302,27 @@ def refuse_unknown(kind: type, paths: Iterable[str]) -> BadBodyError:
     known = ", ".join(field.name for field in attrs.fields(kind))
     problems = (f"{_SCHEMA_NAMES[kind]}: unknown member; known are {known} @ ${path[1:]}" for path in paths)
     return BadBodyError("\n".join(islice(problems, MOST_PROBLEMS)))
+
+
+def read_options(kind: type[T], options: Mapping[str, Any], name: str) -> T:
+    """Return what a session asks of its engine.
+
+    Args:
+        kind: The class that has a field for each option.
+        options: As they came.
+        name: What they are members of, for people.
+
+    Raises:
+        EngineError: One does not fit, is missing, or is not known; each problem is named with its path.
+    """
+    known = ", ".join(get_type_hints(kind))
+    unknown = _unknown_members(dict(options), kind, "?")
+    problems = [f"{name}{path[1:]} is not known; known are {known}" for path in unknown]
+    try:
+        read: T = _converter.structure(dict(options), kind)
+    except _Misfit as error:
+        lines = (line.partition(_AT) for line in str(error).splitlines())
+        problems += [f"{name}{path}: {text}" for text, _, path in lines]
+    if problems:
+        raise EngineError("\n".join(problems[:MOST_PROBLEMS]))
+    return read

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequen
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import attrs
 import trio
@@ -29,7 +29,6 @@ from kallichore.engines.engine import EngineServices
 from kallichore.engines.provisioner import open_provisioners
 from kallichore.engines.registry import Engines
 from kallichore.errors import (
-    ConfigurationError,
     KernelNotFoundError,
     NothingToHandOverError,
     SessionExistsError,
@@ -47,6 +46,7 @@ from kallichore.kernel.working_directory import can_enter, current_directory
 from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList
 from kallichore.server.border import open_border
 from kallichore.server.counters import Counters, take_counters
+from kallichore.server.hosts_desk import open_desk
 from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
 from kallichore.session.facilities import Facilities
@@ -130,6 +130,7 @@ class Server(metaclass=ForUsers):
             KernelNotFoundError: Its program is not on this machine.
             SessionExistsError: The id is taken.
             SessionNotCreatedError: The machine has no descriptors left, or no memory.
+            EngineError: There is no engine, or profile, of this name.
             ValueRangeError: Its time without activity is negative, or it wants too many kernels to be ready.
         """
         if request.cull_idle_after is not None and request.cull_idle_after < 0:
@@ -138,7 +139,8 @@ class Server(metaclass=ForUsers):
             )
         if request.spares is not None and not 0 <= request.spares <= MOST_WARM:
             raise ValueRangeError(f"spares is {request.spares}; it can be 0 to {MOST_WARM} kernels that are kept ready")
-        if request.argv and request.kernel_provisioner is None:
+        elsewhere = request.kernel_provisioner or self.facilities.engines.read(request.engine)
+        if request.argv and elsewhere is None:
             self._check_program(request)
         if request.session_id in self._sessions:
             raise SessionExistsError(f"There is a session {request.session_id!r} already; choose another id")
@@ -454,13 +456,6 @@ def _owner(directory: Path) -> str:
     return hashlib.sha256(f"{socket.gethostname()}:{directory}".encode("utf-8", "surrogateescape")).hexdigest()[:10]
 
 
-def _no_desk() -> NoReturn:
-    raise ConfigurationError(
-        "Kernels of this engine connect to the server, which does not listen for them; start it with "
-        "--listen-hosts HOST:PORT, an address of this machine that they can reach"
-    )
-
-
 @asynccontextmanager
 async def open_server(
     config: ServerConfig | None = None, *, only: Container[str] | None = None
@@ -500,12 +495,13 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
             async with (
                 open_watchdog(runtime_directory) as watchdog,
                 open_provisioners(runtime_directory) as provisioners,
+                open_desk(config) as get_desk,
                 trio.open_nursery() as nursery,
             ):
                 services = EngineServices(
                     directory=runtime_directory,
                     owner=_owner(runtime_directory if config.state_directory is None else config.state_directory),
-                    desk=_no_desk,
+                    desk=get_desk,
                 )
                 facilities = Facilities(
                     engines=Engines(config.profiles, services, nursery),

@@ -41,6 +41,7 @@ from kernels import (
     scripted,
     scripted_argv,
 )
+from warm import wait_warm
 
 COMMAND = [sys.executable, "-m", "kallichore.cli.kcclient"]
 
@@ -593,3 +594,21 @@ async def test_help_and_version_are_on_standard_output() -> None:
     assert set(main.commands) <= set(helps[0].out.split())
     assert helps[0] == helps[1]
     assert f"kcclient {__version__}\n" == version.out == short.out
+
+
+@pytest.mark.posix_only("kernels that are kept ready")
+async def test_kernels_that_are_kept_ready_are_asked_for_and_listed(
+    server: RunningServer, connection_file: str
+) -> None:
+    """``start --spares`` has them, ``list --warm`` shows for whom, what and where, for people and for programs."""
+    option = f"--connection-file {connection_file}"
+    before = await kcclient_each(["list --warm", "start -k scripted -s a --spares 1"], option)
+    (kernel,) = await wait_warm(server.server)
+    after = await kcclient_each(["list --warm", "list --warm --json", "start -s a --spares 2"], option)
+
+    assert [0, 0] == [ended.code for ended in before.values()]
+    titles, row = after["list --warm"].out.splitlines()
+    assert ["Kernel", "For", "Status", "Process", "Age", "Memory", "Where"] == titles.split()
+    assert re.fullmatch(rf" +a +ready +{kernel.pid} +\d+ s +[\d.]+ MB +{re.escape(os.getcwd())}", row)
+    assert 1 == json.loads(after["list --warm --json"].out)["wanted"]
+    assert after["start -s a --spares 2"].code != 0

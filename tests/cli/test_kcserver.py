@@ -101,6 +101,10 @@ def test_help_names_every_option() -> None:
             marks=pytest.mark.posix_only("a Unix socket"),
         ),
         (["--handshake-socket", "nobody.sock"], "nobody.sock"),
+        pytest.param(
+            *(["--warm", "nosuch=1"], "'nosuch'; installed: .*python3"),
+            marks=pytest.mark.posix_only("kernels that are kept ready"),
+        ),
     ],
 )
 def test_what_cannot_work_ends_with_code_1_and_the_reason(options: list[str], named: str, private_place: Path) -> None:

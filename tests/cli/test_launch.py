@@ -42,6 +42,12 @@ def test_port_may_be_spelt_in_many_ways(spelling: list[str]) -> None:
         ["--cull-idle-after", "1000000001"],
         ["--cull-idle-after", "60", "--cull-idle-after", "60"],
         ["--cull-connected=yes"],
+        ["--warm"],
+        ["--warm", "=1"],
+        ["--warm", "python3=x"],
+        ["--warm", "python3=-1"],
+        ["--warm", "python3=101"],
+        ["--warm", "python3=1", "--warm", "Python3=2"],
     ],
 )
 def test_syntax_errors_end_with_code_2(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
@@ -65,6 +71,7 @@ def test_syntax_errors_end_with_code_2(arguments: list[str], capfd: pytest.Captu
         (["--transport", "socket"], "win32", "named-pipe or tcp"),
         (["--transport", "TCP"], "linux", "tcp, socket, named-pipe"),
         (["--transport", ""], "linux", "tcp, socket, named-pipe"),
+        (["--warm", "python3=1", "--state-dir", "d"], "linux", "--warm does not work with --state-dir"),
     ],
 )
 def test_contradictions_are_named(arguments: list[str], platform: str, named: str) -> None:
@@ -308,3 +315,31 @@ def test_connection_to_kernels_is_an_option() -> None:
     ):
         with pytest.raises(ConfigurationError, match=told):
             read_command_line(words, {}, platform)
+
+
+@pytest.mark.posix_only("kernels that are kept ready")
+@pytest.mark.parametrize(
+    ("arguments", "warm"),
+    [
+        ([], {}),
+        (["--warm", "python3"], {"python3": 1}),
+        (["--warm", "Python3=2", "--warm=ir=0"], {"python3": 2, "ir": 0}),
+    ],
+)
+def test_kernels_that_are_kept_ready_are_named_with_their_number(arguments: list[str], warm: dict[str, int]) -> None:
+    """Each name comes once; without a number it is one kernel, and case does not matter, as for kernelspecs."""
+    assert warm == read_command_line(arguments, {}, "linux").config.warm
+
+
+@pytest.mark.parametrize("warm", [{"python3": -1}, {"python3": 101}, {"python3": True}, {"": 1}, {"python3": "1"}])
+def test_numbers_of_kernels_that_make_no_sense_are_refused(warm: dict[Any, Any]) -> None:
+    """The setting is named, and what it may be."""
+    with pytest.raises(ConfigurationError, match=r"warm is .*0 to 100"):
+        ServerConfig(warm=warm)
+
+
+def test_what_ends_with_its_server_is_refused_where_kernels_outlive_it(tmp_path: Path) -> None:
+    """What is to be kept ready needs a server without a state directory; with a number of 0 it needs nothing."""
+    assert {"python3": 0} == ServerConfig(warm={"python3": 0}, state_directory=None).warm
+    with pytest.raises(ConfigurationError, match="warm"):
+        ServerConfig(warm={"python3": 1}, state_directory=tmp_path)

@@ -355,3 +355,28 @@ def test_spec_makes_a_request_for_a_session(monkeypatch: pytest.MonkeyPatch) -> 
         interrupt_mode=InterruptMode.MESSAGE,
         env=(VarAction(VarActionType.REPLACE, "A", "1"),),
     )
+
+
+def test_kernel_of_another_machine_has_its_engine(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `metadata.kallichore.engine` says is the session's; what variables are on this machine does not matter."""
+    monkeypatch.setenv("PATH", "/here")
+    env = {"PATH": "/opt/bin:$PATH", "LIB": "${LIB}:/lib", "HOME": "/$USER"}
+    metadata = {"kallichore": {"engine": {"profile": "big"}}}
+    install(places[0], "big", {**SPEC, "argv": ["python3", "{connection_file}"], "env": env, "metadata": metadata})
+    request = find_kernelspec("big").new_session("s")
+
+    assert ({"profile": "big"}, ("python3", "{connection_file}")) == (request.engine, request.argv)
+    assert (
+        VarAction(VarActionType.PREPEND, "PATH", "/opt/bin:"),
+        VarAction(VarActionType.APPEND, "LIB", ":/lib"),
+        VarAction(VarActionType.REPLACE, "HOME", "/$USER"),
+    ) == request.env
+
+
+@pytest.mark.parametrize("engine", [7, "big", [1]])
+def test_engine_of_a_kernel_has_to_be_an_object(places: list[Path], engine: Any) -> None:
+    """A kernel.json in which the engine is something else is broken, and says how it has to be."""
+    install(places[0], "big", {**SPEC, "metadata": {"kallichore": {"engine": engine}}})
+
+    with pytest.raises(KernelNotFoundError, match="engine must be an object"):
+        find_kernelspec("big")

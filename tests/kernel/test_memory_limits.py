@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kallichore.kernel.memory_limits import MemoryWatch, watch_memory
+from kallichore.kernel.memory_limits import MemoryWatch, watch_memory, watch_shared_memory
 from kallichore.kernel.resources import ResourceSampler, Usage
 from kernels import body, is_kernel, open_client, open_started, receive_until
 
@@ -48,6 +48,10 @@ class Machine:
     def watch(self) -> MemoryWatch | None:
         """Look for the limits of the process."""
         return watch_memory(PID, self.proc, self.groups)
+
+    def watch_shared(self) -> MemoryWatch | None:
+        """Look for the limits of what this process shares with others."""
+        return watch_shared_memory(self.proc, self.groups)
 
     def warning(self) -> str:
         """Return what there is to be said at once; "" if nothing is."""
@@ -95,6 +99,40 @@ def test_limit_of_a_group_around_the_kernels_counts(machine: Machine) -> None:
     assert [5000, 1000] == [limit.most for limit in watch.limits]
     assert "(95%)" in str(watch.look())
     assert "control group /slice (memory.max)" in str(watch.look())
+
+
+def test_memory_of_the_machine_is_shared(machine: Machine) -> None:
+    """What no program could be given is in use: a warning from nine tenths on, until it is less than eight."""
+    warnings = []
+    watch = None
+    for available in (11, 10, 19, 21):
+        write(machine.proc, meminfo=f"MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable: {available} kB\nHugePages_Free: 0")
+        watch = watch or machine.watch_shared()
+        assert watch is not None
+        warnings.append(watch.look() is not None)
+
+    assert [False, True, True, False] == warnings
+
+
+def test_own_groups_are_shared_as_well(machine: Machine) -> None:
+    """The limit of the group that this process is in is one of all that it starts; those of one process are not."""
+    machine.limit(address_space=1)
+    write(machine.proc / str(os.getpid()), cgroup="0::/a")
+    write(machine.groups, cgroup_controllers="memory")
+    write(machine.groups / "a", memory_max=1000, memory_current=990, memory_stat="anon 990")
+    watch = machine.watch_shared()
+
+    assert watch is not None
+    assert [1000] == [limit.most for limit in watch.limits]
+    assert "control group /a" in str(watch.look())
+
+
+def test_machine_that_does_not_tell_is_not_watched(machine: Machine) -> None:
+    """Without /proc/meminfo, or with one of an old Linux, nothing is known."""
+    bare = machine.watch_shared()
+    write(machine.proc, meminfo="MemTotal: 100 kB\nMemFree: 1 kB")
+
+    assert (None, None) == (bare, machine.watch_shared())
 
 
 def test_container_sees_its_limit_at_the_root(machine: Machine) -> None:

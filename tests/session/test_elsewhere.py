@@ -148,6 +148,27 @@ async def test_refused_start_has_the_engines_words(world: World) -> None:
     assert [] == world.ended
 
 
+async def test_job_that_can_never_run_is_told_at_once(world: World) -> None:
+    """A job that ends before its kernel was reached is the end of the start, with the engine's reason."""
+    world.gone = "Job 5 can never run: PartitionConfig"
+    async with open_client() as client:
+        await client.call("PUT", "/sessions", body(engine=HERE))
+        with pytest.raises(ApiError, match="The kernel has no machine: Job 5 can never run: PartitionConfig"):
+            await client.call("POST", session_path("s", "start"))
+
+    assert world.submitted == world.ended
+
+
+async def test_program_that_is_not_there_is_told_with_the_job(world: World) -> None:
+    """A kernel whose program is not on that machine is told with the program's name, and the job is ended."""
+    async with open_client() as client:
+        await client.call("PUT", "/sessions", body(argv=["/no/kernel"], engine=HERE))
+        with pytest.raises(ApiError, match=r"Could not start /no/kernel in job s-.*: No such file"):
+            await client.call("POST", session_path("s", "start"))
+
+    assert world.submitted == world.ended
+
+
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
@@ -244,7 +265,7 @@ async def test_usage_and_directory_are_those_over_there(world: World, private_pl
         request = body(argv=list(ipykernel_argv()), engine=HERE)
         async with open_started(client, request) as channel:
             await execute(channel, f"import os; os.chdir({str(private_place)!r})")
-            described = await ask_until(client, lambda session: session["resource_usage"] is not None)
+            described = await ask_until(client, lambda session: session.get("resource_usage") is not None)
             await ask_until(client, lambda session: session["working_directory"] == str(private_place))
 
     assert described["resource_usage"]["memory_bytes"] > 10e6

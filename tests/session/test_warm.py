@@ -1,4 +1,4 @@
-"""Kernels that are ready before they are asked for: taken once, like any other from then on, and gone with the server."""
+"""Kernels that are ready before they are asked for: taken once, then like any other, and gone with the server."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from jupyter_requests import install_kernels
 from kallichore.config import ServerConfig
 from kallichore.errors import ConfigurationError, StartupError
 from kallichore.kernel.kernelspecs import find_kernelspec
-from kallichore.models.bodies import NewSession, RestartSession, VarAction, VarActionType
+from kallichore.models.bodies import NewSession, RestartSession, Status, VarAction, VarActionType
 from kallichore.server import Server, open_server
 from kallichore.server.warm import describe_warm
 from kallichore.session import warm_keeping, warm_kernel
 from kallichore.session.session import Session
 from kallichore.session.warm_kernel import WarmKernel
 from kernels import REAL_TIME, freeze, has_ended, ipykernel_argv, scripted, wait_ended
+from warm import wait_until, wait_warm
 
 pytestmark = pytest.mark.posix_only("kernels that are kept ready")
 
@@ -38,20 +39,11 @@ def kernelspecs(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return install_kernels(private_place, monkeypatch)
 
 
-async def wait_ready(server: Server, count: int = 1) -> list[WarmKernel]:
-    """Wait until so many are ready, and return them."""
-    pool = server.facilities.warm
-    with trio.fail_after(REAL_TIME):
-        while len(ready := [kernel for kernel in pool.kernels if kernel.spare.is_ready]) < count:
-            await pool.changed.wait()
-    return ready
-
-
 @asynccontextmanager
 async def open_warm(count: int = 1, **settings: Any) -> AsyncIterator[Server]:
     """Run a server that keeps so many of the scripted kernel, and wait until they are ready."""
     async with open_server(ServerConfig(**{**FAST, "warm": {"script": count}, **settings})) as server:
-        await wait_ready(server, count)
+        await wait_warm(server, count)
         yield server
 
 
@@ -90,18 +82,18 @@ def is_taken(server: Server, session: Session, kernel: WarmKernel) -> bool:
 async def test_start_takes_the_kernel_that_is_ready() -> None:
     """The session has its process, which works as any other, and another is launched in its place."""
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         session = await start(server, of_spec())
         assert is_taken(server, session, kernel)
         assert "hello\n" == await text_of(session, "print hello")
-        (other,) = await wait_ready(server)
+        (other,) = await wait_warm(server)
         assert other.pid != kernel.pid
 
 
 async def test_two_starts_never_get_the_same_kernel() -> None:
     """Of two sessions that start at once, one gets what is ready, the other its own."""
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         sessions = [server.create_session(of_spec(name)) for name in ("a", "b")]
         with trio.fail_after(REAL_TIME):
             async with trio.open_nursery() as nursery:
@@ -124,7 +116,7 @@ async def test_kernel_that_was_started_otherwise_is_not_taken(difference: str, p
         "registration": {"protocol_version": "5.5"},
     }[difference]
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         session = await start(server, attrs.evolve(request, **members))
 
         assert session.process_id != kernel.pid
@@ -133,11 +125,11 @@ async def test_kernel_that_was_started_otherwise_is_not_taken(difference: str, p
 async def test_next_is_ready_where_kernels_were_started(private_place: Path) -> None:
     """The first start elsewhere finds none; the second finds one that was started there."""
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         await start(server, of_spec("a", working_directory=str(private_place)))
         with trio.fail_after(REAL_TIME):
             await wait_ended(kernel.pid or 0)
-        (renewed,) = await wait_ready(server)
+        (renewed,) = await wait_warm(server)
         session = await start(server, of_spec("b", working_directory=str(private_place)))
 
         assert is_taken(server, session, renewed)
@@ -160,7 +152,7 @@ async def test_every_way_of_connecting_can_be_ready(members: dict[str, Any]) -> 
     """Over TCP, Unix sockets and encrypted, and for a kernel that registers: a restart takes the one that is ready."""
     async with open_server(ServerConfig(**FAST)) as server:
         session = await start(server, attrs.evolve(scripted(), spares=1, **members))
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         with trio.fail_after(REAL_TIME):
             await session.restart()
         assert is_taken(server, session, kernel)
@@ -176,7 +168,7 @@ async def test_restart_takes_the_sessions_own(private_place: Path) -> None:
     async with open_server(ServerConfig(**FAST)) as server:
         session = await start(server, scripted(working_directory=str(private_place), spares=1))
         first = session.process_id
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         with trio.fail_after(REAL_TIME):
             await session.restart()
         assert is_taken(server, session, kernel)
@@ -184,7 +176,7 @@ async def test_restart_takes_the_sessions_own(private_place: Path) -> None:
         report = session.conversation.last_exit
         assert report is not None
         assert (first, "restart") == (report.process_id, report.requested_by)
-        (other,) = await wait_ready(server)
+        (other,) = await wait_warm(server)
         assert other.pid not in (first, kernel.pid)
 
 
@@ -192,12 +184,12 @@ async def test_restart_elsewhere_renews_the_sessions_own(private_place: Path) ->
     """After a restart in another directory, what is kept is for that one."""
     async with open_server(ServerConfig(**FAST)) as server:
         session = await start(server, scripted(spares=1))
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         with trio.fail_after(REAL_TIME):
             await session.restart(RestartSession(working_directory=str(private_place)))
             assert session.process_id != kernel.pid
             await wait_ended(kernel.pid or 0)
-        (renewed,) = await wait_ready(server)
+        (renewed,) = await wait_warm(server)
 
         assert str(private_place.resolve()) == renewed.spare.recipe.directory
 
@@ -206,7 +198,7 @@ async def test_sessions_own_ends_with_the_session() -> None:
     """When a session is deleted, what was kept for its restarts is gone."""
     async with open_server(ServerConfig(**FAST)) as server:
         session = await start(server, scripted(spares=1))
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         session.kill()
         with trio.fail_after(REAL_TIME):
             await session.wait_ended()
@@ -225,28 +217,22 @@ async def test_first_words_are_the_sessions() -> None:
         "s",
         "burst=3",
         startup_environment="command",
-        startup_environment_arg="echo banner; printf 'no newline' >&2",
+        startup_environment_arg="echo banner; echo warning >&2",
         spares=1,
     )
     async with open_server(ServerConfig(**FAST)) as server:
         session = await start(server, request)
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         before = len(told(session))
         with trio.fail_after(REAL_TIME):
             await session.restart()
         assert is_taken(server, session, kernel)
-        await text_of(session, "print hello")
         new = told(session)[before:]
 
-    printed = "".join(
-        message["output"]["output"] for message in new if "output" in message and "output" in message["output"]
-    )
-    published = [
-        message["content"]["text"] for message in new if message["kind"] == "jupyter" and "text" in message["content"]
-    ]
-    assert ["banner\n", "no newline"] == [part for part in ("banner\n", "no newline") if printed.count(part) == 1]
-    assert "KALLICHORE" not in printed
-    assert ["burst 0\n", "burst 1\n", "burst 2\n", "hello\n"] == published
+    printed = [tuple(message["output"]) for message in new if "output" in message]
+    contents = [message["content"] for message in new if message["kind"] == "jupyter"]
+    assert [1, 1] == [printed.count(("stdout", "banner\n")), printed.count(("stderr", "warning\n"))]
+    assert ["burst 0\n", "burst 1\n", "burst 2\n"] == [content["text"] for content in contents if "text" in content]
 
 
 async def test_taken_kernel_is_interrupted_and_killed_as_any_other() -> None:
@@ -262,8 +248,7 @@ async def test_taken_kernel_is_interrupted_and_killed_as_any_other() -> None:
                     results.append(await session.run("sleep 600"))
 
                 nursery.start_soon(run)
-                while session.conversation.queue.active is None or session.status.value != "busy":
-                    await trio.sleep(0.01)
+                await wait_until(lambda: session.status is Status.BUSY)
                 session.interrupt()
             session.kill()
             await session.wait_ended()
@@ -277,7 +262,7 @@ async def test_taken_kernel_is_interrupted_and_killed_as_any_other() -> None:
 async def test_session_that_promised_its_ports_keeps_them() -> None:
     """Who asked where the kernel will be finds it there: no other is taken."""
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         session = server.create_session(of_spec())
         promised = session.connection_info()
         with trio.fail_after(REAL_TIME):
@@ -293,7 +278,7 @@ async def test_session_that_promised_its_ports_keeps_them() -> None:
 async def test_frozen_kernel_is_not_taken() -> None:
     """One that does not answer any more is ended, and the session starts its own."""
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         freeze(kernel.pid or 0)
         session = await start(server, of_spec())
         with trio.fail_after(REAL_TIME):
@@ -307,13 +292,13 @@ async def test_dead_kernel_is_replaced_and_the_reason_logged(caplog: pytest.LogC
     """One that ends by itself is no session's affair; another is launched after a pause, and why is told."""
     caplog.set_level(logging.WARNING)
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         os.kill(kernel.pid or 0, signal.SIGKILL)
         with trio.fail_after(REAL_TIME):
             await wait_ended(kernel.pid or 0)
             while not describe_warm(server.facilities.warm).problem:
                 await server.facilities.warm.changed.wait()
-        (other,) = await wait_ready(server)
+        (other,) = await wait_warm(server)
         answer = describe_warm(server.facilities.warm)
 
     assert other.pid != kernel.pid
@@ -340,7 +325,7 @@ async def test_kernel_of_a_directory_that_was_made_anew_is_not_taken(private_pla
     place.mkdir()
     async with open_server(ServerConfig(**FAST)) as server:
         session = await start(server, scripted(working_directory=str(place), spares=1))
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         place.rename(private_place / "gone")
         place.mkdir()
         with trio.fail_after(REAL_TIME):
@@ -354,13 +339,13 @@ async def test_those_of_a_changed_kernelspec_are_renewed(kernelspecs: Path, monk
     """When its kernel.json says something else, what waits is ended, and started as it says now."""
     monkeypatch.setattr(warm_keeping, "LOOK_EVERY", 0.1)
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         file = kernelspecs / "script" / "kernel.json"
         document = json.loads(file.read_text())
         file.write_text(json.dumps({**document, "env": {"FROM_SPEC": "new"}}))
         with trio.fail_after(REAL_TIME):
             await wait_ended(kernel.pid or 0)
-        (renewed,) = await wait_ready(server)
+        (renewed,) = await wait_warm(server)
         session = await start(server, of_spec())
 
         assert is_taken(server, session, renewed)
@@ -373,13 +358,11 @@ async def test_kernelspec_that_says_the_same_again_renews_nothing(
     """A file that was only touched, or is broken for a moment, costs nobody his kernel."""
     monkeypatch.setattr(warm_keeping, "LOOK_EVERY", 0.05)
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         file = kernelspecs / "script" / "kernel.json"
         text = file.read_text()
         file.write_text("{")
-        with trio.fail_after(REAL_TIME):
-            while not any("as it was before" in line for line in caplog.messages):
-                await trio.sleep(0.01)
+        await wait_until(lambda: any("as it was before" in line for line in caplog.messages))
         file.write_text(text)
         session = await start(server, of_spec())
 
@@ -405,7 +388,7 @@ async def test_all_are_ended_when_memory_runs_out_and_come_back(
     monkeypatch.setattr(warm_keeping, "LOOK_EVERY", 0.05)
     monkeypatch.setattr(warm_keeping, "watch_shared_memory", lambda: machine)
     async with open_warm(2) as server:
-        pids = [kernel.pid or 0 for kernel in await wait_ready(server, 2)]
+        pids = [kernel.pid or 0 for kernel in await wait_warm(server, 2)]
         machine.warning = "Memory is running out: 9 of 10"
         with trio.fail_after(REAL_TIME):
             for pid in pids:
@@ -413,7 +396,7 @@ async def test_all_are_ended_when_memory_runs_out_and_come_back(
         session = await start(server, of_spec())
         assert session.process_id not in pids
         machine.warning = None
-        await wait_ready(server, 2)
+        await wait_warm(server, 2)
 
     assert 1 == sum("9 of 10" in line for line in caplog.messages)
 
@@ -424,14 +407,13 @@ async def test_all_are_ended_when_memory_runs_out_and_come_back(
 async def test_none_is_left_when_the_server_ends() -> None:
     """Those that wait, that are on their way, and that were taken end with it; files are gone as well."""
     async with open_warm(2) as server:
-        pids = [kernel.pid or 0 for kernel in await wait_ready(server, 2)]
+        pids = [kernel.pid or 0 for kernel in await wait_warm(server, 2)]
         session = await start(server, of_spec())
         assert session.process_id in pids
+        pool = server.facilities.warm
         # The next is on its way.
-        with trio.fail_after(REAL_TIME):
-            while not any(not kernel.spare.is_ready and kernel.pid for kernel in server.facilities.warm.kernels):
-                await trio.sleep(0.001)
-        pids += [kernel.pid or 0 for kernel in server.facilities.warm.kernels]
+        await wait_until(lambda: any(kernel.pid and not kernel.spare.is_ready for kernel in pool.kernels))
+        pids += [kernel.pid or 0 for kernel in pool.kernels]
         files = [path.name for path in server.facilities.runtime_directory.iterdir()]
 
     assert [True] * len(pids) == [has_ended(pid) for pid in pids]
@@ -441,7 +423,7 @@ async def test_none_is_left_when_the_server_ends() -> None:
 async def test_shutdown_ends_those_that_wait_at_once() -> None:
     """They do not wait for the server's last session."""
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         server.request_shutdown("a test")
         with trio.fail_after(REAL_TIME):
             await wait_ended(kernel.pid or 0)
@@ -456,7 +438,7 @@ async def test_hurry_kills_what_does_not_end(kernelspecs: Path) -> None:
     stubborn = ["--behaviour", "ignore-shutdown", "--behaviour", "ignore-sigterm"]
     file.write_text(json.dumps({**document, "argv": [*document["argv"], *stubborn]}))
     async with open_warm(shutdown_grace=600, terminate_grace=600) as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         server.request_shutdown("a test")
         server.hurry()
         with trio.fail_after(REAL_TIME):
@@ -502,7 +484,7 @@ async def test_session_that_outlives_its_server_keeps_none_and_says_so(
         await start(server, scripted("durable", spares=1))
         assert 0 == describe_warm(server.facilities.warm).wanted
         await start(server, scripted("plain", spares=1, durable=False))
-        await wait_ready(server)
+        await wait_warm(server)
 
     assert 1 == sum("durable" in line and "No kernels are kept ready" in line for line in caplog.messages)
 
@@ -522,7 +504,7 @@ async def test_start_that_is_given_up_while_it_takes_one_loses_no_process(monkey
 
     monkeypatch.setattr(WarmKernel, "_ask_once_more", ask_slowly)
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         session = server.create_session(of_spec())
         with trio.fail_after(REAL_TIME):
             async with trio.open_nursery() as nursery:
@@ -540,7 +522,7 @@ async def test_start_that_is_given_up_while_it_takes_one_loses_no_process(monkey
 async def test_cancelled_hand_over_ends_the_kernel() -> None:
     """Who asks for a kernel and goes away leaves none that nobody would ever end."""
     async with open_warm() as server:
-        (kernel,) = await wait_ready(server)
+        (kernel,) = await wait_warm(server)
         freeze(kernel.pid or 0)
         with trio.move_on_after(0.01):
             await server.facilities.warm.take(kernel.spare.recipe, "s")

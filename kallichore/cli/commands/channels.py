@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @pass_target
 def console(
     target: Target, session_id: str | None, kernel: str | None, take_over: bool, cwd: str | None,
-    env: tuple[str, ...], start_timeout: int,
+    env: tuple[str, ...], start_timeout: int, engine: str | None,
 ) -> None:  # fmt: skip
     """Work with a kernel in the terminal: a session's of a server, else one of this command's own.
 
@@ -51,7 +51,7 @@ def console(
 
     async def run() -> int:
         def wanted(spec: KernelSpec) -> NewKernel:
-            return new_kernel(spec, cwd, env, start_timeout)
+            return new_kernel(spec, cwd, env, start_timeout, engine=engine)
 
         server = await target.server() if target.is_named or session_id is not None else None
         return await run_console(server, session_id, kernel, wanted, takes_over=take_over)

@@ -67,7 +67,7 @@ def open_own(server: Server | None, kernel: NewKernel, sink: Any) -> AbstractAsy
 @pass_target
 def exec_(
     target: Target, kernel: str | None, argument: str | None, code: str | None, limit: float | None,
-    images: Path | None, as_json: bool, cwd: str | None, env: tuple[str, ...], start_timeout: int,
+    images: Path | None, as_json: bool, cwd: str | None, env: tuple[str, ...], start_timeout: int, engine: str | None,
 ) -> None:  # fmt: skip
     """Run code in a new kernel and leave nothing behind; '-' reads it from standard input.
 
@@ -80,7 +80,7 @@ def exec_(
         from kallichore.cli.run_file import limit_of
 
         server = await target.named_server()
-        wanted = new_kernel(await find_kernel(server, kernel), cwd, env, start_timeout)
+        wanted = new_kernel(await find_kernel(server, kernel), cwd, env, start_timeout, engine=engine)
         sink = make_sink(as_json, images)
         async with open_own(server, wanted, sink) as place:
             sink.begin()
@@ -158,7 +158,7 @@ def execute(
 @pass_target
 def run(
     target: Target, file: str, kernel: str | None, session_id: str | None, output: Path | None, limit: float | None,
-    images: Path | None, as_json: bool, cwd: str | None, env: tuple[str, ...], start_timeout: int,
+    images: Path | None, as_json: bool, cwd: str | None, env: tuple[str, ...], start_timeout: int, engine: str | None,
 ) -> None:  # fmt: skip
     """Run a script or a notebook: its cells in order, up to the first that fails.
 
@@ -176,7 +176,7 @@ def run(
             return await _run_in_session(target, session_id, job, output, limit, images, as_json)
         server = await target.named_server()
         spec = await find_kernel(server, kernel or job.kernel)
-        wanted = new_kernel(spec, cwd, env, start_timeout)
+        wanted = new_kernel(spec, cwd, env, start_timeout, engine=engine)
         sink = _prepare(job, output, images, as_json, (spec.name, spec.display_name, spec.language))
         return await _run(job, output, limit, sink, as_json, lambda: open_own(server, wanted, sink))
 

@@ -7,10 +7,12 @@ import json
 import click
 
 from kallichore.cli import escapes
-from kallichore.cli.ending import run_to_exit
+from kallichore.cli.ending import run_to_exit, say
+from kallichore.cli.exit_codes import FAILED
 from kallichore.cli.names import complete_session
 from kallichore.cli.options import json_option, pass_target
-from kallichore.cli.tables import print_members
+from kallichore.cli.show import print_json
+from kallichore.cli.tables import print_members, print_table, progress
 from kallichore.cli.target import Target
 from kallichore.client.api_client import session_path
 
@@ -119,4 +121,28 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(kind(context.find_root().command, {}, "kcclient", "_KCCLIENT_COMPLETE").source())
 
 
-COMMANDS = (status, configuration, idle_timeout_hours, logs, shutdown, completion)
+@click.command()
+@json_option
+@pass_target
+def engines(target: Target, as_json: bool) -> None:
+    """Check the profiles by which the server starts kernels on other machines; exit with 1 if one cannot be used."""
+
+    async def act() -> int:
+        server = await target.kallichore("engines")
+        with progress("Trying each profile", quiet=as_json):
+            answer = await server.client.call("GET", "/engines")
+        profiles = answer["profiles"]
+        problems = {name: profile["problems"] for name, profile in profiles.items()}
+        if as_json:
+            print_json(answer)
+        elif not profiles:
+            say("The server has no profiles; kcserver --config FILE names a file of them")
+        else:
+            rows = [(name, profiles[name]["kind"], "; ".join(told) or "ok") for name, told in problems.items()]
+            print_table(("Profile", "Engine", "State"), rows)
+        return FAILED if any(problems.values()) else 0
+
+    run_to_exit(act)
+
+
+COMMANDS = (status, configuration, engines, idle_timeout_hours, logs, shutdown, completion)

@@ -72,6 +72,7 @@ def list_(target: Target, warm: bool, as_json: bool) -> None:
             "Idle": [span(_seconds(session.idle_since, now)) for session in sessions],
             "Memory": [size(session.memory_bytes) for session in sessions],
         }
+        columns["Waits for"] = [_pending(session) for session in sessions]
         if any("cull" in session.told for session in sessions):
             columns["Ends"] = [_end(session.told.get("cull"), now) for session in sessions]
         # A column of which the server's API has nothing is left out.
@@ -117,6 +118,15 @@ def _row(session: Summary) -> tuple[str, ...]:
     )
 
 
+def _pending(session: Summary) -> str:
+    """Return why a session's kernel has no machine yet, or cannot be reached on its own; empty if neither is so."""
+    pending, lost = session.told.get("pending"), session.told.get("connection_lost")
+    if pending is not None:
+        place = "" if pending.get("position") is None else f", {pending['position']} in the queue"
+        return f"a machine: {pending['reason']}{place}"
+    return "" if lost is None else f"a connection: {lost['reason']}".removesuffix(": ")
+
+
 def _seconds(since: datetime | None, now: datetime) -> float | None:
     return None if since is None else (now - since).total_seconds()
 
@@ -147,7 +157,7 @@ def _tell_id(session_id: str, as_json: bool) -> None:
 @json_option
 @pass_target
 def create(
-    target: Target, kernel: str | None, cwd: str | None, env: tuple[str, ...], start_timeout: int,
+    target: Target, kernel: str | None, cwd: str | None, env: tuple[str, ...], start_timeout: int, engine: str | None,
     spares: int | None, session_id: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Create a session without starting its kernel."""
@@ -155,7 +165,7 @@ def create(
     async def act() -> None:
         server = await target.kallichore("sessions without a kernel that runs; kcclient start makes one with it")
         spec = await find_kernel(server, kernel)
-        _tell_id(await server.create(new_kernel(spec, cwd, env, start_timeout, spares), session_id), as_json)
+        _tell_id(await server.create(new_kernel(spec, cwd, env, start_timeout, spares, engine), session_id), as_json)
 
     run_to_exit(act)
 
@@ -168,14 +178,14 @@ def create(
 @json_option
 @pass_target
 def start(
-    target: Target, kernel: str | None, cwd: str | None, env: tuple[str, ...], start_timeout: int,
+    target: Target, kernel: str | None, cwd: str | None, env: tuple[str, ...], start_timeout: int, engine: str | None,
     spares: int | None, session_id: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Create a session, unless there is one of this id, and start its kernel."""
 
     async def act() -> None:
         server = await (target.server() if spares is None else target.kallichore("kernels that are kept ready"))
-        given = [("-k", kernel), ("--cwd", cwd), ("--env", env), ("--spares", spares is not None)]
+        given = [("-k", kernel), ("--cwd", cwd), ("--env", env), ("--spares", spares is not None), ("--engine", engine)]
         # Some servers do not tell which sessions there are, so it is only asked where one is named.
         known = [] if session_id is None else await server.sessions()
         sessions = {session.session_id: session for session in known}
@@ -185,7 +195,7 @@ def start(
             with progress(f"Starting {chosen}", quiet=as_json):
                 await server.start_again(chosen)
         else:
-            wanted = new_kernel(await find_kernel(server, kernel), cwd, env, start_timeout, spares)
+            wanted = new_kernel(await find_kernel(server, kernel), cwd, env, start_timeout, spares, engine)
             with progress(f"Starting {session_id or wanted.name}", quiet=as_json):
                 chosen = await server.start_new(wanted, session_id)
         _tell_id(chosen, as_json)
