@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import pytest
 import trio
 
 from engines.kube_server import IMAGE, PYTHON, KubeError, KubeServer, open_kube_server
+from engines.provisioning import until
 from hosts import IOPUB, PATIENCE, PLAIN_KERNEL, SECRET, SHELL, connect_all, read, tell
+from kallichore.config import ServerConfig
 from kallichore.engines.certificate import make_certificate
 from kallichore.engines.dial_in import open_dial_in
 from kallichore.engines.engine import EngineServices, Order, Ticket, Waiting
@@ -23,6 +25,9 @@ from kallichore.engines.kubernetes_options import labels_of
 from kallichore.engines.reach import Reach
 from kallichore.errors import EngineError, HostGoneError
 from kallichore.kernel.ending import Ending
+from kallichore.models.bodies import InterruptMode, NewSession, Status
+from kallichore.server import open_server
+from kernels import REAL_TIME, ipykernel_argv
 from plain_kernel import lines
 
 if sys.platform != "linux":
@@ -88,11 +93,6 @@ class Setting:
         """Why it waited, each reason once."""
         return list(dict.fromkeys(each.reason for each in self.told if each is not None))
 
-    async def until(self, holds: Callable[[], Any]) -> None:
-        """Wait until something holds that nobody tells."""
-        while not holds():  # noqa: ASYNC110
-            await trio.sleep(0.02)
-
 
 @asynccontextmanager
 async def open_setting(place: Path) -> AsyncIterator[Setting]:
@@ -110,8 +110,7 @@ async def open_setting(place: Path) -> AsyncIterator[Setting]:
 
 async def until_empty(server: KubeServer) -> None:
     """Wait until nothing is left in the cluster."""
-    while server.cluster.items["pods"] or server.cluster.items["secrets"]:  # noqa: ASYNC110
-        await trio.sleep(0.02)
+    await until(lambda: not (server.cluster.items["pods"] or server.cluster.items["secrets"]))
 
 
 async def test_kernel_in_a_pod_is_talked_to_like_any_other(tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ async def test_kernel_in_a_pod_is_talked_to_like_any_other(tmp_path: Path) -> No
         tell(link, "flood 20000 100")
         link.send(SHELL, payload)
         came = await read(link, SHELL, len(payload)), await read(link, IOPUB, len(flood))
-        await setting.until(lambda: job.node)
+        await until(lambda: job.node)
         node, name = job.node, job.name
 
     assert (payload, flood) == came
@@ -152,7 +151,7 @@ async def test_secrets_are_in_no_pod(tmp_path: Path) -> None:
 async def test_pod_that_waits_says_why(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
     """Why a pod has no node, or no container, is told as long as it waits."""
     async with open_setting(tmp_path) as setting, setting.job(**options):
-        await setting.until(lambda: any(each.startswith(reason) for each in setting.reasons))
+        await until(lambda: any(each.startswith(reason) for each in setting.reasons))
 
     assert any(each.startswith(reason) for each in setting.reasons)
 
@@ -195,9 +194,9 @@ async def test_watch_that_is_too_old_is_begun_anew(tmp_path: Path) -> None:
     """410 Gone: the pods are listed again, and what happened meanwhile is known."""
     async with open_setting(tmp_path) as setting, setting.job(memory="900Gi") as job:
         cluster = setting.server.cluster
-        await setting.until(lambda: cluster.watches)
+        await until(lambda: cluster.watches)
         cluster.forget_history()
-        await setting.until(lambda: cluster.lists > 1 and cluster.watches > 1)
+        await until(lambda: cluster.lists > 1 and cluster.watches > 1)
         cluster.delete("pods", job.pod, {})
         with pytest.raises(HostGoneError, match="was deleted"):
             await job.connect()
@@ -216,7 +215,7 @@ async def test_cluster_that_is_silent_is_no_death(tmp_path: Path, monkeypatch: p
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(begin_another)
-            await setting.until(lambda: any("does not answer" in reason for reason in setting.reasons))
+            await until(lambda: any("does not answer" in reason for reason in setting.reasons))
             link.send(SHELL, b"still here")
             came = await read(link, SHELL, len(b"still here"))
             setting.server.cluster.is_silent = False
@@ -240,7 +239,7 @@ async def test_pod_that_somebody_deletes_says_so(tmp_path: Path) -> None:
     async with open_setting(tmp_path) as setting, setting.job() as job, setting.link(job) as link:
         setting.server.cluster.delete("pods", job.pod, {"gracePeriodSeconds": 5})
         await link.ended.wait()
-        await setting.until(lambda: job.state is not None and job.state.reason)
+        await until(lambda: job.state is not None and job.state.reason)
         why = await job.explain(Ending(1, -1, "SIGTERM"))
 
     assert "was deleted" == why
@@ -255,7 +254,7 @@ async def test_kernels_own_end_needs_no_explanation(tmp_path: Path) -> None:
         code = link.ending.code if link.ending is not None else None
         link.release()
         link.flush()
-        await setting.until(lambda: not setting.server.cluster.processes)
+        await until(lambda: not setting.server.cluster.processes)
         why = await job.explain(Ending(1, 7))
 
     assert (7, "") == (code, why)
@@ -295,7 +294,7 @@ async def test_what_nobody_claims_is_swept(tmp_path: Path) -> None:
             foreign = {"metadata": {"name": "foreign", "labels": labels_of("another", "x")}, "data": {}}
             cluster.create("secrets", foreign, is_tried=False)
             await kept.cluster.sweep_once(is_full=True)
-            await setting.until(lambda: len(cluster.items["pods"]) == 1)
+            await until(lambda: len(cluster.items["pods"]) == 1)
             left = set(cluster.items["secrets"])
             del cluster.items["secrets"]["foreign"]
 
@@ -341,3 +340,41 @@ async def test_token_that_was_changed_is_read_again(tmp_path: Path) -> None:
         again = await setting.engine.check(setting.order().options)
 
     assert ([], []) == (good, again)
+
+
+async def test_session_in_a_pod_is_one_like_any_other(tmp_path: Path) -> None:
+    """ipykernel in a pod, by a profile: it runs code, is interrupted, has a usage and a place, is restarted in another
+    pod, and says why it ended where somebody has removed that.
+    """
+    (tmp_path / "pods").mkdir()
+    async with open_kube_server(tmp_path / "pods") as kube:
+        profile = {"kind": "kubernetes", "kubeconfig": str(kube.kubeconfig), "image": IMAGE, "python": PYTHON}
+        config = ServerConfig(token=None, listen_hosts="127.0.0.1:0", profiles={"pods": profile})
+        request = NewSession(
+            session_id="s", argv=ipykernel_argv(), engine={"profile": "pods"}, interrupt_mode=InterruptMode.SIGNAL
+        )
+        with trio.fail_after(2 * REAL_TIME):
+            async with open_server(config) as server:
+                session = server.create_session(request)
+                await session.start()
+                result = await session.run("print(6 * 7)")
+                interrupted: list[Any] = []
+
+                async def loop() -> None:
+                    interrupted.append(await session.run("import time\nwhile True: time.sleep(0.01)"))
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(loop)
+                    await until(lambda: session.status is Status.BUSY)
+                    session.interrupt()
+                await session.restart()
+                again = await session.run("print(7 * 6)")
+                kube.cluster.delete("pods", kube.cluster.made[-1], {"gracePeriodSeconds": 8})
+                await session.wait_ended()
+                report = session.conversation.last_exit
+            await until_empty(kube)
+
+    assert ("42\n", "42\n", 2) == (result.text, again.text, len(set(kube.cluster.made)))
+    assert "KeyboardInterrupt" == interrupted[0].error.name
+    assert report is not None
+    assert "was deleted" in report.text
