@@ -65,6 +65,9 @@ PURE_ROOMS = {"wire", "models", "conversation", "errors", "config"}
 PURE_MODULES = {
     "kallichore.engines.complaints",
     "kallichore.engines.host_program",
+    "kallichore.engines.kubernetes_account",
+    "kallichore.engines.kubernetes_options",
+    "kallichore.engines.kubernetes_words",
     "kallichore.engines.provisioner_words",
     "kallichore.engines.ssh_errands",
     "kallichore.engines.ssh_options",

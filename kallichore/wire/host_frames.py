@@ -46,6 +46,7 @@ class Kind(IntEnum):
     RELEASE = 7
     PACE = 8
     ASK = 9
+    AGAIN = 10
     CHALLENGE = 16
     HELLO = 17
     DATA = 18
@@ -250,6 +251,15 @@ def encode_open(channel: int, request: int, family: str, numbers: Any) -> bytes:
     return _note(Kind.OPEN, [family, numbers], channel, request)
 
 
+def encode_again(directory: str | None) -> bytes:
+    """Return the frame that has a kernel started anew which has ended; the host hangs up then.
+
+    Args:
+        directory: Where it is to start; see `kallichore/host/host.py`.
+    """
+    return _note(Kind.AGAIN, {"directory": directory})
+
+
 def encode_ask(request: int) -> bytes:
     """Return the frame that asks for `HostFacts`; the answer, `Kind.TOLD`, has the same number."""
     return head(Kind.ASK, 0, request)
@@ -351,7 +361,6 @@ class HostDecoder:
         """
         if self._rest:
             data = self._rest + data
-            self._rest = b""
         place, limit = 0, len(data)
         while place < limit:
             if self._missing:
