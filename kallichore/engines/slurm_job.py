@@ -77,14 +77,17 @@ async def ask_facts(job_id: str) -> JobFacts | None:
     """
     said = await run_slurm("scontrol", "show", "job", "--oneliner", job_id)
     facts = read_job(said.output)
-    if facts is not None and facts.state != "CANCELLED":
+    if facts is not None and facts.state not in ("CANCELLED", "COMPLETING"):
         return facts
-    # Who cancelled it is known to accounting alone, where there is any; and all, when the controller has forgotten.
+    # Who cancelled it is known to accounting alone, where there is any; and all, when the controller has forgotten. Why
+    # a job is ending accounting may know as well, and the controller says so only when it has ended.
     with suppress(SlurmSilentError):
         told = await run_slurm(
             "sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={job_id}", f"--format={SACCT_FIELDS}"
         )
-        facts = read_account(told.output) or facts
+        accounted = read_account(told.output)
+        if accounted is not None and (facts is None or accounted.is_over):
+            return accounted
     if facts is None and said.code and not is_unknown_job(said.complaint):
         raise SlurmSilentError(None, f"Slurm does not answer: {said.complaint.strip()}")
     return facts
