@@ -17,7 +17,7 @@ from kallichore.engines import slurm_job
 from kallichore.engines.engine import Waiting
 from kallichore.engines.slurm_answers import JobFacts, QueuedJob
 from kallichore.engines.slurm_commands import SlurmSilentError, command_environment, run_slurm
-from kallichore.engines.slurm_job import SUBMITTED, SlurmJob, Way, ask_facts, is_news, waiting_of
+from kallichore.engines.slurm_job import SUBMITTED, LostJob, SlurmJob, Way, ask_facts, is_news, waiting_of
 from kallichore.engines.slurm_watch import View
 from kallichore.errors import HostGoneError
 from kallichore.kernel.ending import Ending
@@ -207,6 +207,36 @@ async def test_job_that_is_over_is_no_host_any_more(way: FakeWay) -> None:
 
     assert caught.value.message == "Job 17 ran into its time limit of 1:00:00"
     assert await way.job.explain(None) == ""
+
+
+async def test_job_that_ended_without_a_server_is_no_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is found again, and has ended, had a host: that is told, and no hint for a start that failed."""
+    way = FakeWay(monkeypatch, is_new=False)
+    way.facts = [JobFacts("COMPLETED", node="node1")]
+    way.job.take(View(attrs.evolve(RUNNING, state="COMPLETED")))
+    with pytest.raises(HostGoneError) as caught:
+        await way.job.connect()
+
+    assert caught.value.message == "Job 17 ended with exit code 0 on node1"
+
+
+@pytest.mark.parametrize(
+    ("sacct", "words"),
+    [
+        ("echo 'TIMEOUT|0:15|08:00:00|cpu=1|node1'", "The job lab.kc-1 ran into its time limit of 8:00:00"),
+        ("echo 'RUNNING|0:0|08:00:00|cpu=1|node1'", "Slurm knows no job lab.kc-1 any more"),
+        ("exit 1", "Slurm knows no job lab.kc-1 any more"),
+    ],
+)
+async def test_job_that_the_controller_forgot_may_be_known_to_accounting(
+    private_place: Path, monkeypatch: pytest.MonkeyPatch, sacct: str, words: str
+) -> None:
+    """A server that comes back after days is told why its job ended, where the cluster has accounting."""
+    put_programs(private_place, monkeypatch, sacct=sacct)
+    with pytest.raises(HostGoneError) as caught:
+        await LostJob("lab.kc-1").connect()
+
+    assert words == caught.value.message
 
 
 async def test_job_that_slurm_forgot_is_no_host_any_more(way: FakeWay) -> None:
