@@ -22,7 +22,7 @@ import psutil
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "iproute2")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "munged", "setpriv")
 
-PATIENCE = 30
+PATIENCE = 60
 """Seconds for the cluster to do what takes it two at most."""
 
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")

@@ -22,7 +22,7 @@ from kallichore.kernel.ending import Ending
 from kallichore.kernel.process import signal_name
 from slurm_cluster import Cluster
 
-PATIENCE = 30
+PATIENCE = 60
 """Seconds after which a test has failed; most of what it waits for takes two or three."""
 
 OWNER = "tests"

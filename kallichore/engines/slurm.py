@@ -93,6 +93,8 @@ class SlurmEngine:
         self._claims: dict[str, _Claim] = {}
         self._left: set[str] = set()
         """Names of jobs that nobody wants and that may be there."""
+        self._given_up: set[str] = set()
+        """Those of them of which only the submission was given up: another server may have been promised them."""
         self._has_left = trio.Event()
         self._at_once = trio.CapacityLimiter(AT_ONCE)
 
@@ -200,6 +202,7 @@ class SlurmEngine:
             raise
         except BaseException:
             # Cancelled: whether Slurm has it is not known, and nobody will wait to know.
+            self._given_up.add(name)
             self._leave(name)
             raise
 
@@ -257,11 +260,15 @@ class SlurmEngine:
             if await cancel_job(job.job_id):
                 kept.discard(job.name)
         self._left &= kept
+        self._given_up &= kept
         if not self._left:
             self._has_left = trio.Event()
 
     async def sweep_last(self) -> None:
-        """End once more what could not be ended, if there is something; the next server has its name no more."""
+        """End once more what was to be ended and could not be, if there is something. A submission that was given up
+        because the server ends is for the next one with its state: it has the ticket.
+        """
+        self._left -= self._given_up
         if self._left:
             with suppress(SlurmSilentError):
                 await self.sweep_once(is_full=False)

@@ -333,6 +333,27 @@ async def test_submission_that_is_given_up_leaves_no_job(
             await until(lambda: cluster.jobs() == [])
 
 
+async def test_submission_that_ends_with_its_server_is_for_the_next(cluster: Cluster, replace: Replace) -> None:
+    """A server that ends while sbatch runs leaves the job, which the next server finds by its ticket."""
+    place = replace("sbatch", '"$REAL" "$@"; touch $HERE/done; exec sleep 60')
+    async with open_desk(cluster) as desk:
+        wanted = order(extra=["--hold"])
+        async with open_slurm(cluster, desk) as engine, trio.open_nursery() as nursery:
+            ticket = engine.ticket(wanted)
+
+            async def submit() -> None:
+                async with engine.open_job(wanted, ticket, lambda _: None, is_new=True):
+                    pass
+
+            nursery.start_soon(submit)
+            await until((place / "done").exists)
+            nursery.cancel_scope.cancel()
+        async with open_slurm(cluster, desk) as engine:
+            async with engine.open_job(wanted, ticket, lambda _: None, is_new=False) as job:
+                assert cluster.jobs() == [job.name.rpartition(" ")[2]]
+                await job.end()
+
+
 @pytest.mark.engines
 async def test_next_server_finds_the_job_again(cluster: Cluster) -> None:
     """A server that goes leaves its jobs as they are, and the next one finds them by their tickets."""
