@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,28 @@ async def test_provisioner_that_blocks_is_replaced_and_others_go_on(place: Path)
     assert ["good\n", "ours\n"] == texts
     assert "The provisioner 'odd-provisioner' blocks in poll for 1.5 s (odd_provisioners.py:" in told
     assert "replaced" not in printed(good)
+
+
+async def test_launch_that_blocks_is_told_by_name(place: Path) -> None:
+    """A start whose provisioner blocks the process of all fails with its name and the line that it is in."""
+    with trio.fail_after(REAL_TIME):
+        async with open_provisioning(ping=0.1, loop=2) as server:
+            session = server.create_session(provisioned("s", place, "block-launch"))
+            with pytest.raises(StartupError) as info:
+                await session.start()
+            other = server.create_session(provisioned("other", place))
+            await other.start()
+
+    told = "The provisioner 'odd-provisioner' could not launch the kernel: it blocks in launch for 2 s (odd_prov"
+    assert info.value.message.startswith(told)
+
+
+async def test_program_of_provisioners_has_nothing_of_ours_that_is_on_trio() -> None:
+    """It has an asyncio loop, and imports neither Trio nor what is made for it."""
+    code = "import sys, kallichore.engines.provisioner_program; print({'trio', 'zmq', 'quart'} & {*sys.modules})"
+    done = await trio.run_process([sys.executable, "-c", code], capture_stdout=True)
+
+    assert b"set()\n" == done.stdout
 
 
 async def test_local_kernel_outlives_the_program_of_its_provisioner() -> None:
