@@ -152,22 +152,25 @@ class FarMachine(Far):
     port: int = 0
     is_silent: bool = False
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _gone: trio.Event | None = None
+    """Set when it has hung up on everybody."""
 
     async def come(self) -> None:
         """Listen: at a port that the system chooses, and later at the same again."""
+        if self._gone is not None:
+            await self._gone.wait()
         listener = trio.socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         await listener.bind(("127.0.0.1", self.port))
         listener.listen(50)
         self.port = listener.getsockname()[1]
         self.tell_ssh("127.0.0.1", self.port)
-        self._scope = trio.CancelScope()
+        self._scope, self._gone = trio.CancelScope(), trio.Event()
         await self.nursery.start(self._serve, self._scope, listener)
 
     def go(self) -> None:
         """Hang up on everybody, and listen no more."""
         self._scope.cancel()
-
     async def _serve(
         self, scope: trio.CancelScope, listener: trio.socket.SocketType, *, task_status: trio.TaskStatus[None]
     ) -> None:
@@ -177,6 +180,8 @@ class FarMachine(Far):
                 while True:
                     connection, _ = await listener.accept()
                     nursery.start_soon(self._answer, connection)
+        assert self._gone is not None
+        self._gone.set()
 
     async def _answer(self, connection: trio.socket.SocketType) -> None:
         with connection:

@@ -77,12 +77,12 @@ class FarNamespace(Far):
 
     async def come(self) -> None:
         """Start its sshd."""
+        log = self.place / "daemon.log"
         command = ["ip", "netns", "exec", self.far, self.sshd, "-D", "-f", str(self.place / "sshd_config")]
-        log = str(self.place / "sshd.log")
-        self._daemon = await trio.lowlevel.open_process([*command, "-E", log], stdin=subprocess.DEVNULL)
-        while "Server listening" not in (Path(log).read_text() if os.path.exists(log) else ""):  # noqa: ASYNC110
+        log.write_text("")
+        self._daemon = await trio.lowlevel.open_process([*command, "-E", str(log)], stdin=subprocess.DEVNULL)
+        while "Server listening" not in log.read_text():  # noqa: ASYNC110
             await trio.sleep(0.02)
-        Path(log).unlink()
 
     async def go(self) -> None:
         """Kill its sshd with all connections; what users have started goes on."""

@@ -58,6 +58,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=CANCEL
 DefMemPerCPU=100
 InactiveLimit=0
+BatchStartTimeout=120
 MinJobAge=300
 KillWait=5
 SlurmctldTimeout=10

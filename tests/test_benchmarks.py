@@ -96,6 +96,16 @@ def test_losses_of_a_busy_machine_are_counted() -> None:
     assert re.match(r"  [01] of 1 executions lossy, \d+\.\d% missing, \d+\.\d µs of server CPU", outcome)
 
 
+def test_starts_of_kernels_that_are_ready_are_timed() -> None:
+    """There is a line for starts and one for restarts, both ways, and what a kernel that waits has in memory."""
+    _, _, start, restart, memory = run("benchmarks.warm", "--count", "1").splitlines()
+
+    row = r"\| {} \| \d+ \(\d+ to \d+\) \| \d+ \(\d+ to \d+\) \|"
+    assert re.fullmatch(row.format("start"), start)
+    assert re.fullmatch(row.format("restart"), restart)
+    assert re.fullmatch(r"\d+ MB resident, \d+ MB its own", memory)
+
+
 def test_guard_names_what_costs_too_much() -> None:
     """Ours only, by its ratio to the plain client; idle sessions by what a small execution costs that client."""
     rounds: Any = {

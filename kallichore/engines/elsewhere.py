@@ -12,7 +12,8 @@ import trio
 import trio_util
 
 from kallichore.engines.beside_host import HostedOutput
-from kallichore.engines.engine import Engine, Job, Order, Ticket, Waiting
+from kallichore.engines.engine import Job, Waiting
+from kallichore.engines.held_job import HeldJob
 from kallichore.engines.host_link import Attachment, HostLink, attach, open_link
 from kallichore.engines.placement import Placement
 from kallichore.engines.reach import Reach
@@ -41,8 +42,8 @@ EXPLAIN_PATIENCE = 8.0
 RELEASE_PATIENCE = 2.0
 """Seconds that a host may take to go when it was let go, before its job is ended."""
 
-END_PATIENCE = 15.0
-"""Seconds that an engine may take to end a job; what is left is swept later."""
+AGAIN_TRIES = 3
+"""How often a host is asked to start a kernel anew: it may not have heard of it when its connection was cut."""
 
 LOOK_EVERY = 10.0
 """Seconds between two looks at where a job is and how much time it has left."""
@@ -59,6 +60,7 @@ class Follower:
             engine will end it, in seconds since 1970, or None.
         unwanted: Set when nobody wants the kernel any more, or another server is to have it.
         is_left: Whether another server is to have it.
+        is_restarting: Whether another kernel is to follow it, in its place.
     """
 
     tell_waiting: Callable[[Waiting | None], None]
@@ -66,6 +68,7 @@ class Follower:
     tell_place: Callable[[str, str | None, float | None], None]
     unwanted: trio.Event
     is_left: Callable[[], bool]
+    is_restarting: Callable[[], bool]
 
 
 @attrs.define(eq=False)
@@ -179,65 +182,86 @@ class ProcessElsewhere:
 
 @asynccontextmanager
 async def place_elsewhere(
-    engine: Engine,
-    order: Order,
-    ticket: Ticket,
+    held: HeldJob,
     follower: Follower,
+    directory: str | None,
     *,
-    is_new: bool = True,
     positions: Mapping[int, int] = {},
     unaccepted: Sequence[Frame] = (),
 ) -> AsyncIterator[Placement]:
-    """Have an engine start a kernel with a host beside it, or find the one that it started for a server before.
+    """Reach the kernel of a job, or have its host start another one after that. Leaving the block leaves both running,
+    unless the kernel has ended: then the job is ended with it, but for a kernel that is to follow in its place.
 
-    It may take days until there is a machine; that ends as soon as the kernel is `Follower.unwanted`. Leaving the block
-    ends the job, unless another server is to have it.
+    It may take days until there is a machine; that ends as soon as the kernel is `Follower.unwanted`.
 
     Args:
-        engine: The engine.
-        order: What is to run.
-        ticket: What finds the job.
+        held: The job.
         follower: Who is told.
-        is_new: Whether it was never submitted.
+        directory: Where a kernel that is started anew begins.
         positions: Of one that is found, up to where its bytes were taken in.
         unaccepted: Of one that is found, what the server before sent and does not know to have arrived.
 
     Raises:
-        StartupError: ``KS-5``: the engine refused it, its job ended before it was reached, or the kernel's program
-            could not be started; ``KS-16``: nobody wants it any more.
-        HostGoneError: One that was to be found is gone; with the reason.
+        StartupError: ``KS-5``: the kernel's program could not be started, or somebody else's host is there; ``KS-16``:
+            nobody wants it any more.
+        HostGoneError: Its job has ended, or can never run.
     """
+    job, secret = held.job, held.order.secret
+    reach = Reach(job.connect, job.name, follower.tell_cut)
+    is_kept = False
     try:
-        async with engine.open_job(order, ticket, follower.tell_waiting, is_new=is_new) as job:
-            reach = Reach(job.connect, job.name, follower.tell_cut)
-            try:
-                attachment = await _attach(reach, order.secret, positions, follower.unwanted)
-                follower.tell_waiting(None)
-                async with open_link(reach, order.secret, positions, unaccepted, attachment) as link:
-                    failed = link.hello.failed
-                    if failed is None:
-                        async with _open_process(link, job, follower) as process:
-                            yield Placement(process, link)
-                    await _let_go(link, follower)
-                if failed is not None:
-                    raise StartupError("KS-5", _why(failed, job), reason=StartupReason.NOT_FOUND)
-            finally:
-                if not follower.is_left():
-                    with trio.CancelScope(shield=True), trio.move_on_after(END_PATIENCE):
-                        await job.end()
+        attachment = await _attach(reach, secret, positions, follower.unwanted)
+        if held.is_used:
+            attachment = await _start_again(attachment, reach, secret, follower, directory)
+        held.is_used = True
+        follower.tell_waiting(None)
+        async with open_link(reach, secret, positions, unaccepted, attachment) as link:
+            failed = link.hello.failed
+            if failed is None:
+                async with _open_process(link, job, follower) as process:
+                    yield Placement(process, link)
+            is_kept = follower.is_left() or (follower.is_restarting() and not link.lost.is_set())
+            if not is_kept:
+                await _let_go(link)
+        if failed is not None:
+            raise StartupError("KS-5", _why(failed, job), reason=StartupReason.NOT_FOUND)
     except (KallichoreError, BaseExceptionGroup) as error:
-        raise _as_start(error, is_new=is_new) from error
+        raise as_start(error) from error
+    finally:
+        if follower.is_left():
+            with trio.CancelScope(shield=True):
+                await held.leave()
+        elif not is_kept:
+            with trio.CancelScope(shield=True):
+                await held.end()
 
 
-def _as_start(error: BaseException, *, is_new: bool) -> BaseException:
+async def _start_again(
+    attachment: Attachment, reach: Reach, secret: bytes, follower: Follower, directory: str | None
+) -> Attachment:
+    """Have a host start a kernel in the place of one that has ended, and return a connection that knows of it.
+
+    Raises:
+        HostGoneError: The host does not do that, as it is about to end.
+    """
+    for _ in range(AGAIN_TRIES):
+        if attachment.hello.ended is None and attachment.hello.failed is None:
+            return attachment
+        async with open_link(reach, secret, attachment=attachment) as link:
+            link.start_again(directory)
+            await link.lost.wait()
+        attachment = await _attach(reach, secret, {}, follower.unwanted)
+    if attachment.hello.ended is None:
+        return attachment
+    attachment.connection.close()
+    raise HostGoneError("its job is about to end")
+
+
+def as_start(error: BaseException) -> BaseException:
     """Return what went wrong as who asked for the start is to know it, out of the groups of nurseries around it."""
     alone = lone_error(error, None, trio.Cancelled) if isinstance(error, BaseExceptionGroup) else error
-    match alone:
-        case HostGoneError() if is_new:
-            text = f"The kernel has no machine: {alone.message}"
-            return StartupError("KS-5", text, reason=StartupReason.NO_RESOURCES)
-        case EngineError() | HostRefusedError():
-            return StartupError("KS-5", alone.message, alone.details, reason=StartupReason.FAILED)
+    if isinstance(alone, EngineError | HostRefusedError):
+        return StartupError("KS-5", alone.message, alone.details, reason=StartupReason.FAILED)
     return alone
 
 
@@ -248,13 +272,12 @@ async def _attach(reach: Reach, secret: bytes, positions: Mapping[int, int], unw
     raise StartupError("KS-16", "The start was given up before the kernel had a machine", reason=StartupReason.GIVEN_UP)
 
 
-async def _let_go(link: HostLink, follower: Follower) -> None:
+async def _let_go(link: HostLink) -> None:
     """Have a host end whose kernel is over, and give it time to hear that."""
-    if not follower.is_left():
-        link.release()
-        link.flush()
-        with trio.move_on_after(RELEASE_PATIENCE):
-            await link.lost.wait()
+    link.release()
+    link.flush()
+    with trio.move_on_after(RELEASE_PATIENCE):
+        await link.lost.wait()
 
 
 def _why(failed: HostFailure, job: Job) -> str:

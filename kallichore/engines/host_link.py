@@ -51,6 +51,7 @@ from kallichore.wire.host_frames import (
     decode_facts,
     decode_hello,
     decode_opening,
+    encode_again,
     encode_ask,
     encode_attach,
     encode_open,
@@ -359,6 +360,15 @@ class HostLink:
         self._is_released = True
         self._put(head(Kind.RELEASE))
 
+    def start_again(self, directory: str | None) -> None:
+        """Have the host start a kernel anew that has ended. Then it hangs up, and this link is lost: the next has it.
+
+        Args:
+            directory: Where the kernel is to start.
+        """
+        self._is_released = True
+        self._put(encode_again(directory))
+
     def flush(self) -> None:
         """Send what waits: now, or as soon as the host takes it. Never waits itself."""
         if self._confirmed:
@@ -480,6 +490,7 @@ class HostLink:
         ]
         self._go_on()
         if self._is_released:
+            # Who let go of it while it could not be reached has nothing more to say.
             self._put(head(Kind.RELEASE))
         return attachment.early
 

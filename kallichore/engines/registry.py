@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +14,8 @@ import trio
 
 from kallichore.engines.engine import Engine, EngineServices
 from kallichore.errors import EngineError
+
+logger = logging.getLogger(__name__)
 
 KINDS = {
     "slurm": "kallichore.engines.slurm",
@@ -43,14 +47,17 @@ class Engines:
 
     Args:
         profiles: Named sets of options, each with its ``kind``.
-        services: What engines need of the server.
         nursery: Engines run in it.
+
+    Attributes:
+        services: What engines need of the server; set before the first is asked for.
     """
 
     profiles: Mapping[str, Mapping[str, Any]]
-    services: EngineServices
     nursery: trio.Nursery
-    _open: dict[str, Engine] = attrs.field(factory=dict, init=False)
+    services: EngineServices = attrs.field(init=False)
+    _scopes: set[trio.CancelScope] = attrs.field(factory=set, init=False)
+    _open: dict[str, _Open] = attrs.field(factory=dict, init=False)
     _opening: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     def read(self, engine: Mapping[str, Any] | None) -> Wish | None:
@@ -86,15 +93,35 @@ class Engines:
             EngineError: It cannot be used here; the text says why.
         """
         async with self._opening:
-            if kind not in self._open:
+            if kind not in self._open or self._open[kind].over.is_set():
                 try:
                     module = import_module(KINDS[kind])
                 except ImportError as error:
                     raise EngineError(
                         f"The engine {kind} cannot be used: {error}", "python -m pip install 'kallichore[engines]'"
                     ) from error
-                self._open[kind] = await self.nursery.start(_run_engine, module.open_engine, self.services)
-            return self._open[kind]
+                self._open[kind] = await self.start(_run_engine, kind, module.open_engine, self.services)
+            return self._open[kind].engine
+
+    async def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> Any:
+        """Start a task of an engine's, as `trio.Nursery.start`; it goes on until the server has ended all sessions."""
+        return await self.nursery.start(partial(self._run_shielded, function, *arguments))
+
+    async def _run_shielded(
+        self, function: Callable[..., Awaitable[None]], *arguments: Any, task_status: trio.TaskStatus[Any]
+    ) -> None:
+        # Sessions end by what engines do, so these are cancelled after them, whoever cancels the server.
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                await function(*arguments, task_status=_Shielding(scope, task_status))
+            finally:
+                self._scopes.discard(scope)
+
+    def close(self) -> None:
+        """End all engines, as no session needs them any more."""
+        for scope in self._scopes:
+            scope.cancel()
 
     async def check(self, name: str) -> Sequence[str]:
         """Return what is wrong with a profile, a sentence each; none if it can be used."""
@@ -109,11 +136,44 @@ class Engines:
             return (error.message,)
 
 
+@attrs.frozen
+class _Shielding:
+    """Has a task that has started cancelled no more by who cancels the server."""
+
+    scope: trio.CancelScope
+    task_status: trio.TaskStatus[Any]
+
+    def started(self, value: Any = None) -> None:
+        """See `trio.TaskStatus.started`."""
+        self.scope.shield = True
+        self.task_status.started(value)
+
+
+@attrs.define(eq=False)
+class _Open:
+    """An engine that is open, or was."""
+
+    engine: Engine
+    over: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+
 async def _run_engine(
+    kind: str,
     open_engine: Callable[[EngineServices], AbstractAsyncContextManager[Engine]],
     services: EngineServices,
-    task_status: trio.TaskStatus[Engine],
+    task_status: trio.TaskStatus[_Open],
 ) -> None:
-    async with open_engine(services) as engine:
-        task_status.started(engine)
-        await trio.sleep_forever()
+    """Run an engine; if it fails, that is in the log, and the next session that asks for it has a new one."""
+    opened = None
+    try:
+        async with open_engine(services) as engine:
+            opened = _Open(engine)
+            task_status.started(opened)
+            await trio.sleep_forever()
+    except Exception:
+        if opened is None:
+            raise
+        logger.exception("The engine %s failed", kind)
+    finally:
+        if opened is not None:
+            opened.over.set()

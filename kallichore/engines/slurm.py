@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from kallichore.engines.slurm_answers import QueuedJob, oldest, read_job_id
 from kallichore.engines.slurm_commands import SlurmSilentError, run_slurm
 from kallichore.engines.slurm_job import LostJob, SlurmJob, Way, cancel_job
 from kallichore.engines.slurm_options import (
+    SlurmOptions,
     is_job_of,
     job_name,
     job_script,
@@ -43,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 PROGRAMS = ("sbatch", "squeue", "scontrol", "scancel")
 """What has to be there. ``sacct`` tells who cancelled a job, where there is accounting, and may be missing."""
+
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # it is somebody else who listens there
+"""Addresses at which all that reaches a machine is listened for, and nobody can call."""
 
 AT_ONCE = 8
 """Programs that submit at the same time: a hundred sessions that begin together are no hundred processes."""
@@ -138,22 +143,22 @@ class SlurmEngine:
             desk = self._services.desk()
         except ConfigurationError as error:
             raise EngineError(error.message) from error
-        name, began = ticket["name"], time.time()
+        name, began, options = ticket["name"], time.time(), read_options(order.options)
+        address = _address(options, desk.address)
         with desk.register(bytes.fromhex(ticket["call"])) as registration, self._claim(name) as claim:
 
             def say(reason: str) -> None:
                 tell(Waiting(reason, began))
 
             if is_new:
-                options = read_options(order.options)
-                script = job_script(options, _host(order, ticket, desk))
+                script = job_script(options, _host(order, ticket, address, desk.certificate))
                 claim.job_id = await self._submit(name, sbatch_arguments(options, name), script, say)
             else:
                 claim.job_id = await self._find(name, say)
             if claim.job_id is None:
                 yield LostJob(name)
                 return
-            way = Way(registration.next_connection, self._watch.hurry, "{}:{}".format(*desk.address))
+            way = Way(registration.next_connection, self._watch.hurry, "{}:{}".format(*address), is_new)
             job = SlurmJob(claim.job_id, way, tell, began, lambda: self._leave(name))
             with self._watch.follow(job.job_id, job.take):
                 yield job
@@ -261,9 +266,15 @@ class SlurmEngine:
         return claim is None or claim.job_id not in (None, job.job_id)
 
 
-def _host(order: Order, ticket: Ticket, desk: Any) -> bytes:
+def _address(options: SlurmOptions, listening: tuple[str, int]) -> tuple[str, int]:
+    """Return where a host is to call, given where it is listened."""
+    host = options.server or (socket.gethostname() if listening[0] in EVERYWHERE else listening[0])
+    return host, listening[1]
+
+
+def _host(order: Order, ticket: Ticket, address: tuple[str, int], certificate: str) -> bytes:
     """Return the program of a job's host."""
-    dial = dial_document(desk.address, bytes.fromhex(ticket["call"]), desk.certificate)
+    dial = dial_document(address, bytes.fromhex(ticket["call"]), certificate)
     document = order.document(
         stays=True,
         dial=dial,

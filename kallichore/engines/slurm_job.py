@@ -136,11 +136,13 @@ class Way:
         next_call: Waits for the next connection of it.
         hurry: Has Slurm asked soon.
         server: Where it is to call, for people.
+        is_new: Whether it cannot have been there before: if it never calls, nothing is lost by its end.
     """
 
     next_call: Callable[[], Awaitable[socket.socket]]
     hurry: Callable[[], None]
     server: str
+    is_new: bool
 
 
 class LostJob:
@@ -205,6 +207,8 @@ class SlurmJob:
         self._told: Waiting | None = None
         self._view = View()
         self._has_called = self._is_ended_by_us = False
+        self._is_explained = False
+        """Whether who wanted a connection was told why there is none any more."""
         self._placed, self._over = trio.Event(), trio.Event()
 
     def __repr__(self) -> str:
@@ -259,7 +263,9 @@ class SlurmJob:
             self._way.hurry()
             return calls[0]
         if self._over.is_set():
-            raise HostGoneError(await self._describe_over())
+            words = await self._describe_over()
+            self._is_explained = True
+            raise HostGoneError(words)
         if self._has_called:
             raise OSError(errno.ETIMEDOUT, self._describe_silence())
         await self.end()
@@ -277,6 +283,9 @@ class SlurmJob:
         job = self._view.job
         submitted = self._submitted if job is None or job.submitted is None else job.submitted
         self._say(Waiting(f"it runs on {self.node}, and has not called {self._way.server} yet", submitted))
+        if not self._way.is_new:
+            # It may have been cut off with a kernel that computes on.
+            await trio.sleep_forever()
         await trio.sleep(CALL_LIMIT - CALL_PATIENCE)
 
     def _describe_silence(self) -> str:
@@ -305,7 +314,8 @@ class SlurmJob:
 
     async def explain(self, ending: Ending | None) -> str:
         """Return why it ended, as far as Slurm had to do with it; see `kallichore.engines.engine.Job.explain`."""
-        if self._is_ended_by_us or (ending is not None and not _is_from_outside(ending)):
+        is_told = self._is_ended_by_us or self._is_explained
+        if is_told or (ending is not None and not _is_from_outside(ending)):
             return ""
         facts = None
         began = trio.current_time()

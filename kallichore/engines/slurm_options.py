@@ -80,6 +80,7 @@ class SlurmOptions:
         extra: More options, each as ``--name=value``.
         python: A Python 3.8 or later there: the host's, not the kernel's.
         setup: Lines of bash that come first, as ``module load anaconda``; the kernel has what they set.
+        server: What nodes call the server's machine, where that is not the address of ``--listen-hosts``.
         output: A file there for what the job itself prints, which tells why one ended before it could call; sbatch's
             patterns, as ``%j``, are known. By default nothing is written.
     """
@@ -98,6 +99,7 @@ class SlurmOptions:
     extra: tuple[str, ...] = ()
     python: str = DEFAULT_PYTHON
     setup: tuple[str, ...] = ()
+    server: str | None = None
     output: str | None = None
 
 
@@ -148,7 +150,7 @@ def read_options(options: Mapping[str, Any]) -> SlurmOptions:
 
 def _problems(options: SlurmOptions) -> list[str]:
     problems = []
-    for name in (*ARGUMENTS, "python", "output"):
+    for name in (*ARGUMENTS, "python", "server", "output"):
         value = getattr(options, name)
         if isinstance(value, str) and (not value or not value.isprintable()):
             problems.append(f"{name} must be a word, not {value!r}")

@@ -12,8 +12,9 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -42,9 +43,6 @@ CANCEL_PATIENCE = 6.0
 MOST_AT_ONCE = 4
 """Connections to a machine that are begun at the same time. From ten on that have not been let in yet, sshd drops some
 at random unless it is told otherwise (``MaxStartups``)."""
-
-PAUSES = (0.3, 1.0, 3.0, 8.0)
-"""Seconds before each further try of a start whose answer was lost."""
 
 SWEEP_PAUSES = (5.0, 20.0, 60.0, 300.0, 1800.0)
 """Seconds before each further try to end what could not be reached."""
@@ -90,6 +88,10 @@ class SshJob:
     time_left: float | None = attrs.field(default=None, init=False)
     _way: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False, repr=False)
     """In which the ssh runs that is the way to the host."""
+    _is_gone: bool = attrs.field(default=False, init=False)
+    """Whether it was told that the host is not there any more, and why."""
+    _script: bytes | None = attrs.field(default=None, init=False, repr=False)
+    """With what it is started again, where it is not known whether it was."""
 
     def __attrs_post_init__(self) -> None:
         self.node = self._machine.options.host
@@ -107,21 +109,26 @@ class SshJob:
     # Starting
 
     async def start(self, order: Order, tell: Callable[[Waiting | None], None]) -> None:
-        """Start the host, once, however often it has to be tried.
+        """Start the host. Where it is not known whether that was done, `connect` finds out.
 
         Cancelling it ends what was begun, as far as that can be done in a few seconds.
 
         Raises:
-            EngineError: It cannot be started, or it is not known whether it was.
+            EngineError: It cannot be started.
         """
         filled_in = await self._fill_in(order)
         script = host_script(filled_in.document(name=self._id))
         try:
-            await self._start(script, tell)
+            failure = await self._start_once(script)
         except trio.Cancelled:
             with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_PATIENCE):
                 await self.end()
             raise
+        if failure is not None:
+            if failure.trouble.is_refusal:
+                raise EngineError(failure.describe(self._host))
+            self._script = script
+            tell(Waiting(f"{failure.describe(self._host)}; trying again", time.time()))
 
     async def _fill_in(self, order: Order) -> Order:
         """Return an order with the command and the environment of a kernel that is installed over there."""
@@ -138,31 +145,37 @@ class SshJob:
         variables = [("replace", name, value) for name, value in spec["env"].items()]
         return attrs.evolve(order, argv=spec["argv"], actions=[*variables, *order.actions])
 
-    async def _start(self, script: bytes, tell: Callable[[Waiting | None], None]) -> None:
-        since, is_first = time.time(), True
-        for pause in (*PAUSES, None):
+    async def _settle(self, script: bytes) -> None:
+        """See that the host is there which was to be started with this script: look for it, or start it.
+
+        Raises:
+            EngineError: It cannot be started.
+            OSError: It is not there yet, or the machine cannot be reached now.
+        """
+        if not await self._is_there():
             failure = await self._start_once(script)
-            if failure is None:
-                return
-            reason = failure.describe(self._host)
-            if is_first and failure.trouble.is_refusal:
-                raise EngineError(reason)
-            is_first = False
-            # It may be there, from this time or one before.
-            left = await self._machine.ask("look", self._id)
-            if isinstance(left, Complaint):
-                is_hopeless = left.trouble is Trouble.FAILED
-            elif left["listens"]:
-                return
-            else:
-                is_hopeless = left["left"] is None and failure.trouble.is_over
-            if is_hopeless:
-                raise EngineError(reason)
-            if pause is not None:
-                tell(Waiting(f"{reason}; trying again", since))
-                await trio.sleep(pause)
-        self._engine.sweep(self)
-        raise EngineError(f"It is not known whether the kernel was started: {reason}")
+            # A start from before may have come first, and then there is no second one.
+            if failure is not None and not await self._is_there():
+                reason = failure.describe(self._host)
+                raise EngineError(reason) if failure.trouble is Trouble.REFUSED else OSError(reason)
+        self._script = None
+
+    async def _is_there(self) -> bool:
+        """Return whether the host listens, or nothing is there of it.
+
+        Raises:
+            EngineError: The machine cannot run anything, or the host ended with an error.
+            OSError: It has begun to start; or the machine cannot be reached now.
+        """
+        left = await self._machine.ask("look", self._id)
+        if isinstance(left, Complaint):
+            reason = left.describe(self._host)
+            raise EngineError(reason) if left.trouble is Trouble.FAILED else OSError(reason)
+        if left["log"]:
+            raise EngineError(self._describe_gone(left))
+        if left["left"] is not None and not left["listens"]:
+            raise OSError(f"The host of the kernel is not ready yet in {left['left']} on {self._host}")
+        return bool(left["listens"])
 
     async def _start_once(self, script: bytes) -> Complaint | None:
         """Try to start the host; return why there is none, if nobody said that there is one."""
@@ -178,6 +191,8 @@ class SshJob:
 
     async def connect(self) -> socket.socket:
         """Return a new connection to the host, in place of the one before; see `kallichore.engines.engine.Job`."""
+        if self._script is not None:
+            await self._settle(self._script)
         self.hang_up()
         self._way = trio.CancelScope()
         ours, theirs = socket.socketpair()
@@ -207,29 +222,35 @@ class SshJob:
         if isinstance(said, Said):
             left = read_answer(said.err)
             if said.code == NOBODY_LISTENS and left is not None:
-                age = time.time() - float(self.ticket["since"])
-                return HostGoneError(f"It {describe_gone(left, self._host, age)}")
+                self._is_gone = True
+                return HostGoneError(self._describe_gone(left))
             said = said.complaint
         return OSError(said.describe(self._host))
+
+    def _describe_gone(self, left: Mapping[str, Any]) -> str:
+        return describe_gone(left, self._host, time.time() - float(self.ticket["since"]))
 
     # Ending
 
     async def explain(self, ending: Ending | None) -> str:
         """Return why it ended, as far as its machine tells; see `kallichore.engines.engine.Job`."""
-        if ending is not None and ending.lost is None:
+        if self._is_gone or (ending is not None and ending.lost is None):
+            # What is known of it was told.
             return ""
         left = await self._machine.ask("look", self._id, patience=END_PATIENCE)
         if isinstance(left, Complaint):
             return f"cannot be asked about: {left.describe(self._host)}"
-        if left.get("listens"):
-            return ""
-        return describe_gone(left, self._host, time.time() - float(self.ticket["since"]))
+        return "" if left["listens"] else f"is gone: {self._describe_gone(left)}"
 
     async def end(self) -> None:
         """Kill the host with its kernel, and remove its directory; see `kallichore.engines.engine.Job`."""
         self.hang_up()
-        if not await self.try_to_end():
-            self._engine.sweep(self)
+        is_ended = False
+        try:
+            is_ended = await self.try_to_end()
+        finally:
+            if not is_ended:
+                self._engine.sweep(self)
 
     async def try_to_end(self) -> bool:
         """Do so if the machine can be reached; return whether nothing is left."""
@@ -242,6 +263,10 @@ async def _run_way(
 ) -> None:
     with scope:
         await run(task_status=task_status)
+    if scope.cancelled_caught:
+        # Who still waits for it is told; otherwise it has been told already.
+        with suppress(RuntimeError):
+            task_status.started(Complaint(Trouble.LOST, "it was hung up here"))
 
 
 @attrs.define(eq=False)
@@ -326,6 +351,8 @@ class SshEngine:
 
     def _machine(self, options: Mapping[str, Any]) -> _Machine:
         read = read_ssh_options(options)
+        if read.config is not None:
+            read = attrs.evolve(read, config=str(Path(read.config).expanduser()))
         door = self._doors.setdefault(read.host, trio.CapacityLimiter(MOST_AT_ONCE))
         return _Machine(read, door)
 

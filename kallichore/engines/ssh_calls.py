@@ -45,8 +45,8 @@ class Said:
 
     @property
     def complaint(self) -> Complaint:
-        """Why it did not do what it was to do."""
-        return read_complaint(self.code, self.err)
+        """Why it did not do what it was to do. Where nobody complains, what was printed may say it."""
+        return read_complaint(self.code, self.err.strip() or self.out.decode(errors="replace"))
 
 
 async def run_command(command: Sequence[str], patience: float, told: bytes = b"") -> Said | Complaint:

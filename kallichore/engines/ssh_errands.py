@@ -72,7 +72,7 @@ def read_answer(said: str) -> Mapping[str, Any] | None:
 
 
 def describe_gone(left: Mapping[str, Any], host: str, age: float) -> str:
-    """Return why a host is not there any more, as far as its machine tells: a sentence without its subject.
+    """Return why a host is not there any more, as far as its machine tells.
 
     Args:
         left: What ``look`` or ``reach`` has answered.
@@ -81,11 +81,11 @@ def describe_gone(left: Mapping[str, Any], host: str, age: float) -> str:
     """
     uptime = left.get("uptime")
     if isinstance(uptime, int | float) and uptime < age:
-        return f"was ended with its machine: {host} was started anew {_in_words(uptime)} ago"
+        return f"{host} was started anew {_in_words(uptime)} ago, which ended all that ran there"
     if not left.get("left"):
-        return f"is not on {host} any more, and has left nothing there"
-    words = f", and its log ends with: {left['log']}" if left.get("log") else ""
-    return f"was ended on {host}: nobody listens in {left['left']}{words}"
+        return f"its host was ended on {host}, and has left nothing there"
+    words = f" ends with: {left['log']}" if left.get("log") else " says nothing"
+    return f"its host was ended on {host}; the log in {left['left']}{words}"
 
 
 def _in_words(seconds: float) -> str:

@@ -81,7 +81,7 @@ def read_ssh_options(options: Mapping[str, Any]) -> SshOptions:
     read = read_options(SshOptions, options, "engine")
     problems = list(_problems(read))
     if problems:
-        raise EngineError("\n".join(problems))
+        raise EngineError("; ".join(problems))
     return read
 
 

@@ -42,11 +42,6 @@ class Trouble(Enum):
         """Whether what was to be run does not run over there, and trying again at once would not help."""
         return self not in (Trouble.LOST, Trouble.SILENT, Trouble.FAILED)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing runs over there any more that could still do what it was to do."""
-        return self not in (Trouble.LOST, Trouble.SILENT)
-
 
 _SAYINGS = (
     (Trouble.MISUSED, r"Bad configuration option|terminating, \d+ bad|Can't open user config|Bad owner or permissions"),

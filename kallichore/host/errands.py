@@ -130,9 +130,12 @@ def end(name: str) -> int:
     if pid > 1:
         # Who listens there cannot be another process by now: it has an open connection with us while we look.
         kill(pid)
-    while pid_of_listener(directory) and time.monotonic() < until:
+    while pid and time.monotonic() < until:
         time.sleep(PAUSE)
-    shutil.rmtree(directory, ignore_errors=True)
+        pid = pid_of_listener(directory)
+    if not pid:
+        # One that could not be killed is not to be out of reach as well.
+        shutil.rmtree(directory, ignore_errors=True)
     return say(left=find(name))
 
 

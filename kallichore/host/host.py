@@ -43,6 +43,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 import time
@@ -75,7 +76,7 @@ sha256 = load_sha256()
 VERSION = 1
 HEAD = struct.Struct(">BBHIQ")
 ATTACH, OPEN, CLOSE, SEND, CONFIRM = range(1, 6)
-RELEASE, PACE, ASK = range(7, 10)
+RELEASE, PACE, ASK, AGAIN = range(7, 11)
 CHALLENGE, HELLO, DATA, OPENED, LOST, ACCEPTED, ENDED, REPLACED, TOLD = range(16, 25)
 
 IOPUB, STDOUT, STDERR = 1, 5, 6
@@ -135,8 +136,13 @@ MOST_DESCRIPTORS = 256
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 """What a connection file calls the ports of the five channels, in the order of their numbers here."""
 
-LOG = "host.log"
-"""The file in a private directory that has what went wrong in this program itself."""
+PREFIX = "kallichore-"
+"""With what the names of private directories begin."""
+SOCKET, LOG, NODE = "host.sock", "host.log", "node"
+"""What is in one: where the host listens, a file that has what went wrong in this program itself, and a link that names
+the machine."""
+STARTING = 60.0
+"""Seconds in which a host that was started certainly listens."""
 
 LONGEST_PLACE = 70
 """Bytes that the path of a directory may have if sockets are to be in it: theirs may have 100."""
@@ -206,6 +212,10 @@ class Loop:
     def end(self) -> None:
         """Call nothing any more."""
         self.is_over = True
+
+    def will_call(self, key: object) -> bool:
+        """Whether something is to be called later."""
+        return key in self._deadlines
 
     def call_off(self, key: object) -> None:
         """Do not call what was to be called later, if it was."""
@@ -633,6 +643,7 @@ class Host:
 
     def __init__(self, conf: dict[str, Any], dial: Callable[[dict[str, Any], str], None] | None = None) -> None:
         self.loop = Loop()
+        self._conf = conf
         self.kept = 0
         self._stays = conf.get("stays", False)
         self._limit = conf["keep_limit"]
@@ -655,18 +666,16 @@ class Host:
         try:
             self._listener = self.place.listen()
             self._kernel = Kernel(self.place.directory)
-            pipes = self._kernel.start(*self._plan(conf))
+            self._start()
         except BaseException:
             self.place.remove()
             raise
         self._await_servers()
         self._await_server()
-        for number, pipe in zip((STDOUT, STDERR), pipes):
-            self._channels[number].open_pipe(pipe)
         self._dialer = None
         if dial is not None and conf.get("dial"):
             self._dialer = Dialer(dial, conf["dial"], self.place.socket)
-            self._dialer.start()
+            self._start_dialling()
 
     def _plan(self, conf: dict[str, Any]) -> tuple[list[str], dict[str, str], str | None]:
         """Return the kernel's arguments, environment and directory."""
@@ -790,10 +799,28 @@ class Host:
             self.loop.is_over = True
         elif kind == PACE:
             self._any_channel(channel).pace = min(number / 1e6, LONGEST_REST)
+        elif kind == AGAIN:
+            self._start_again(json.loads(bytes(payload)))
         elif kind == ASK:
             self.tell(note(TOLD, describe_tree(self._kernel.pid if self._kernel.is_running else None), 0, number))
         else:
             raise ValueError
+
+    def _start_again(self, changes: dict[str, Any]) -> None:
+        """Start the kernel anew, if it has ended, and hang up: who attaches then is told of the new one."""
+        assert self._server is not None
+        if not self._kernel.is_running and not self._is_told_to_end:
+            self._conf.update(changes)
+            for channel in self._channels:
+                channel.close()
+            self._moved = ""
+            self._kernel.forget()
+            self._start()
+        self._server.drop()
+
+    def _start(self) -> None:
+        for number, pipe in zip((STDOUT, STDERR), self._kernel.start(*self._plan(self._conf))):
+            self._channels[number].open_pipe(pipe)
 
     def _any_channel(self, channel: int) -> Channel:
         if channel >= len(self._channels):
@@ -879,9 +906,18 @@ class Host:
             self._terminate()
         if signal.SIGCHLD in numbers:
             self._look_at_children()
-        if self._stays and self._is_told_to_end and not self._kernel.is_running:
+        is_leaving = self._stays and self._is_told_to_end and not self._kernel.is_running
+        if is_leaving and not self.loop.will_call("leave"):
             # A server that has taken everything lets go of it.
             self.loop.call_later("leave", LAST_PATIENCE, self.loop.end)
+
+    def _start_dialling(self) -> None:
+        assert self._dialer is not None
+        try:
+            self._dialer.start()
+        except OSError:
+            # A job may have as many processes as it is allowed to.
+            self.loop.call_later("dial", DIAL_PAUSE, self._start_dialling)
 
     def _look_at_children(self) -> None:
         if self._kernel.look():
@@ -890,15 +926,16 @@ class Host:
             if self._is_abandoned:
                 self.loop.is_over = True
         if self._dialer is not None and self._dialer.look():
-            self.loop.call_later("dial", DIAL_PAUSE, self._dialer.start)
+            self.loop.call_later("dial", DIAL_PAUSE, self._start_dialling)
         if self._stays:
             dialer = None if self._dialer is None else self._dialer.pid
             reap_orphans({self._kernel.pid, self._kernel.guardian, dialer})
 
     def _terminate(self) -> None:
-        """End the kernel: ask it to, then kill it."""
+        """End the kernel: ask it to, then kill it. To be told again puts nothing off."""
         self._kernel.send_signal(signal.SIGTERM)
-        self.loop.call_later("kill", TERM_PATIENCE, lambda: self._kernel.send_signal(signal.SIGKILL))
+        if not self.loop.will_call("kill"):
+            self.loop.call_later("kill", TERM_PATIENCE, lambda: self._kernel.send_signal(signal.SIGKILL))
 
     def run(self) -> None:
         """Go on to the end, and leave nothing."""
@@ -949,7 +986,7 @@ class Place:
         self._held: list[socket.socket] = []
         if socket_path is None or meet is not None:
             self.directory = make_private_directory(name or os.urandom(6).hex())
-        self.socket = socket_path or os.path.join(self.directory or "", "host.sock")
+        self.socket = socket_path or os.path.join(self.directory or "", SOCKET)
         if meet is not None:
             try:
                 self._prepare_meeting(meet)
@@ -1025,11 +1062,36 @@ def make_private_directory(name: str) -> str:
         OSError: There is none in which one can be made, or it is there already.
     """
     for parent in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108  # nobody else's is taken
-        path = os.path.join(parent, "kallichore-" + name)
+        path = os.path.join(parent, PREFIX + name)
         if os.path.isabs(path) and len(os.fsencode(path)) <= LONGEST_PLACE and os.path.isdir(parent):
+            sweep(parent)
             os.mkdir(path, 0o700)
+            os.symlink(socket.gethostname(), os.path.join(path, NODE))
             return path
     raise FileNotFoundError(errno.ENOENT, "there is no directory for temporary files")
+
+
+def sweep(parent: str) -> None:
+    """Remove the private directories of our user's hosts that were killed with their guardians, as batch systems kill
+    jobs: nobody else is left to do that.
+    """
+    try:
+        entries = [entry for entry in os.scandir(parent) if entry.name.startswith(PREFIX)]
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            found = entry.stat(follow_symlinks=False)
+            is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+            # Temporary files may be shared by machines, and a socket of another one looks deserted here.
+            if is_ours and os.readlink(os.path.join(entry.path, NODE)) == socket.gethostname():
+                # One that was made just now is perhaps not listening yet.
+                is_old = time.time() - found.st_mtime > STARTING
+                if is_old and is_deserted(os.path.join(entry.path, SOCKET)):
+                    remove_directory(entry.path, keeps_log=True)
+        except OSError:
+            # It is gone, or nothing of ours.
+            continue
 
 
 def remove_directory(path: str, keeps_log: bool) -> None:
@@ -1082,7 +1144,11 @@ class Dialer:
         self.pid: int | None = None
 
     def start(self) -> None:
-        """Start it."""
+        """Start it.
+
+        Raises:
+            OSError: There cannot be another process.
+        """
         pid = os.fork()
         if not pid:
             try:
@@ -1174,6 +1240,13 @@ class Kernel:
     def is_running(self) -> bool:
         """Whether there is a process."""
         return self.pid is not None and self.ended is None
+
+    def forget(self) -> None:
+        """Forget a process that has ended, or could not be started: another is to be."""
+        self.pid = self.ended = self.failed = None
+        self.started = time.time()
+        self._memory_kills = count_memory_kills()
+        self._was_killed = False
 
     def start(self, argv: list[str], environment: dict[str, str], directory: str | None) -> tuple[int, ...]:
         """Start the process; return the pipes that it writes to, none if it could not be started."""

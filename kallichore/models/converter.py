@@ -324,5 +324,5 @@ def read_options(kind: type[T], options: Mapping[str, Any], name: str) -> T:
         lines = (line.partition(_AT) for line in str(error).splitlines())
         problems += [f"{name}{path}: {text}" for text, _, path in lines]
     if problems:
-        raise EngineError("\n".join(problems[:MOST_PROBLEMS]))
+        raise EngineError("; ".join(problems[:MOST_PROBLEMS]))
     return read

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 import msgspec
+import trio
 
 from kallichore.config import ServerConfig
 from kallichore.errors import ConfigurationError, innermost
@@ -40,17 +40,19 @@ class Known:
     key_pem: str = attrs.field(repr=False)
 
 
-@asynccontextmanager
-async def open_desk(config: ServerConfig) -> AsyncIterator[Callable[[], Desk]]:
-    """Listen for hosts that dial in, if the server is to; yield what returns where they are waited for.
+async def run_desk(config: ServerConfig, task_status: trio.TaskStatus[Callable[[], Desk]]) -> None:
+    """Listen for hosts that dial in, if the server is to, until it is cancelled.
 
-    Without `ServerConfig.listen_hosts` that raises `ConfigurationError`. Errors of the block come out in a group.
+    Args:
+        config: The server's settings.
+        task_status: Is given what returns where they are waited for; it raises `ConfigurationError` without
+            `ServerConfig.listen_hosts`.
 
     Raises:
         ConfigurationError: It cannot listen there, or has no certificate.
     """
     if config.listen_hosts is None:
-        yield _no_desk
+        task_status.started(_no_desk)
         return
     # With TLS and what makes certificates: only who listens has to load it.
     from kallichore.engines.certificate import Certificate, make_certificate, read_certificate
@@ -74,7 +76,8 @@ async def open_desk(config: ServerConfig) -> AsyncIterator[Callable[[], Desk]]:
             logger.info("Hosts dial in at %s:%d", *desk.address)
             if file is not None:
                 _write(file, Known(desk.address[1], certificate.pem, certificate.key_pem))
-            yield lambda: desk
+            task_status.started(lambda: desk)
+            await trio.sleep_forever()
     except OSError as error:
         if is_open:
             raise

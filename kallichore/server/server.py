@@ -6,11 +6,9 @@ idle clock. Leaving it ends them all.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import secrets
-import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
@@ -25,9 +23,7 @@ import trio_util
 
 from kallichore._version import __version__
 from kallichore.config import MOST_WARM, ServerConfig
-from kallichore.engines.engine import EngineServices
 from kallichore.engines.provisioner import open_provisioners
-from kallichore.engines.registry import Engines
 from kallichore.errors import (
     KernelNotFoundError,
     NothingToHandOverError,
@@ -46,7 +42,7 @@ from kallichore.kernel.working_directory import can_enter, current_directory
 from kallichore.models.bodies import NewSession, ServerConfiguration, ServerStatus, SessionList
 from kallichore.server.border import open_border
 from kallichore.server.counters import Counters, take_counters
-from kallichore.server.hosts_desk import open_desk
+from kallichore.server.engines import open_engines
 from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
 from kallichore.session.facilities import Facilities
@@ -451,11 +447,6 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def _owner(directory: Path) -> str:
-    """Return by what jobs of a server in this directory are known to engines, which others use as well."""
-    return hashlib.sha256(f"{socket.gethostname()}:{directory}".encode("utf-8", "surrogateescape")).hexdigest()[:10]
-
-
 @asynccontextmanager
 async def open_server(
     config: ServerConfig | None = None, *, only: Container[str] | None = None
@@ -495,16 +486,11 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
             async with (
                 open_watchdog(runtime_directory) as watchdog,
                 open_provisioners(runtime_directory) as provisioners,
-                open_desk(config) as get_desk,
+                open_engines(config, runtime_directory) as engines,
                 trio.open_nursery() as nursery,
             ):
-                services = EngineServices(
-                    directory=runtime_directory,
-                    owner=_owner(runtime_directory if config.state_directory is None else config.state_directory),
-                    desk=get_desk,
-                )
                 facilities = Facilities(
-                    engines=Engines(config.profiles, services, nursery),
+                    engines=engines,
                     config=config,
                     desk=desk,
                     runtime_directory=runtime_directory,

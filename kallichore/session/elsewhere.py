@@ -6,16 +6,18 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
+import trio_util
 
 from kallichore.conversation.conversation import Conversation
-from kallichore.engines.elsewhere import Follower, place_elsewhere
-from kallichore.engines.engine import Order, Ticket, Waiting
+from kallichore.engines.elsewhere import Follower, as_start, place_elsewhere
+from kallichore.engines.engine import Engine, Order, Ticket, Waiting
+from kallichore.engines.held_job import HeldJob, hold_job
 from kallichore.engines.placement import Placement
 from kallichore.engines.registry import Wish
-from kallichore.errors import EngineError, HostGoneError, StartupError, StartupReason
+from kallichore.errors import EngineError, HostGoneError, KallichoreError, StartupError, StartupReason
 from kallichore.kernel.connection_choice import choose_connection
 from kallichore.kernel.launch_plan import CONNECTION_FILE, LaunchPlan, Surroundings, make_launch_plan, safe_name
 from kallichore.models.bodies import ConnectionInfo, NewSession, VarAction
@@ -49,6 +51,8 @@ class Elsewhere:
     conversation: Conversation
     meeting: MeetingPlace
     keep: Keep | None
+    _held: HeldJob | None = attrs.field(default=None, init=False)
+    """The job of the kernel before, if another is to follow in its place."""
 
     def plan(self, actions: Sequence[VarAction], working_directory: str) -> LaunchPlan:
         """Return what is to be launched. Nothing of this machine is in it: neither its environment nor its paths.
@@ -79,24 +83,36 @@ class Elsewhere:
 
     @asynccontextmanager
     async def place(self, life: KernelLife, plan: LaunchPlan, actions: Sequence[VarAction]) -> AsyncIterator[Placement]:
-        """Have a kernel started; see `kallichore.engines.elsewhere.place_elsewhere`.
+        """Have a kernel started: where the one before it was, if that is to be restarted, else by a new job.
 
         Args:
             life: The life that it will have.
             plan: What to start.
             actions: What is changed in the environment.
         """
+        held, self._held = self._held, None
+        order = self._order(plan, actions, secrets.token_bytes(32) if self.keep is None else self.keep.secret)
+        if held is not None and held.order.actions != order.actions:
+            await held.end()
+        elif held is not None and not held.over.is_set():
+            with suppress(HostGoneError):
+                async with self._reach(held, life, plan) as placement:
+                    yield placement
+                return
         try:
             engine = await self.facilities.engines.get(self.wish.kind)
             engine.check_options(self.wish.options)
-        except EngineError as error:
-            raise StartupError("KS-5", error.message, error.details, reason=StartupReason.FAILED) from error
-        secret = secrets.token_bytes(32) if self.keep is None else self.keep.secret
-        order = self._order(plan, actions, secret)
-        ticket = engine.ticket(order)
-        self._note(ticket)
-        async with place_elsewhere(engine, order, ticket, self._follower(life)) as placement:
-            yield self._begin(placement)
+            ticket = engine.ticket(order)
+            self._note(ticket)
+            held = await self._submit(engine, order, ticket, life)
+        except (KallichoreError, BaseExceptionGroup) as error:
+            raise as_start(error) from error
+        try:
+            async with self._reach(held, life, plan) as placement:
+                yield placement
+        except HostGoneError as error:
+            text = f"The kernel has no machine: {error.message}"
+            raise StartupError("KS-5", text, reason=StartupReason.NO_RESOURCES) from error
 
     @asynccontextmanager
     async def find(self, life: KernelLife, found: Found) -> AsyncIterator[Placement]:
@@ -113,18 +129,45 @@ class Elsewhere:
         ticket = self.keep.record.facts.get(TICKET)
         if ticket is None:
             raise HostGoneError("its server was ended before it was submitted")
+        plan = self.plan((), self.conversation.working_directory)
+        order = self._order(plan, self.keep.launched()[0], self.keep.secret)
         try:
             engine = await self.facilities.engines.get(self.wish.kind)
+            held = await self._hold(engine, order, ticket, life, is_new=False)
         except EngineError as error:
             raise HostGoneError(error.message) from error
-        order = self._order(self.plan((), self.conversation.working_directory), (), self.keep.secret)
+        async with self._reach(held, life, plan, found) as placement:
+            yield placement
+
+    async def _submit(self, engine: Engine, order: Order, ticket: Ticket, life: KernelLife) -> HeldJob:
+        async with trio_util.move_on_when(life.unwanted.wait):
+            return await self._hold(engine, order, ticket, life, is_new=True)
+        text = "The start was given up before its job was submitted"
+        raise StartupError("KS-16", text, reason=StartupReason.GIVEN_UP)
+
+    async def let_go(self) -> None:
+        """End the job of the kernel before, if it was kept for one that will not come."""
+        held, self._held = self._held, None
+        if held is not None:
+            await held.end()
+
+    async def _hold(self, engine: Engine, order: Order, ticket: Ticket, life: KernelLife, *, is_new: bool) -> HeldJob:
+        tell = self._follower(life).tell_waiting
+        held: HeldJob = await self.facilities.engines.start(hold_job, engine, order, ticket, tell, is_new)
+        return held
+
+    @asynccontextmanager
+    async def _reach(
+        self, held: HeldJob, life: KernelLife, plan: LaunchPlan, found: Found | None = None
+    ) -> AsyncIterator[Placement]:
         async with place_elsewhere(
-            *(engine, order, ticket, self._follower(life)),
-            is_new=False,
-            positions=found.positions,
-            unaccepted=found.sent,
+            *(held, self._follower(life), plan.working_directory),
+            positions={} if found is None else found.positions,
+            unaccepted=() if found is None else found.sent,
         ) as placement:
             yield self._begin(placement)
+        if not held.is_unneeded:
+            self._held = held
 
     def _begin(self, placement: Placement) -> Placement:
         assert placement.link is not None
@@ -181,4 +224,5 @@ class Elsewhere:
             tell_place=tell_place,
             unwanted=life.unwanted,
             is_left=lambda: life.is_left,
+            is_restarting=lambda: life.restarting,
         )

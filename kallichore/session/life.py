@@ -117,6 +117,8 @@ class KernelLife:
     placed: trio.Event = attrs.field(factory=trio.Event)
     """Set when there is a process that can be signalled, or there will be none of ours."""
     over: trio.Event = attrs.field(factory=trio.Event)
+    is_elsewhere: bool = False
+    """Whether it is on another machine, whose engine sees to what is left of it."""
     is_left: bool = False
     """Whether the kernel was left to the server that comes next."""
     unwanted: trio.Event = attrs.field(factory=trio.Event)
@@ -548,7 +550,8 @@ class KernelLife:
 
     async def _look_after(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> None:
         self.link, self.process, self._said = placement.link, placement.process, placement.said
-        if self.link is not None and not self.process.is_here:
+        self.is_elsewhere = not self.process.is_here
+        if self.link is not None and self.is_elsewhere:
             self.link.on_facts = lambda facts: self.conversation.move_to(facts.directory)
             if self.link.hello.moved:
                 self.conversation.say_output("stderr", f"[kallichore] {self.link.hello.moved}\n")
@@ -568,7 +571,7 @@ class KernelLife:
         if self.keeper is not None:
             self.keeper.follow(None, dict)
             self.keeper.commit()
-        if self.link is not None:
+        if self.link is not None and not self.is_elsewhere:
             self.link.release()
             self.link.flush()
 

@@ -111,6 +111,9 @@ class Provisioned:
         record_kernel(self.facilities.runtime_directory, pid)
         return attrs.evolve(placement, note_end=lambda: watchdog.release(pid))
 
+    async def let_go(self) -> None:
+        """Do nothing: what was launched is gone."""
+
     def find(self, life: KernelLife, found: Found) -> AbstractAsyncContextManager[Placement]:
         """Find none: what a provisioner launched ends with the server.
 

@@ -709,6 +709,8 @@ class Supervisor:
                     await self._break_off(life, error)
                 finally:
                     self._end_life()
+                    if self._life is None and self._elsewhere is not None:
+                        await self._elsewhere.let_go()
                     done.set()
 
         async with trio.open_nursery() as nursery:

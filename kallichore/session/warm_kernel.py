@@ -96,6 +96,7 @@ class WarmKernel:
     """Set when nothing here touches the process any more: it was taken, or has ended."""
     _why_given_up: str = attrs.field(default="", init=False)
     _has_ended: bool = attrs.field(default=False, init=False)
+    _is_placed: bool = attrs.field(default=False, init=False)
     _over: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the session that took it is done with it."""
 
@@ -103,6 +104,10 @@ class WarmKernel:
         plan = self.spare.recipe.plan
         self._installation = find_installation(plan.program, plan.environment, self.spare.recipe.directory)
         self._as_it_was = self._installation.look()
+
+    def __repr__(self) -> str:
+        state = "taken" if self._taken.is_set() else "ready" if self.spare.is_ready else "starting"
+        return f"<WarmKernel {self.name} pid={self.pid} {state} for {self.spare.owner}>"
 
     @property
     def pid(self) -> int | None:
@@ -128,20 +133,17 @@ class WarmKernel:
         Args:
             told: The variables that its session's kernel is to have; those that it was not started with it is told.
 
+        Must run shielded from cancellation: half a kernel is nobody's. It takes `ANSWER_PATIENCE` at most.
+
         Returns:
-            Why it cannot be taken; then it is ended. Empty if it can. A cancellation ends it as well.
+            Why it cannot be taken; then it is ended. Empty if it can.
         """
-        problem = "it was not asked to the end"
-        try:
-            problem = await self._ask_once_more(told)
-        finally:
-            if problem:
-                self.end()
-        if not problem:
-            self._taken.set()
-            await self._let_go.wait()
-            problem = "it has ended" if self._has_ended else ""
-        return problem
+        if problem := await self._ask_once_more(told):
+            self.end()
+            return problem
+        self._taken.set()
+        await self._let_go.wait()
+        return "it has ended" if self._has_ended else ""
 
     async def _ask_once_more(self, told: Mapping[str, str]) -> str:
         if self.has_changed:
@@ -174,6 +176,7 @@ class WarmKernel:
         assert self._placement is not None
         process = TakenProcess(self._placement.process, self._outputs["stdout"], self._outputs["stderr"])
         said, self._said = tuple(self._said), deque()
+        self._is_placed = True
         try:
             yield attrs.evolve(self._placement, process=process, said=said)
         finally:
@@ -198,9 +201,16 @@ class WarmKernel:
             except Exception as error:
                 logger.exception("Looking after the warm kernel %s failed", self.name)
                 why = str(innermost(error))
+                await self._kill()
             finally:
                 self._let_go.set()
         return why
+
+    async def _kill(self) -> None:
+        if self._placement is not None:
+            self._placement.process.kill_or_give_up()
+            await self._placement.process.wait()
+            self._placement.note_end()
 
     async def _launch(self) -> str:
         recipe, facilities = self.spare.recipe, self.facilities
@@ -211,10 +221,17 @@ class WarmKernel:
             async with place_child(plan, facilities.watchdog, facilities.runtime_directory) as self._placement:
                 ending = await self._look_after(self._placement.process, meet, meeting.release_ports)
                 if ending is None:
-                    await self._over.wait()
+                    await trio_util.wait_any(self._over.wait, self._end_if_nobody_has_it)
                     return "it was taken"
                 self._placement.note_end()
         return self._describe(ending)
+
+    async def _end_if_nobody_has_it(self) -> None:
+        """Kill it at the server's end, if whoever took it never ran it: nobody else would ever end it."""
+        await self._end_asked.wait()
+        if self._is_placed:
+            await trio.sleep_forever()
+        await self._kill()
 
     def _open_meeting(self, meeting: MeetingPlace) -> AbstractAsyncContextManager[tuple[Path, Meet]]:
         if not uses_handshake(self.spare.recipe.request.protocol_version):

@@ -37,6 +37,9 @@ class WarmPool:
     running: set[WarmKernel] = attrs.field(factory=set)
     _kernels: dict[Spare, WarmKernel] = attrs.field(factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<WarmPool wanted={self.stock.wanted} kernels={self.kernels}>"
+
     @property
     def kernels(self) -> Sequence[WarmKernel]:
         """Those that nobody has taken, and that are not asked to end."""
@@ -68,16 +71,18 @@ class WarmPool:
         """Take a kernel that is as if it had been started for this session; None if there is none.
 
         One that does not answer is ended, and the next is tried. Whoever takes one has to run it, by
-        `WarmKernel.place`. Cancelling loses one at most, which is ended.
+        `WarmKernel.place`: so this is out of a cancellation's reach, for a fraction of a second.
 
         Args:
             recipe: What the session's kernel is to be started like.
             session_id: The session.
         """
         taken = None
-        while taken is None and (spare := self.stock.take(recipe, session_id)) is not None:
+        while taken is None and (spare := self.stock.take(recipe, session_id, trio.current_time())) is not None:
             kernel = self._kernels.pop(spare)
-            if problem := await kernel.hand_over(recipe.told):
+            with trio.CancelScope(shield=True):
+                problem = await kernel.hand_over(recipe.told)
+            if problem:
                 logger.warning("The warm kernel %s is not taken and ends: %s", kernel.name, problem)
             else:
                 taken = kernel

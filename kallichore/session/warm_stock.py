@@ -162,15 +162,26 @@ class Stock:
         """Note that an owner wants none any more."""
         self._wants.pop(owner, None)
 
-    def take(self, recipe: Recipe, session_id: str) -> Spare | None:
-        """Take one that fits, the session's own first, then the oldest: it is never taken again. None if none fits."""
+    def take(self, recipe: Recipe, session_id: str, now: float) -> Spare | None:
+        """Take one that fits, the session's own first, then the oldest: it is never taken again. None if none fits.
+
+        Args:
+            recipe: What is to be started.
+            session_id: For whom.
+            now: The time.
+        """
         mine = Owner(session_id=session_id)
         reachable = (spare for spare in self._spares if spare.owner.session_id in (None, session_id))
         fitting = (spare for spare in reachable if spare.fits(recipe))
         spare = min(fitting, key=lambda each: (each.owner != mine, each.since), default=None)
         if spare is not None:
             self._spares.remove(spare)
+            self._refill_later(spare.owner, now)
         return spare
+
+    def _refill_later(self, owner: Owner, now: float) -> None:
+        if (want := self._wants.get(owner)) is not None:
+            want.not_before = max(want.not_before, now + REFILL_AFTER)
 
     def note_start(self, recipe: Recipe, spare: Spare | None, now: float) -> None:
         """Note that a kernel was started, and which warm one was taken for it, if any.
@@ -191,7 +202,7 @@ class Stock:
             if owner.session_id is None:
                 is_from_here = spare is not None and spare.owner == owner
                 want.follow(recipe.for_anybody(), spare.recipe if spare is not None and is_from_here else None)
-                want.not_before = max(want.not_before, now + REFILL_AFTER)
+                self._refill_later(owner, now)
                 want.pause = 0.0 if is_from_here else want.pause
 
     def note_end(self, spare: Spare, why: str, now: float) -> float | None:

@@ -46,6 +46,7 @@ class Kind(IntEnum):
     RELEASE = 7
     PACE = 8
     ASK = 9
+    AGAIN = 10
     CHALLENGE = 16
     HELLO = 17
     DATA = 18
@@ -248,6 +249,15 @@ def encode_open(channel: int, request: int, family: str, numbers: Any) -> bytes:
         numbers: The address as that family has it.
     """
     return _note(Kind.OPEN, [family, numbers], channel, request)
+
+
+def encode_again(directory: str | None) -> bytes:
+    """Return the frame that has a kernel started anew which has ended; the host hangs up then.
+
+    Args:
+        directory: Where it is to start; see `kallichore/host/host.py`.
+    """
+    return _note(Kind.AGAIN, {"directory": directory})
 
 
 def encode_ask(request: int) -> bytes:

@@ -150,7 +150,7 @@ async def test_nothing_is_missing_when_the_way_is_cut_again_and_again(
     assert flood == had[IOPUB]
     assert sent == had[SHELL]
     assert len(proxy.connections) > 3
-    assert told[-1] is None
+    assert None in told
 
 
 def take(link: HostLink, channel: int, had: dict[int, bytes]) -> None:

@@ -18,7 +18,7 @@ import pytest
 import trio
 from hypothesis import given, settings, strategies as st
 
-from hosts import IOPUB, PATIENCE, SECRET, SHELL, connect_all, open_host, read, tell
+from hosts import IOPUB, PATIENCE, SECRET, SHELL, connect_all, open_far_host, open_host, read, tell
 from kallichore.engines.host_link import open_link
 from kallichore.engines.host_program import (
     NOBODY_LISTENS,
@@ -30,7 +30,16 @@ from kallichore.engines.host_program import (
     relay_script,
 )
 from kallichore.engines.reach import Reach
-from kallichore.wire.host_frames import HEAD, NONCE_SIZE, Kind
+from kallichore.wire.host_frames import (
+    HEAD,
+    NONCE_SIZE,
+    HostDecoder,
+    Kind,
+    Received,
+    decode_hello,
+    encode_attach,
+    is_proven,
+)
 from plain_kernel import lines
 
 pytestmark = pytest.mark.posix_only("hosts")
@@ -130,6 +139,30 @@ async def test_relay_carries_a_kernels_flood_and_what_it_is_sent(private_place: 
                 link.send(SHELL, payload)
                 assert payload == await read(link, SHELL, len(payload))
                 assert flood == await read(link, IOPUB, len(flood))
+
+
+async def test_host_far_away_is_reached_through_two_pipes(private_place: Path) -> None:
+    """What ssh has of a relay may be two pipes as well: a host that a Python was given proves itself through them."""
+    async with open_far_host(private_place) as host:
+        argv = [sys.executable, "-I", "-c", as_argument(relay_script(host.ready.socket))]
+        process = await trio.lowlevel.open_process(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        decoder, received = HostDecoder(), list[Received]()
+        async with process.stdout:
+            with trio.fail_after(PATIENCE):
+                while not received:
+                    received += decoder.feed(await process.stdout.receive_some())
+                nonce, challenge = bytes(NONCE_SIZE), received.pop().payload
+                await process.stdin.send_all(encode_attach(SECRET, challenge, nonce, {}))
+                while not received:
+                    received += decoder.feed(await process.stdout.receive_some())
+                hello = decode_hello(received.pop(0).payload)
+                await process.stdin.aclose()
+                code = await process.wait()
+
+    assert is_proven(hello, SECRET, challenge, nonce)
+    assert (host.pid, 0) == (hello.host_pid, code)
 
 
 async def test_relay_ends_with_its_input(private_place: Path) -> None:

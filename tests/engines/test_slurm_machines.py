@@ -70,12 +70,17 @@ async def flood(started: Started, count: int) -> bytes:
     """Have the kernel send so many lines, and return what came."""
     tell(started.link, f"flood {count} 100")
     with trio.fail_after(LONG):
+        # The host keeps what it sends, up to 64 MiB, and the kernel has it all at first: both are of the job.
         return await read(started.link, IOPUB, count * 100)
 
 
 async def test_nothing_is_missing_when_a_node_is_cut_off(cluster: Cluster) -> None:
     """A flood from a node whose link is down for seconds, again and again, is whole."""
-    async with open_slurm(cluster) as engine, start(engine, order()) as started, trio.open_nursery() as nursery:
+    async with (
+        open_slurm(cluster) as engine,
+        start(engine, order(memory="600M")) as started,
+        trio.open_nursery() as nursery,
+    ):
         await connect_all(started.link)
         await until(lambda: started.job.node is not None)
         wire = wire_of(cluster, started)
@@ -111,7 +116,8 @@ async def test_job_whose_node_is_gone_says_so(cluster: Cluster) -> None:
             switch(wire, "up")
 
         assert f"lost its node: Slurm has no word from {node} any more" in started.link.why_lost
-        assert await started.job.explain(None) == f"lost its node: Slurm has no word from {node} any more"
+        # It was said already.
+        assert await started.job.explain(None) == ""
     await until(lambda: not cluster.job_processes())
     cluster.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
 
@@ -138,14 +144,20 @@ async def test_kernel_does_not_notice_that_the_controller_is_gone(cluster: Clust
 
         async def wait_in_line() -> None:
             async with engine.open_job(wanted, engine.ticket(wanted), told.append, is_new=True) as job:
-                (await job.connect()).close()
-                await job.end()
+                try:
+                    (await job.connect()).close()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await job.end()
+
+        def is_silent() -> bool:
+            return bool(told) and told[-1] is not None and told[-1].reason.startswith("Slurm does not answer: ")
 
         nursery.start_soon(wait_in_line)
         await until(lambda: len(cluster.jobs()) == 2)
         cluster.signal("slurmctld", signal.SIGSTOP)
         try:
-            await until(lambda: told[-1] is not None and told[-1].reason.startswith("Slurm does not answer: "))
+            await until(is_silent)
             assert lines(1000, 100) == await flood(started, 1000)
         finally:
             cluster.signal("slurmctld", signal.SIGCONT)
@@ -168,9 +180,12 @@ async def test_submission_while_the_controller_stands_still_is_one_job(cluster: 
         nursery.start_soon(come_back)
         wanted, told = order(), list[Waiting | None]()
         async with engine.open_job(wanted, engine.ticket(wanted), told.append, is_new=True) as job:
-            (await job.connect()).close()
-            await until(lambda: cluster.jobs() == [job.job_id])
-            await job.end()
+            try:
+                (await job.connect()).close()
+                await until(lambda: cluster.jobs() == [job.job_id])
+            finally:
+                with trio.CancelScope(shield=True):
+                    await job.end()
 
         assert "Slurm does not answer" in "".join(each.reason for each in told if each is not None)
 
@@ -208,8 +223,7 @@ async def test_hundred_jobs_at_once(cluster: Cluster, private_place: Path, monke
 
         async def one() -> None:
             nonlocal ready
-            async with start(engine, order()) as started:
-                await connect_all(started.link)
+            async with start(engine, order(("/bin/sleep", "600"))):
                 ready += 1
                 if ready == 100:
                     everybody.set()
@@ -284,7 +298,7 @@ async def open_cut_desk(cluster: Cluster, dice: random.Random) -> AsyncIterator[
 async def test_nothing_is_missing_wherever_a_connection_is_cut(cluster: Cluster, seed: int) -> None:
     """A flood from a job is whole though its connection is cut every 0.2 to 1 s: nothing is missing, nothing twice."""
     async with open_cut_desk(cluster, random.Random(seed)) as desk, open_slurm(cluster, desk) as engine:
-        async with start(engine, order()) as started:
+        async with start(engine, order(memory="600M")) as started:
             await connect_all(started.link)
             came = b""
             for _ in range(10):

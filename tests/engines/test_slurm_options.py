@@ -94,6 +94,7 @@ def test_output_is_written_where_it_is_wanted() -> None:
         ({"python": "python3 -u"}, "python must be one program"),
         ({"python": "-c"}, "python must be one program"),
         ({"python": "a'b"}, "python must be one program"),
+        ({"server": "a b\n"}, "server must be a word"),
         ({"setup": ["a\nb"]}, "setup must be lines"),
         ({"cpus": 0, "nice": 1}, "nice is none of"),
     ],

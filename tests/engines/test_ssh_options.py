@@ -58,7 +58,7 @@ def test_all_problems_are_said_at_once() -> None:
     with pytest.raises(EngineError) as caught:
         read_ssh_options({"host": "-", "python": "'", "ssh": ""})
 
-    assert 3 == len(caught.value.message.splitlines())
+    assert [] == [name for name in ("host", "python", "ssh") if f"engine.{name} is" not in caught.value.message]
 
 
 def test_first_of_an_option_is_the_one_that_holds() -> None:

@@ -101,7 +101,6 @@ def test_complaint_is_understood(code: int, said: str, trouble: Trouble, words: 
 
 def test_only_what_may_still_happen_is_uncertain() -> None:
     """Where a connection was lost, or nothing came, something may run over there; where it failed, something has."""
-    assert {Trouble.LOST, Trouble.SILENT} == {trouble for trouble in Trouble if not trouble.is_over}
     assert {Trouble.LOST, Trouble.SILENT, Trouble.FAILED} == {each for each in Trouble if not each.is_refusal}
 
 

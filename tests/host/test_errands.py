@@ -162,15 +162,15 @@ async def test_own_kernel_of_that_python_is_listed(private_place: Path, far_plac
 @pytest.mark.parametrize(
     ("left", "words"),
     [
-        ({"left": None, "uptime": 50.0}, "was ended with its machine: far was started anew 50 seconds ago"),
-        ({"left": "/tmp/k", "uptime": 300.0}, "was ended with its machine: far was started anew 5 minutes ago"),
-        ({"left": "/tmp/k", "uptime": 90000.0}, "was ended on far: nobody listens in /tmp/k"),
+        ({"left": None, "uptime": 50.0}, "far was started anew 50 seconds ago, which ended all that ran there"),
+        ({"left": "/tmp/k", "uptime": 300.0}, "far was started anew 5 minutes ago, which ended all that ran there"),
+        ({"left": "/tmp/k", "uptime": 90000.0}, "its host was ended on far; the log in /tmp/k says nothing"),
         (
             {"left": "/tmp/k", "log": "MemoryError", "uptime": 90000.0},
-            "was ended on far: nobody listens in /tmp/k, and its log ends with: MemoryError",
+            "its host was ended on far; the log in /tmp/k ends with: MemoryError",
         ),
-        ({"left": None, "uptime": 90000.0}, "is not on far any more, and has left nothing there"),
-        ({}, "is not on far any more, and has left nothing there"),
+        ({"left": None, "uptime": 90000.0}, "its host was ended on far, and has left nothing there"),
+        ({}, "its host was ended on far, and has left nothing there"),
     ],
 )
 def test_what_is_left_says_why_a_host_is_gone(left: dict[str, object], words: str) -> None:

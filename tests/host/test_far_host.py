@@ -10,6 +10,7 @@ import os
 import runpy
 import shutil
 import signal
+import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -105,7 +106,8 @@ async def test_host_says_where_it_listens_and_who_started_it_has_to_wait_no_more
             assert host.process.stdout is not None
             rest = await host.process.stdout.receive_some()
         directory = host.directory
-        modes = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in [directory, *directory.iterdir()]}
+        found = [path for path in (directory, *directory.iterdir()) if not path.is_symlink()]
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in found}
         async with host.link() as link:
             hello = link.hello
 
@@ -198,6 +200,42 @@ async def test_directory_may_be_somebodys_home(far_place: Path, monkeypatch: pyt
         assert f"{far_place}/work".encode() == await read_line(link, STDOUT)
 
 
+async def test_kernel_is_started_anew_in_the_same_place(far_place: Path) -> None:
+    """A kernel that has ended is followed by another, with the same connection file; whoever attaches then has it."""
+    (far_place / "work").mkdir()
+    argv = ["/bin/sh", "-c", 'echo "$0 $PWD"; exit 3', "{connection_file}"]
+    async with open_far_host(far_place, argv, meet=MEET) as host:
+        async with host.link() as link:
+            first = await read_line(link, STDOUT)
+            with trio.fail_after(PATIENCE):
+                await link.ended.wait()
+                link.start_again(str(far_place / "work"))
+                await link.lost.wait()
+        async with host.link() as link:
+            second = await read_line(link, STDOUT)
+            with trio.fail_after(PATIENCE):
+                await link.ended.wait()
+            ending = link.ending
+
+    path = f"{host.directory}/connection.json"
+    assert first.decode().startswith(f"{path} ")
+    assert f"{path} {far_place}/work" == second.decode()
+    assert ending is not None
+    assert 3 == ending.code
+
+
+async def test_kernel_that_runs_is_not_started_anew(far_place: Path) -> None:
+    """Who asks for another while there is one is hung up on, and the one that is there goes on."""
+    async with open_far_host(far_place, SLEEP, meet=MEET) as host:
+        async with host.link() as link:
+            pid = link.hello.pid
+            link.start_again(None)
+            with trio.fail_after(PATIENCE):
+                await link.lost.wait()
+        async with host.link() as link:
+            assert (pid, None) == (link.hello.pid, link.hello.ended)
+
+
 @pytest.mark.parametrize("way", ["released", "killed"])
 async def test_far_host_leaves_nothing(far_place: Path, way: str) -> None:
     """A host that is let go removes its directory, and one that is killed has it removed by its guardian."""
@@ -228,6 +266,30 @@ async def test_host_has_the_name_that_it_is_given_and_there_is_no_second_one(far
             assert host.pid == link.hello.host_pid
 
     assert far_place / "kallichore-0123abcd" == host.directory
+
+
+async def test_next_host_clears_away_after_those_that_were_killed_with_their_guardians(far_place: Path) -> None:
+    """What is left of a job whose processes were all killed goes when the next host comes to that machine; what lives,
+    is new, has a log to read, or is another machine's stays.
+    """
+    for name in ("dead", "new", "elsewhere", "other", "logged"):
+        place = far_place / f"kallichore-{name}"
+        place.mkdir()
+        (place / "node").symlink_to("elsewhere" if name == "elsewhere" else socket.gethostname())
+        if name != "other":
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(place / "host.sock"))
+        if name == "logged":
+            (place / "host.log").write_text("Traceback")
+        if name != "new":
+            os.utime(place, (0, 0))
+    async with open_far_host(far_place, SLEEP, name="alive") as alive:
+        os.utime(alive.directory, (0, 0))
+        async with open_far_host(far_place, SLEEP) as host, alive.link():
+            left = {path.name.partition("-")[2] for path in far_place.iterdir() if path != host.directory}
+
+    assert {"new", "elsewhere", "other", "logged", "alive"} == left
+    assert ["host.log"] == [path.name for path in (far_place / "kallichore-logged").iterdir()]
 
 
 async def test_log_of_a_host_that_failed_is_left(far_place: Path) -> None:
@@ -313,6 +375,21 @@ async def test_staying_host_that_is_told_to_end_gives_a_server_time_to_take_the_
             link.release()
             with trio.fail_after(PATIENCE):
                 assert 5 == await host.process.wait()
+
+
+async def test_host_that_is_told_to_end_again_and_again_kills_its_kernel_all_the_same(far_place: Path) -> None:
+    """Who is impatient and repeats SIGTERM every moment does not put off the end of a kernel that is deaf to it."""
+    script = "trap : TERM; echo on; while :; do sleep 0.05; done"
+    async with open_far_host(far_place, shell(script), stays=True) as host, host.link() as link:
+        await read_line(link, STDOUT)
+        with trio.fail_after(PATIENCE):
+            while not link.ended.is_set():
+                os.kill(host.pid, signal.SIGTERM)
+                with trio.move_on_after(0.1):
+                    await link.ended.wait()
+
+        assert link.ending is not None
+        assert signal.SIGKILL == link.ending.signal
 
 
 async def test_staying_host_that_is_told_to_end_does_not_wait_for_a_server_for_ever(far_place: Path) -> None:

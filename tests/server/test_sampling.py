@@ -61,7 +61,7 @@ class Machine:
             watchdog=None,  # type: ignore[arg-type]
             surroundings=None,  # type: ignore[arg-type]
             open_inheritance=None,
-            engines=Engines({}, None, None),  # type: ignore[arg-type]
+            engines=Engines({}, None),  # type: ignore[arg-type]
             taken_ports=set(),
         )
 

@@ -82,8 +82,56 @@ async def test_kernel_elsewhere_runs_code_and_is_described(world: World) -> None
     assert "KeyboardInterrupt" == next(filter(is_type("execute_reply"), ended))["content"]["ename"]
     assert ("here", HERE) == (described["place"]["engine"], described["engine"])
     assert {"pending", "connection_lost"}.isdisjoint(described)
+    assert 1 == len(world.submitted)
+    assert world.submitted == world.ended
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_restart_keeps_the_machine(world: World, cut: bool) -> None:
+    """A restarted kernel is another one in the same job, also where the connection is lost meanwhile."""
+    async with open_client() as client:
+        async with open_started(client, body(argv=list(ipykernel_argv()), engine=HERE)) as channel:
+            before = await run_code(channel, "x = 1; import os; print(os.getpid())")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.call, "POST", session_path("s", "restart"))
+                if cut:
+                    await receive_until(channel, is_kernel("exited"))
+                    world.cut()
+            after = await run_code(channel, "print(os.getpid() if 'os' in dir() else 'new')")
+            await client.call("POST", session_path("s", "restart"))
+            again = await run_code(channel, "print(1)")
+
+    assert before.strip().isdigit()
+    assert ("new\n", "1\n") == (after, again)
+    assert 1 == len(world.submitted)
+    assert world.submitted == world.ended
+
+
+async def test_restart_with_another_environment_takes_another_job(world: World) -> None:
+    """What the machine's environment is to be is told to a job when it is submitted."""
+    async with open_client() as client, open_started(client, body(engine=HERE)) as channel:
+        env = [{"action": "replace", "name": "NEW", "value": "there"}]
+        await client.call("POST", session_path("s", "restart"), {"env": env})
+        said = await run_code(channel, "env NEW")
+
+    assert "there" == said
     assert 2 == len(world.submitted)
     assert set(world.submitted) == set(world.ended)
+
+
+async def test_job_of_a_restart_that_comes_to_nothing_is_ended(world: World) -> None:
+    """A job that was kept for the next kernel is not kept when there will be none."""
+    async with open_client() as client, open_started(client, body("s", "ignore-shutdown", engine=HERE)) as channel:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def restart() -> None:
+                with suppress(ApiError, OSError):
+                    await client.call("POST", session_path("s", "restart"))
+
+            await receive_until(channel, is_type("shutdown_reply"))
+            await client.call("POST", "/shutdown")
+    assert world.submitted == world.ended
 
 
 async def test_session_that_waits_for_a_machine_says_why(world: World) -> None:

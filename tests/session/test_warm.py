@@ -519,15 +519,51 @@ async def test_start_that_is_given_up_while_it_takes_one_loses_no_process(monkey
             await wait_ended(kernel.pid or 0)
 
 
-async def test_cancelled_hand_over_ends_the_kernel() -> None:
-    """Who asks for a kernel and goes away leaves none that nobody would ever end."""
+@pytest.mark.parametrize("is_frozen", [False, True])
+async def test_cancellation_comes_before_or_after_a_kernel_is_taken(is_frozen: bool) -> None:
+    """Who takes a kernel and is cancelled meanwhile has it all the same, or it is ended: there is none between."""
     async with open_warm() as server:
         (kernel,) = await wait_warm(server)
-        freeze(kernel.pid or 0)
-        with trio.move_on_after(0.01):
-            await server.facilities.warm.take(kernel.spare.recipe, "s")
+        if is_frozen:
+            freeze(kernel.pid or 0)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            taken = await server.facilities.warm.take(kernel.spare.recipe, "s")
+        assert taken is (None if is_frozen else kernel)
+        if taken is not None:
+            async with taken.place() as placement:
+                placement.process.kill()
+                await placement.process.wait()
+                placement.note_end()
         with trio.fail_after(REAL_TIME):
             await wait_ended(kernel.pid or 0)
+
+
+async def test_kernel_that_was_taken_and_never_run_is_ended_with_the_server() -> None:
+    """A server ends also where whoever took a kernel failed before running it."""
+    with trio.fail_after(REAL_TIME):
+        async with open_warm() as server:
+            (kernel,) = await wait_warm(server)
+            assert kernel is await server.facilities.warm.take(kernel.spare.recipe, "s")
+
+    assert has_ended(kernel.pid or 0)
+
+
+async def test_failure_of_ours_ends_the_kernel(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake in looking after one costs neither the server nor leaves a process."""
+    found: list[int] = []
+
+    async def fail(kernel: WarmKernel, *_: Any) -> None:
+        found.append(kernel.pid or 0)
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(WarmKernel, "_meet_and_wait", fail)
+    async with open_server(ServerConfig(**FAST, warm={"script": 1})) as server:
+        await wait_until(lambda: describe_warm(server.facilities.warm).problem)
+        assert "ours" == describe_warm(server.facilities.warm).problem
+        assert has_ended(found[0])
 
 
 async def test_one_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, kernelspecs: Path) -> None:

@@ -61,7 +61,7 @@ def make_ready(stock: Stock, now: float) -> list[Spare]:
 
 def take(stock: Stock, like: Recipe = HOME, session_id: str = "s", now: float = 10.0) -> Spare | None:
     """Start a session's kernel, from the stock if it can be."""
-    spare = stock.take(like, session_id)
+    spare = stock.take(like, session_id, now)
     stock.note_start(like, spare, now)
     return spare
 
@@ -202,7 +202,7 @@ def test_one_at_a_time_is_launched() -> None:
 def test_what_was_taken_is_replaced_a_moment_later() -> None:
     """The code that is about to run goes first: until then there is nothing to do, and then one is launched."""
     stock = stock_of()
-    take(stock, now=10.0)
+    assert stock.take(HOME, "s", 10.0) is not None
     before, after = stock.act(10.0), stock.act(10.0 + REFILL_AFTER)
 
     assert ((), 10.0 + REFILL_AFTER, 1) == (tuple(before.start), before.look_at, len(after.start))
@@ -411,7 +411,7 @@ class AnyStock(RuleBasedStateMachine):
     @rule(like=recipes)
     def take(self, like: Recipe) -> None:
         """A session starts."""
-        spare = self.stock.take(like, "mine")
+        spare = self.stock.take(like, "mine", self.now)
         assert spare not in self.seen
         if spare is not None:
             self.seen.add(spare)
