@@ -221,7 +221,7 @@ async def launch_in_vain(program: ProgramProcess, request: NewSession) -> None:
         key="key",
     )
     with suppress(EngineError):
-        await program.ask("launch", order.kernel_id, **order.making, environment={}, own=[], directory=None)
+        await program.ask("launch", order.kernel_id, **order.launching)
 
 
 def pids_launched(place: Path, number: int) -> list[int]:
@@ -231,8 +231,8 @@ def pids_launched(place: Path, number: int) -> list[int]:
 
 
 async def test_launch_that_is_given_up_is_undone_when_it_is_done(place: Path) -> None:
-    """Nobody waits for a launch that hangs once the session is to end, or the time is up; it goes on, and what comes
-    of it is killed.
+    """A launch that hangs is told as what the session waits for. Nobody waits for it once the session is to end; it
+    goes on, and what comes of it is killed.
     """
     with trio.fail_after(REAL_TIME):
         async with open_provisioning() as server:
@@ -247,12 +247,15 @@ async def test_launch_that_is_given_up_is_undone_when_it_is_done(place: Path) ->
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(start)
                 pid = int((await wait_noted(place, "launched")).split()[1])
+                pending = session.describe().pending
                 session.begin_stop()
             alive_before = psutil.pid_exists(pid)
             (place / "go").touch()
             await wait_noted(place, "cleanup")
 
     assert "'odd-provisioner' has not launched the kernel" in errors[0].message
+    assert pending is not None
+    assert "The provisioner 'odd-provisioner' launches it" == pending.reason
     assert ("KS-8", True, False) == (errors[0].code, alive_before, psutil.pid_exists(pid))
 
 
