@@ -100,9 +100,9 @@ def read_complaint(code: int, said: str) -> Complaint:
     """
     lines = [line.strip() for line in said.splitlines() if not _NOISE.match(line)]
     if code == SSH_FAILED:
-        for trouble, pattern in _SAYINGS:
+        for trouble, saying in _SAYINGS:
             for line in lines:
-                if re.search(pattern, line):
+                if re.search(saying, line):
                     return Complaint(trouble, _shorten(line))
         lost = [line for line in lines if _LOST.search(line)]
         return Complaint(Trouble.LOST, _shorten(lost[0] if lost else (lines or [""])[-1]))
