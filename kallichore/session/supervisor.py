@@ -189,7 +189,7 @@ class Supervisor:
             await life.started.wait()
 
     def _require_argv(self) -> None:
-        if not self.request.argv and self.request.kernel_provisioner is None:
+        if not self.request.argv and not self.launcher.is_elsewhere:
             raise StartupError(
                 "KS-5",
                 f"Session {self.session_id} has no argv to start; it can only adopt a kernel",
