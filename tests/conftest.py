@@ -27,18 +27,27 @@ EXAMPLES = 20 if ON_WINDOWS else 100
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=EXAMPLES)
 settings.load_profile("untimed")
 
-TEST_LIMIT = 120
-"""Seconds after which a test has failed. The longest needs a quarter of it; waits in tests have limits of their own."""
+TEST_LIMIT = 600 if ON_WINDOWS else 120
+"""Seconds after which a test has failed. The longest needs a quarter of it; waits in tests have limits of their own.
+Under Wine a kernel takes ten seconds to start, a minute on a busy machine, and there it is the end of all tests."""
 
 LONG_LIMIT = 1800
 """The same for a test that is run by itself because it takes minutes."""
+
+LONG = ("durability", "engines")
+"""The markers of such tests."""
 
 LAST_MOMENT = 2.0
 """Seconds that a kernel's own children get to end after their parent was killed: their end is not ours to wait for."""
 
 
+TERMINAL = pytest.StashKey[int]()
+"""Standard error as it was before pytest had it: otherwise nobody sees what is said at the end of the process."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make the markers known by which a test says that Windows, or Wine, has nothing like what it is about."""
+    config.stash[TERMINAL] = os.dup(2)
     config.addinivalue_line("markers", "posix_only(reason): what is tested does not exist on Windows")
     config.addinivalue_line("markers", "not_in_wine(reason): what is tested exists on Windows, and not in Wine")
 
@@ -118,13 +127,13 @@ def private_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """End a test that hangs, and show where it hangs. On Windows, where no signal reaches it, that ends the run."""
     if sys.platform == "win32":
-        faulthandler.dump_traceback_later(TEST_LIMIT, exit=True, file=sys.__stderr__ or sys.stderr)
+        faulthandler.dump_traceback_later(TEST_LIMIT, exit=True, file=item.config.stash[TERMINAL])
         try:
             return (yield)
         finally:
             faulthandler.cancel_dump_traceback_later()
     earlier = signal.signal(signal.SIGALRM, _fail_late_test)
-    signal.alarm(TEST_LIMIT if item.get_closest_marker("durability") is None else LONG_LIMIT)
+    signal.alarm(LONG_LIMIT if any(map(item.get_closest_marker, LONG)) else TEST_LIMIT)
     try:
         return (yield)
     finally:

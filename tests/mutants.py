@@ -8,7 +8,7 @@ Python for each change, and both take hours for what has to be over in minutes. 
 the module is imported once, and each change is a fork of that: it takes as long as the first test that notices.
 
     python tests/mutants.py                 everything
-    python tests/mutants.py --every 10      each tenth change, for a quick look
+    python tests/mutants.py --sample 900    so many of all, chosen by chance; it says which seed chooses the same again
     python tests/mutants.py activity zmtp   only modules with these names
 """
 
@@ -20,6 +20,7 @@ import importlib
 import io
 import json
 import os
+import random
 import resource
 import select
 import signal
@@ -42,32 +43,47 @@ PLACE = Path(__file__).parent
 REASONS = PLACE / "mutants.toml"
 
 TESTS: dict[str, tuple[str, ...]] = {
-    "conversation/activity.py": ("conversation/test_activity.py",),
+    "conversation/activity.py": ("conversation/test_activity.py", "conversation/test_saving.py"),
     "conversation/conversation.py": (
         "conversation/test_conversation.py",
         "conversation/test_answers.py",
         "conversation/test_callers.py",
         "conversation/test_whole_conversation.py",
+        "conversation/test_parts.py",
     ),
     "conversation/callers.py": ("conversation/test_callers.py", "conversation/test_conversation.py"),
     "conversation/culling.py": ("conversation/test_culling.py",),
-    "conversation/delivery.py": ("conversation/test_delivery.py", "conversation/test_callers.py"),
-    "conversation/execution_queue.py": ("conversation/test_execution_queue.py",),
+    "conversation/delivery.py": (
+        "conversation/test_delivery.py",
+        "conversation/test_callers.py",
+        "conversation/test_saving.py",
+    ),
+    "conversation/execution_queue.py": ("conversation/test_execution_queue.py", "conversation/test_saving.py"),
     "conversation/exit_report.py": ("conversation/test_exit_report.py",),
     "conversation/flood.py": ("conversation/test_flood.py",),
     "conversation/heartbeat.py": ("conversation/test_heartbeat.py",),
-    "conversation/history.py": ("conversation/test_history.py",),
-    "conversation/journal.py": ("conversation/test_journal.py", "conversation/test_callers.py"),
+    "conversation/history.py": ("conversation/test_history.py", "conversation/test_saving.py"),
+    "conversation/journal.py": (
+        "conversation/test_journal.py",
+        "conversation/test_callers.py",
+        "conversation/test_saving.py",
+    ),
+    "conversation/parts.py": ("conversation/test_parts.py",),
     "conversation/patience.py": ("conversation/test_patience.py",),
-    "conversation/requests.py": ("conversation/test_requests.py",),
-    "conversation/status.py": ("conversation/test_status.py",),
+    "conversation/requests.py": ("conversation/test_requests.py", "conversation/test_saving.py"),
+    "conversation/runs.py": ("conversation/test_runs.py",),
+    "conversation/status.py": ("conversation/test_status.py", "conversation/test_saving.py"),
     "conversation/supervision.py": ("conversation/test_supervision.py",),
     "conversation/ticks.py": ("conversation/test_ticks.py",),
     "conversation/usage_record.py": ("conversation/test_usage_record.py",),
     "conversation/voice.py": ("conversation/test_voice.py",),
     "conversation/run_result.py": ("conversation/test_run_result.py",),
+    "jupyter/dialect.py": ("jupyter/test_dialect.py",),
+    "state/records.py": ("state/test_records.py",),
+    "state/replay.py": ("state/test_replay.py",),
     "wire/envelope_parts.py": ("wire/test_envelope_parts.py",),
     "wire/frames.py": ("wire/test_frames.py",),
+    "wire/host_frames.py": ("wire/test_host_frames.py",),
     "wire/jupyter_frames.py": ("wire/test_jupyter_frames.py", "jupyter/test_dialect.py"),
     "wire/signing.py": ("wire/test_signing.py",),
     "wire/zmtp.py": ("wire/test_zmtp.py",),
@@ -76,7 +92,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "attach/outgoing.py": ("attach/test_outgoing.py",),
     "session/clients.py": ("session/test_clients.py", "attach/test_outgoing.py", "conversation/test_callers.py"),
 }
-"""The modules, and which tests are to notice a change; those of either that are not there are left out."""
+"""The modules, and which tests are to notice a change."""
 
 EXAMPLES = 40
 """Of Hypothesis, for each test: a change that so few do not notice deserves a test of its own."""
@@ -317,7 +333,8 @@ def _run_tests(tests: list[str], place: Path) -> int:
     with redirect_stdout(output), redirect_stderr(output):
         options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=0", "--noconftest"]
         code = pytest.main([*options, *tests], plugins=[pytest_trio.plugin, _QuickFirst(place / "took")])
-    (place / f"{os.getpid()}").write_text(output.getvalue())
+    # A test may say half a surrogate pair.
+    (place / f"{os.getpid()}").write_text(output.getvalue(), errors="backslashreplace")
     return int(code)
 
 
@@ -420,7 +437,7 @@ def _try_module(module: str, mutants: list[Mutant], place: Path) -> Iterator[Mut
         SystemExit: The tests fail without any change.
     """
     _prepare(module)
-    trial = _Trial([f"tests/{name}" for name in TESTS[module] if (PLACE / name).exists()], place)
+    trial = _Trial([f"tests/{name}" for name in TESTS[module]], place)
     trial.start(None)
     unchanged = trial.wait()
     if not unchanged.passed:
@@ -450,6 +467,8 @@ def try_module(module: str, mutants: list[Mutant]) -> list[str]:
                 code = 0
             except SystemExit as error:
                 print(error)
+            except Exception:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 os._exit(code)
@@ -474,26 +493,37 @@ def read_reasons() -> dict[str, dict[str, str]]:
     return reasons
 
 
+def choose(changes: list[Mutant], count: int | None, seed: int) -> list[Mutant]:
+    """Return so many of the changes, the same ones for the same seed, in their order."""
+    if count is None or count >= len(changes):
+        return changes
+    return [changes[index] for index in sorted(random.Random(seed).sample(range(len(changes)), count))]
+
+
 def main() -> None:
     """Try what the arguments name, and say what lives."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="parts of the names of modules; all if there are none")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="try only each N-th change")
+    parser.add_argument("--sample", type=int, metavar="N", help="try only so many changes, chosen by chance")
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 10_000, help="chooses the same again")
     options = parser.parse_args()
     reasons = read_reasons()
     tried = without_reason = 0
     began = time.monotonic()
-    for module, tests in TESTS.items():
-        is_wanted = not options.names or any(name in module for name in options.names)
-        is_there = (PLACE.parent / "kallichore" / module).exists() and any((PLACE / test).exists() for test in tests)
-        if not (is_wanted and is_there):
-            continue
+    wanted = [module for module in TESTS if not options.names or any(name in module for name in options.names)]
+    changes = [mutant for module in wanted for mutant in mutants_of(module)]
+    chosen = choose(changes, options.sample, options.seed)
+    if len(chosen) < len(changes):
+        print(f"{len(chosen)} of {len(changes)} changes: --sample {options.sample} --seed {options.seed}", flush=True)
+    for module in wanted:
         since = time.monotonic()
-        mutants = mutants_of(module)[:: options.every]
+        mutants = [mutant for mutant in chosen if mutant.module == module]
         living = try_module(module, mutants)
         known = reasons.get(module, {})
         unexplained = [name for name in living if name not in known]
-        dead = [name for name in known if name not in living] if options.every == 1 else []
+        here = {mutant.name for mutant in changes if mutant.module == module}
+        alive = here - {mutant.name for mutant in mutants} | set(living)
+        dead = [name for name in known if name not in alive]
         seconds = time.monotonic() - since
         counts = f"{len(mutants)} changes, {len(living)} live, {len(unexplained)} without a reason"
         print(f"{module}: {counts}, {seconds:.0f} s", flush=True)
@@ -501,7 +531,7 @@ def main() -> None:
         for name in unexplained:
             print(f"    {lines[name]}: {name!r}")
         for name in dead:
-            print(f"    has a reason and does not live: {name!r}")
+            print(f"    has a reason and does not live, or is no more: {name!r}")
         tried += len(mutants)
         without_reason += len(unexplained) + len(dead)
     print(f"{tried} changes in {time.monotonic() - began:.0f} s")

@@ -101,7 +101,7 @@ class Pings:
 
     def is_due(self, now: float) -> bool:
         """Tell whether a ping has to go in front of messages that are sent now."""
-        return self.unpinged > 0 and not self.delivery.is_open and now >= self._pinged_at + PAUSE
+        return now >= self._pinged_at + PAUSE and self.unpinged > 0 and not self.delivery.is_open
 
     def room(self, position: int) -> int:
         """Return how many messages from number ``position`` on may follow before the next ping; 0 if it is due."""

@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from math import inf
 
 import attrs
 import trio
@@ -28,7 +29,7 @@ from kallichore.attach.frames import PONG, close_frame, control_frame
 from kallichore.attach.gathering import Gathering, Piece
 from kallichore.attach.incoming import Incoming, TooBig
 from kallichore.attach.outgoing import Outgoing
-from kallichore.attach.pings import Pings
+from kallichore.attach.pings import QUIET, Pings
 from kallichore.config import ServerConfig
 from kallichore.conversation.delivery import Ending
 from kallichore.conversation.ticks import tick_after
@@ -87,6 +88,8 @@ class _Attachment:
     """Whether nothing more is to be read."""
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     """Ends when it is time to think of a ping."""
+    _alarm_at: float = attrs.field(default=inf, init=False)
+    """When that is."""
     _may_push: bool = attrs.field(default=False, init=False)
     """Whether the writer waits for news, and so somebody else may send."""
 
@@ -230,12 +233,14 @@ class _Attachment:
 
     def _settle(self, now: float) -> None:
         self._outgoing.settle(now)
-        self._set_alarm()
+        # With most messages the alarm is set already, and what follows would be more steps than to see that.
+        if self._alarm_at > now + QUIET:
+            self._set_alarm()
 
     def _set_alarm(self) -> None:
         """Let `_keep_time` wake for a ping that has to go alone, unless it wakes earlier anyway."""
-        if (at := self._outgoing.pings.quiet_at) < self._alarm.deadline:
-            self._alarm.deadline = at
+        if (at := self._outgoing.pings.quiet_at) < self._alarm_at:
+            self._alarm.deadline = self._alarm_at = at
 
     def _send_at_once(self) -> bool:
         """Send what is new in the task of whoever brought it; True if nothing is left to the writer.
@@ -330,7 +335,8 @@ class _Attachment:
         """
         pings = self._outgoing.pings
         while not pings.is_given_up:
-            with trio.CancelScope(deadline=pings.next_at) as self._alarm:
+            self._alarm_at = pings.next_at
+            with trio.CancelScope(deadline=self._alarm_at) as self._alarm:
                 await trio.sleep_forever()
             pings.tick(trio.current_time())
             if pings.is_wanted:

@@ -12,9 +12,9 @@ def runs_of(numbers: Sequence[int]) -> Runs:
     """Return numbers as runs, in the order that they have."""
     if not numbers:
         return ()
-    first, count = numbers[0], len(numbers)
-    if count > 1 and all(map(int.__eq__, numbers, range(first, first + count))):
-        return ((first, first + count),)
+    first, behind = numbers[0], numbers[0] + len(numbers)
+    if all(map(int.__eq__, numbers, range(first, behind))):
+        return ((first, behind),)
     runs: list[tuple[int, int]] = []
     for number in numbers:
         if runs and runs[-1][1] == number:

@@ -116,7 +116,7 @@ class Session(metaclass=ForUsers):
         self.audience = Audience(journal, keeps_told=_given(request.journal_keep, 0) > 0)
         self.conversation = Conversation(
             request,
-            Voice(journal, self._note_growth, is_held=self.keep is not None),
+            Voice(journal, self._tell_news if self.keep is None else self._write_soon, is_held=self.keep is not None),
             SessionStatus(created=trio.current_time()),
             lambda msg_type: sender.stamp({"msg_id": new_msg_id(), "msg_type": msg_type}, utc_date()),
             self._note_rest,
@@ -253,11 +253,9 @@ class Session(metaclass=ForUsers):
 
     # Its clients
 
-    def _note_growth(self) -> None:
-        """See to it that clients are told what was said: at once, or when it is written down."""
-        if self.keeper is None:
-            self._tell_news()
-        else:
+    def _write_soon(self) -> None:
+        """See to it that what was said is written down, after which clients are told."""
+        if self.keeper is not None:
             self.keeper.note()
 
     def _tell_news(self) -> None:

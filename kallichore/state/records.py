@@ -176,10 +176,10 @@ def read_records(data: bytes) -> Iterator[Record | Damage]:
 
 def _next_record(data: bytes, view: memoryview, position: int) -> int:
     """Return where the next whole record begins; the end if there is none."""
-    while (position := data.find(MAGIC, position)) >= 0:
+    while (position := data.find(MAGIC, position)) != -1:
         if isinstance(_record_at(view, position), tuple):
             return position
-        position += 1
+        position += len(MAGIC)
     return len(data)
 
 

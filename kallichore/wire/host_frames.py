@@ -361,7 +361,6 @@ class HostDecoder:
         """
         if self._rest:
             data = self._rest + data
-            self._rest = b""
         place, limit = 0, len(data)
         while place < limit:
             if self._missing:

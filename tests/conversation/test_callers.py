@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kallichore.conversation.callers import GivenToCallers
+from kallichore.conversation.conversation import Announcement
 from kallichore.conversation.delivery import Deliveries, Ending
 from kallichore.conversation.journal import Journal, Shift
 from kallichore.conversation.status import StatusEvent
@@ -126,6 +127,64 @@ def test_open_question_keeps_its_place() -> None:
     assert question is not None
 
     assert [question.payload] == talk.journal.read(question.position, 1, 1).payloads
+
+
+def test_numbers_of_one_caller_follow_when_anothers_are_let_go_of() -> None:
+    """Two that run at a time, as one is beside the main shell: each takes back its own, wherever these are by then."""
+    talk = started()
+    first, second = request("a", subshell="1"), request("b", subshell="2")
+    talk.listen(first, second)
+    talk.tell(first, second)
+    talk.hear("stream", first, {"name": "stdout", "text": "a"})
+    talk.hear("stream", request("earlier"), {"name": "stdout", "text": "a thread goes on"})
+    talk.hear("display_data", second, {})
+    finish(talk, "a")
+    talk.conversation.say("resourceUsage", {})
+    finish(talk, "b")
+
+    assert ["stream", "resourceUsage"] == left(talk)
+
+
+def test_announced_execution_is_told_to_clients_when_it_is_sent() -> None:
+    """Once, with its code, when that was, and who has it run; for its caller that is part of it."""
+    talk = started()
+    code, plain = request("a"), request("b")
+    talk.conversation.announcements["a"] = Announcement("1 + 1", {"source": "agent"})
+    talk.conversation.announce(plain, "today")
+    talk.conversation.announce(code, "today")
+    talk.conversation.announce(code, "later")
+    told = {"msg_id": "a", "code": "1 + 1", "requested_at": "today", "attribution": {"source": "agent"}}
+
+    assert talk.news("executionRequested") == [told]
+
+
+def test_announcement_belongs_to_the_execution_of_its_caller() -> None:
+    """It is let go of with the rest; where nobody listens it waits for a client."""
+    talk = started()
+    mine, anothers = request("a"), request("b")
+    talk.listen(mine)
+    for message in (anothers, mine):
+        talk.conversation.announcements[message.msg_id] = Announcement("1", {})
+        talk.conversation.announce(message, "today")
+    talk.tell(mine)
+    talk.run(mine)
+    finish(talk, "a")
+    talk._read = talk.journal.first
+
+    assert [news["msg_id"] for news in talk.news("executionRequested")] == ["b"]
+
+
+@pytest.mark.parametrize("interrupt", ["interrupt_request", None])
+def test_interrupted_execution_is_known_as_such(interrupt: str | None) -> None:
+    """The one that ran then, and no other; nor is one that nobody interrupted."""
+    talk = started()
+    talk.tell(request("a"), request("b"))
+    talk.busy(request("a"))
+    if interrupt is not None:
+        talk.conversation.clear_for(interrupt)
+
+    assert talk.conversation.was_interrupted("a") is (interrupt is not None)
+    assert talk.conversation.was_interrupted("b") is False
 
 
 def test_numbers_in_a_row_are_one_range() -> None:

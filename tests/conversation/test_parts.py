@@ -15,10 +15,11 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from kallichore.conversation.activity import GRACE
-from kallichore.conversation.conversation import Announcement
+from kallichore.conversation.conversation import Announcement, SavedTalk
 from kallichore.conversation.delivery import Deliveries, Delivery, Ending
+from kallichore.conversation.history import MOST_ENTRIES
 from kallichore.conversation.journal import Shift
-from kallichore.conversation.parts import ConversationParts
+from kallichore.conversation.parts import ConversationParts, SavedKernel, read_part, write_part
 from kallichore.conversation.status import TRANSITIONS, StatusEvent
 from kallichore.models.bodies import ExitCause, KernelExit, RunningRequest
 from kallichore.wire.client_messages import ClientMessage
@@ -112,6 +113,8 @@ def new_side(now: float, shift: float = 0.0) -> Side:
 def go_on(log: Log, before: Side, shift: float) -> Side:
     """Have another process go on, with a clock that is ahead by so much."""
     side = new_side(before.talk.now + shift, before.shift + shift)
+    # The kernel is where it was.
+    side.talk.directory = before.talk.directory
     assert side.parts.restore(log.parts, shift) == []
     first = before.talk.journal.first
     payloads = [log.messages[number] for number in range(first, log.end)]
@@ -612,6 +615,84 @@ def test_executions_that_are_lost_are_told() -> None:
     ]
     assert other.talk.sent == ["d"]
     assert changes["message:1"] == b""
+
+
+def test_execution_whose_message_is_lost_is_still_the_one_that_runs() -> None:
+    """It has its id, as the kernel's answers name it."""
+    parts = a_side().parts.take_changes()
+    del parts["message:0"]
+    active = restored(parts)[0].talk.conversation.queue.active
+
+    assert active is not None
+    assert (active.msg_id, active.msg_type) == ("a", "execute_request")
+
+
+def test_parts_have_the_names_that_other_versions_know() -> None:
+    """A directory is read by a server of another version. Under other names, nothing would be found."""
+    side = a_side()
+    printed(side)
+    side.talk.hear("input_request", request("a"), {"prompt": "?"}, channel="stdin")
+    side.talk.conversation.last_exit = EXIT
+    small = {"published", "queue", "requests", "beside", "held", "outbox", "talk", "activity", "status", "journal"}
+    large = {"deliveries", "announcements", "kernel", "question", "exit"}
+    messages = {"message:0", "message:1", "message:2", "history:0", "tail:0"}
+
+    assert side.parts.take_changes().keys() == small | large | messages
+
+
+def test_what_was_never_said_is_not_written() -> None:
+    """And is read as nothing: of the talk, and of what a kernel says of itself."""
+    parts = new_side(10.0).parts.take_changes()
+    nothing = SavedTalk("", 0.0, None, None, None, (), None, False, frozenset(), None)
+
+    assert json.loads(parts["kernel"]) == {"input_prompt": ">", "continuation_prompt": "+"}
+    assert read_part(b"{}", SavedTalk) == nothing
+    assert (read_part(b"{}", SavedKernel), write_part(SavedKernel({}, "", "", False))) == (
+        SavedKernel({}, "", "", False),
+        b"{}",
+    )
+
+
+def test_entry_that_makes_way_is_gone_with_what_it_printed() -> None:
+    """Of the history the latest are kept; its parts are as many as its entries."""
+    side = a_side()
+    printed(side)
+    before = side.parts.take_changes()
+    for number in range(MOST_ENTRIES):
+        side.talk.conversation.history.begin(request(f"later {number}"), 0)
+    changes = side.parts.take_changes()
+
+    assert {"history:0", "tail:0"} < before.keys()
+    assert (changes["history:0"], changes["tail:0"]) == (b"", b"")
+    assert [name for name, part in changes.items() if name.startswith("history:") and not part] == ["history:0"]
+
+
+def test_output_whose_entry_is_lost_is_let_go_of() -> None:
+    """It belongs to nothing that anybody could see; what has its entry stays."""
+    side = a_side()
+    printed(side)
+    parts = side.parts.take_changes()
+    other, problems = restored({**parts, "tail:7": parts["tail:0"]})
+    changes = other.parts.take_changes()
+
+    assert problems == []
+    assert changes["tail:7"] == b""
+    assert "tail:0" not in changes
+
+
+def test_open_question_is_there_for_the_next_server() -> None:
+    """Until it is answered."""
+    side = a_side()
+    side.talk.hear("input_request", request("a"), {"prompt": "?"}, channel="stdin")
+    parts = side.parts.take_changes()
+    other, _ = restored(parts)
+    question = side.talk.conversation.open_input
+    side.talk.tell(request("answer", "input_reply", "stdin"))
+    parts.update(side.parts.take_changes())
+
+    assert question is not None
+    assert other.talk.conversation.open_input == question
+    assert restored(parts)[0].talk.conversation.open_input is None
 
 
 def test_directory_whose_name_is_no_text_is_the_same_directory() -> None:

@@ -20,6 +20,7 @@ from kallichore.session.clients import Attendance, Audience, Wish
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.wire.client_messages import ClientMessageError, Sender, kernel_message, make, to_kernel
 from kallichore.wire.envelope import KernelReader
+from kallichore.wire.envelope_parts import LONGEST_HEADER
 from kallichore.wire.frames import MessageParts, join
 from kallichore.wire.jupyter_frames import V1, Parts, read_default, read_v1, write_default, write_v1
 from kallichore.wire.signing import Signer
@@ -348,6 +349,35 @@ def test_messages_are_as_they_were_said_whatever_came_before(is_v1: bool, flood:
     assert [each.header["session"] for each in heard] == sessions
 
 
+@framings
+@pytest.mark.parametrize("size", [0, 200, LARGE - 220, LARGE - 210, LARGE - 200, LARGE - 190, LARGE, 3 * LARGE])
+def test_message_like_the_one_before_is_told_as_that_was(is_v1: bool, size: int) -> None:
+    """What is published in a flood goes a way of its own; byte by byte it comes out the same."""
+    content = b'{"text":"%b"}' % (b"x" * size)
+    payload = Said(b'{"msg_id":"question"}', content, (), "iopub", KERNELS).payload()
+    dialect = make_dialect(is_v1=is_v1)
+    frames = [b"".join(dialect.frames(batch_of(payload))) for _ in range(3)]
+
+    assert frames == [make_dialect(is_v1=is_v1).live(payload)] * 3
+
+
+@framings
+def test_batch_goes_on_behind_messages_that_are_alike(is_v1: bool) -> None:
+    """Answers between them go to who asked, and what is said in the kernel's place has the kernel's latest session."""
+    parent = b'{"msg_id":"question"}'
+
+    def text(name: str, session: str = KERNELS, channel: str = "iopub") -> bytes:
+        return Said(parent, b'{"text":"%b"}' % name.encode(), (), channel, session).payload()
+
+    told = [text("a"), text("b"), text("c", channel="shell"), text("d"), text("e", "the-next"), text("f", OURS)]
+    dialect, other = make_dialect("question", is_v1=is_v1), make_dialect(is_v1=is_v1)
+    heard, overheard = hear(dialect, *told, text("g")), hear(other, *told, text("g"))
+
+    assert [each.content["text"] for each in heard] == [*"abcdefg"]
+    assert [each.content["text"] for each in overheard] == [*"abdefg"]
+    assert [each.header["session"] for each in heard] == [*[KERNELS] * 4, "the-next", "the-next", KERNELS]
+
+
 # Whose session it is
 
 
@@ -484,6 +514,37 @@ def test_deep_message_passes(is_v1: bool) -> None:
     assert [each.parts.content for each in heard] == [DEEP] * 3
     assert heard[0].parts.buffers == (b"\xff",)
     assert heard[2].parts.parent_header == b"{}"
+
+
+@framings
+@pytest.mark.parametrize("parent", [b'{"msg_id":"question"}', b"{}", b""])
+@pytest.mark.parametrize("buffers", [(), (b"\xff\0", b"")])
+@pytest.mark.parametrize(
+    ("header", "metadata"),
+    [
+        (b'{"msg_id":"m","msg_type":"stream","long":"%b"}' % (b"x" * LONGEST_HEADER), b'{"meta":1}'),
+        (b'{"msg_id":"m","msg_type":"stream"}', b'{"meta":%b}' % DEEP),
+    ],
+    ids=["long header", "deep metadata"],
+)
+def test_message_that_has_to_be_read_as_json_is_the_same(
+    is_v1: bool, parent: bytes, buffers: tuple[bytes, ...], header: bytes, metadata: bytes
+) -> None:
+    """A header that does not end soon, and metadata that are too deep to be looked at, come out as they were."""
+    frames = join(MessageParts(header, parent, metadata, b'{"text":"x"}', buffers), SIGNER)
+    (heard,) = hear(make_dialect(is_v1=is_v1), KernelReader("iopub", SIGNER).read(frames).payload)
+
+    assert heard.parts == Parts("iopub", header, parent or b"{}", metadata, b'{"text":"x"}', buffers)
+
+
+@framings
+def test_answer_with_deep_metadata_is_only_for_who_asked(is_v1: bool) -> None:
+    """How it is read makes no difference."""
+    parts = MessageParts(HEADER, b'{"msg_id":"question"}', b'{"meta":%b}' % DEEP, b"{}", ())
+    payload = KernelReader("shell", SIGNER).read(join(parts, SIGNER)).payload
+
+    assert len(hear(make_dialect("question", is_v1=is_v1), payload)) == 1
+    assert hear(make_dialect(is_v1=is_v1), payload) == []
 
 
 payloads = st.sampled_from(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from kallichore.state.records import LARGE, Damage, Head, Kind, Record, encode, read_records
+from kallichore.state.records import LARGE, MAGIC, Damage, Head, Kind, Record, encode, read_records
 
 CONTENTS = st.lists(st.binary(max_size=50), max_size=5)
 
@@ -52,16 +52,44 @@ def test_any_bytes_can_be_read(data: bytes) -> None:
     assert len(data) == sum(each.size for each in found if isinstance(each, Damage))
 
 
-def test_large_messages_are_not_copied() -> None:
-    """What is large is written as it is, in its place among the small ones."""
-    large = bytes(LARGE)
-    messages = [b"a", large, b"b", b"c", large]
-    pieces = encode(Kind.CHANGES, Head(0, 0, 0, [*map(len, messages)]), messages)
-    (record,) = read_records(b"".join(pieces))
+@pytest.mark.parametrize(
+    ("kind", "head", "contents", "written"),
+    [
+        (
+            Kind.SNAPSHOT,
+            Head(3, 1, 7, [1, 0], ["queue"], [2], [(8, 9)], [[(0, 1)]]),
+            [b"[]", b"a", b""],
+            (
+                b"\xffKR\x01\x01\0\0\0\x19\0\0\0\0\0\0\0\x1c\x0dmpZ\xd2\x89\xad\xdf"
+                b"\x98\x03\x01\x07\x92\x01\0\x91\xa5queue\x91\x02\x91\x92\x08\x09\x91\x91\x92\0\x01[]a"
+            ),
+        ),
+        (
+            Kind.CHANGES,
+            Head(0, 0, 0),
+            [],
+            (b"\xffKR\x01\x02\0\0\0\x09\0\0\0\0\0\0\0\x09\x87_\x93\x92\xd8\xf3\xc5\x7f\x98\0\0\0\x90\x90\x90\x90\x90"),
+        ),
+    ],
+    ids=["snapshot", "changes"],
+)
+def test_record_is_written_as_its_version_says(kind: Kind, head: Head, contents: list[bytes], written: bytes) -> None:
+    """Byte by byte: servers of other versions read it. With other bytes, the directory would have another version."""
+    assert written == b"".join(encode(kind, head, contents))
 
+
+def test_large_messages_are_not_copied() -> None:
+    """What is large is written as it is, in its place among the small ones, which are written together."""
+    large = bytes(LARGE)
+    messages = [b"a", large, b"b", b"c", large, b"d", b"e"]
+    header, first, *pieces = encode(Kind.CHANGES, Head(0, 0, 0, [*map(len, messages)]), messages)
+    (record,) = read_records(b"".join([header, first, *pieces]))
+
+    assert first.endswith(b"a")
+    assert [large, b"bc", large, b"de"] == pieces
     assert 2 == sum(piece is large for piece in pieces)
     assert isinstance(record, Record)
-    assert messages == record.messages(0, 5)
+    assert messages == record.messages(0, 7)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +109,26 @@ def test_record_of_an_unknown_kind_is_damage() -> None:
     stream = b"".join(encode(9, Head(0, 0, 0, [1]), [b"x"]))
 
     assert [Damage(0, len(stream), is_cut=False)] == list(read_records(stream))
+
+
+@pytest.mark.parametrize("position", [0, 4, 8, 16, 20, 24, 30, -1])
+def test_damage_at_the_end_is_no_write_that_was_cut(position: int) -> None:
+    """A byte that turned in the last record, be it in what says how long that is: nothing more would have come."""
+    record = bytearray(encoded(0, {}, [b"message"]))
+    record[position] ^= 1
+
+    assert [Damage(0, len(record), is_cut=False)] == list(read_records(bytes(record)))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"x", MAGIC, MAGIC + b"x", MAGIC * 2, MAGIC[:-1], encoded(0, {}, [b"message"])[:-1]],
+    ids=["a byte", "a beginning", "a beginning and more", "two beginnings", "less than a beginning", "a cut record"],
+)
+def test_record_behind_damage_is_found(damage: bytes) -> None:
+    """Directly behind the last byte of it, and at the beginning of the file too."""
+    found = list(read_records(damage + encoded(1, {}, [b"a"]) + damage + encoded(2, {}, [b"b"])))
+    behind = len(damage + encoded(1, {}, [b"a"]))
+
+    assert [Damage(0, len(damage), is_cut=False), Damage(behind, len(damage), is_cut=False)] == found[::2]
+    assert [1, 2] == [record.head.serial for record in found[1::2] if isinstance(record, Record)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -10,10 +12,14 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
+from kallichore.host import HOST_PROGRAM
 from kallichore.wire.host_frames import (
     HEAD,
     LARGEST_NOTE,
+    NONCE_SIZE,
+    VERSION,
     ChannelState,
+    HostChannelNumber,
     HostDecoder,
     HostEnding,
     HostFacts,
@@ -49,6 +55,14 @@ streams = st.tuples(
 )
 
 
+FROM_SERVERS = {"ATTACH": 1, "OPEN": 2, "CLOSE": 3, "SEND": 4, "CONFIRM": 5, "RELEASE": 7, "PACE": 8}
+FROM_SERVERS |= {"ASK": 9, "AGAIN": 10}
+OF_HOSTS = ("CHALLENGE", "HELLO", "DATA", "OPENED", "LOST", "ACCEPTED", "ENDED", "REPLACED", "TOLD")
+FROM_HOSTS = {name: number for number, name in enumerate(OF_HOSTS, 16)}
+KINDS = {**FROM_SERVERS, **FROM_HOSTS}
+NUMBERS = {"SHELL": 0, "IOPUB": 1, "STDIN": 2, "CONTROL": 3, "HEARTBEAT": 4, "STDOUT": 5, "STDERR": 6}
+
+
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """Return data in pieces."""
     ends = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
@@ -68,6 +82,31 @@ def together(received: list[Received]) -> list[Received]:
                 continue
         whole.append(frame)
     return whole
+
+
+def test_version_has_its_numbers() -> None:
+    """A host may be older than its server, and positions are written down by the channels' numbers: with others, this
+    would have to be another version.
+    """
+    assert (1, 32) == (VERSION, NONCE_SIZE)
+    assert {kind.name: kind.value for kind in Kind} == KINDS
+    assert {channel.name: channel.value for channel in HostChannelNumber} == NUMBERS
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no hosts on Windows")
+def test_host_has_the_same_numbers() -> None:
+    """The program beside a kernel imports nothing of ours, and says the same in its own words."""
+    host = runpy.run_path(str(HOST_PROGRAM))
+    numbers = {**KINDS, "VERSION": VERSION, "IOPUB": 1, "STDOUT": 5, "STDERR": 6}
+
+    assert {name: host[name] for name in numbers} == numbers
+    assert (HEAD.format, [*range(HostChannelNumber.STDOUT)]) == (host["HEAD"].format, [*host["SOCKETS"]])
+    assert sorted(NUMBERS.values()) == sorted(host["LINE"])
+
+
+def test_frame_without_more_is_a_head_of_zeros() -> None:
+    """Its kind, and nothing else."""
+    assert HEAD.pack(Kind.CLOSE, 0, 0, 0, 0) == head(Kind.CLOSE)
 
 
 @given(st.lists(st.one_of(notes, streams), max_size=8), st.lists(st.integers(0, 1 << 20), max_size=12), st.booleans())
@@ -94,7 +133,10 @@ def test_stream_is_handed_on_before_all_of_it_is_there() -> None:
 
 
 def test_note_of_a_size_that_no_host_sends_is_refused_before_it_comes() -> None:
-    """The head alone of a note of a megabyte and more is refused: nothing of that size is kept."""
+    """The head alone of a note of more than a megabyte is refused: nothing of that size is kept."""
+    largest = head(Kind.HELLO, size=LARGEST_NOTE) + bytes(LARGEST_NOTE)
+
+    assert [Received(Kind.HELLO, 0, 0, bytes(LARGEST_NOTE))] == list(HostDecoder().feed(largest))
     with pytest.raises(HostFrameError, match="bytes"):
         list(HostDecoder().feed(head(Kind.HELLO, size=LARGEST_NOTE + 1)))
 
@@ -152,9 +194,12 @@ def test_end_and_answers_are_read() -> None:
     assert Opening(17, 111) == decode_opening(b'{"position": 17, "errno": 111}')
     limited = decode_ending(b'{"code": null, "signal": 9, "limit_kib": 2048, "group_peak_kib": 2047}')
     assert HostEnding(None, 9, limit_kib=2048, group_peak_kib=2047) == limited
-    for decode in (decode_ending, decode_opening, decode_facts):
-        with pytest.raises(HostFrameError):
-            decode(b"nothing")
+    with pytest.raises(HostFrameError, match=r"the end of the kernel cannot be read: .*malformed"):
+        decode_ending(b"nothing")
+    with pytest.raises(HostFrameError, match=r"the answer to a connection cannot be read: .*malformed"):
+        decode_opening(b"nothing")
+    with pytest.raises(HostFrameError, match=r"what the kernel uses cannot be read: .*malformed"):
+        decode_facts(b"nothing")
 
 
 amounts = st.one_of(st.none(), st.integers(0, 2**63))
