@@ -309,6 +309,25 @@ async def test_what_nobody_claims_is_swept(tmp_path: Path) -> None:
     assert {kept.pod, "foreign"} == left
 
 
+@pytest.mark.parametrize(
+    ("finished", "is_left"), [("2000-01-01T00:00:00Z", False), ("2999-01-01T00:00:00Z", True), (None, True)]
+)
+async def test_pod_that_ended_long_ago_is_removed_whosever_it_is(
+    tmp_path: Path, finished: str | None, is_left: bool
+) -> None:
+    """Its server had a day to come back; one that ended lately, or runs, stays."""
+    async with open_setting(tmp_path) as setting, setting.job(memory="900Gi") as job:
+        pods = setting.server.cluster.items["pods"]
+        state = {"running": {}} if finished is None else {"terminated": {"exitCode": 0, "finishedAt": finished}}
+        metadata = {"name": "foreign", "labels": labels_of("another", "x")}
+        pods["foreign"] = {"metadata": metadata, "spec": {}, "status": {"containerStatuses": [{"state": state}]}}
+        await job.cluster.sweep_once(is_full=True)
+        names = set(pods)
+        pods.pop("foreign", None)
+
+    assert ({job.pod, "foreign"} if is_left else {job.pod}) == names
+
+
 async def test_start_that_is_cancelled_leaves_no_pod(tmp_path: Path) -> None:
     """Cancelled while the answer is awaited, it is ended as soon as the cluster answers."""
     async with open_setting(tmp_path) as setting:
