@@ -722,8 +722,8 @@ def test_request_without_ids_is_refused(is_v1: bool, changes: dict[str, bytes], 
 @pytest.mark.parametrize("part", ["header", "parent_header", "metadata", "content"])
 @pytest.mark.parametrize("document", [b"", b"{", b'{"a":}', b"\xff", b"{} {}", b'{"a":%s' % DEEP])
 def test_what_is_no_json_is_refused(is_v1: bool, part: str, document: bytes) -> None:
-    """The kernel would end at it, some of them; which part it is, is said."""
-    with pytest.raises(ClientMessageError, match=f"^its {part} is "):
+    """The kernel would end at it, some of them. Which part it is, is said where one can be told from the others."""
+    with pytest.raises(ClientMessageError, match=f"^its {part} is " if is_v1 else None):
         make_dialect(is_v1=is_v1).read(written(request(**{part: document}), is_v1=is_v1))
 
 
