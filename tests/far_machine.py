@@ -171,6 +171,7 @@ class FarMachine(Far):
     def go(self) -> None:
         """Hang up on everybody, and listen no more."""
         self._scope.cancel()
+
     async def _serve(
         self, scope: trio.CancelScope, listener: trio.socket.SocketType, *, task_status: trio.TaskStatus[None]
     ) -> None:

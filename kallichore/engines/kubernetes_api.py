@@ -317,5 +317,3 @@ async def open_api(account: Account, directory: Path) -> AsyncIterator[Kubernete
     verify = await make_context(account, directory) if account.server.startswith("https:") else True
     async with httpx.AsyncClient(verify=verify, timeout=PATIENCE) as client:
         yield KubernetesApi(account, client)
-
-
