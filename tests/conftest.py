@@ -34,6 +34,9 @@ Under Wine a kernel takes ten seconds to start, a minute on a busy machine, and 
 LONG_LIMIT = 1800
 """The same for a test that is run by itself because it takes minutes."""
 
+LONG = ("durability", "engines")
+"""The markers of such tests."""
+
 LAST_MOMENT = 2.0
 """Seconds that a kernel's own children get to end after their parent was killed: their end is not ours to wait for."""
 
@@ -130,7 +133,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         finally:
             faulthandler.cancel_dump_traceback_later()
     earlier = signal.signal(signal.SIGALRM, _fail_late_test)
-    signal.alarm(TEST_LIMIT if item.get_closest_marker("durability") is None else LONG_LIMIT)
+    signal.alarm(LONG_LIMIT if any(map(item.get_closest_marker, LONG)) else TEST_LIMIT)
     try:
         return (yield)
     finally:

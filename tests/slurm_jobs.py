@@ -66,10 +66,15 @@ async def open_slurm(cluster: Cluster, desk: Desk | None = None, owner: str = OW
 
 @asynccontextmanager
 async def start(
-    engine: SlurmEngine, wanted: Order, ticket: Ticket | None = None, *, ends: bool = True
+    engine: SlurmEngine,
+    wanted: Order,
+    ticket: Ticket | None = None,
+    *,
+    ends: bool = True,
+    told: list[Waiting | None] | None = None,
 ) -> AsyncIterator[Started]:
     """Submit a job, or find that of a ticket, and link to its host; on leaving it is ended, or left as it is."""
-    told: list[Waiting | None] = []
+    told = [] if told is None else told
     connection: list[str | None] = []
     is_new = ticket is None
     ticket = ticket or engine.ticket(wanted)

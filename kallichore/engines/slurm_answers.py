@@ -120,7 +120,8 @@ def read_places(text: str) -> dict[str, list[str]]:
         job_id, _, rest = line.strip().partition("|")
         partitions, _, priority = rest.partition("|")
         number = re.match(r"\d+", job_id)
-        if number and priority.isdigit():
+        # One that is held, which is a priority of zero, is in no line.
+        if number and priority.strip("0").isdigit():
             for partition in partitions.split(","):
                 waiting.setdefault(partition, []).append((-int(priority), int(number[0]), job_id))
     return {partition: [job_id for _, _, job_id in sorted(jobs)] for partition, jobs in waiting.items()}

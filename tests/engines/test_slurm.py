@@ -116,28 +116,22 @@ async def test_job_that_waits_says_why(cluster: Cluster) -> None:
     """While a job waits its reason is told, and since when; then it runs, and nothing more is told of waiting."""
     async with open_slurm(cluster) as engine, trio.open_nursery() as nursery:
         told: list[Waiting | None] = []
-        wanted = order(extra=["--hold"])
-        ticket = engine.ticket(wanted)
 
         async def release() -> None:
             await until(lambda: told and told[-1] is not None and told[-1].reason.startswith("JobHeldUser"))
             cluster.run("scontrol", "release", cluster.jobs()[0])
 
         nursery.start_soon(release)
-        async with engine.open_job(wanted, ticket, told.append, is_new=True) as job:
-            try:
-                with trio.fail_after(PATIENCE):
-                    (await job.connect()).close()
-                waited = [each for each in told if each is not None]
-                await until(lambda: job.node in cluster.nodes)
-            finally:
-                await job.end()
+        async with start(engine, order(extra=["--hold"]), told=told) as started:
+            waited = [each for each in told if each is not None]
+            await until(lambda: started.job.node in cluster.nodes)
 
     assert told[-1] is None
     assert "JobHeldUser: held by its user; `scontrol release` lets it go" in [each.reason for each in waited]
     assert {True} == {abs(each.since - waited[0].since) < 10 for each in waited}
 
 
+@pytest.mark.engines
 async def test_place_in_line_and_expected_start_are_told(cluster: Cluster) -> None:
     """A job behind others is told its place among them, and when Slurm expects it to begin."""
     large = ("sbatch", "--parsable", "--nodes=2", "--cpus-per-task=60", "--wrap=sleep 60", "--output=/dev/null")
@@ -202,6 +196,7 @@ async def test_start_that_fails_says_what_would_help(cluster: Cluster) -> None:
     assert "python9: not found" in output.read_text().replace("command ", "")
 
 
+@pytest.mark.engines
 async def test_signal_reaches_the_kernel_alone(cluster: Cluster) -> None:
     """An interrupt goes through the link to the kernel and its group, and Slurm has nothing to say of that."""
     async with open_slurm(cluster) as engine, start(engine, order()) as started:
@@ -279,6 +274,7 @@ async def test_unclear_submission_is_looked_up(cluster: Cluster, replace: Replac
         ]
 
 
+@pytest.mark.engines
 async def test_submission_that_came_to_nothing_is_repeated(
     cluster: Cluster, replace: Replace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +285,7 @@ async def test_submission_that_came_to_nothing_is_repeated(
         assert [started.job.job_id] == cluster.jobs()
 
 
+@pytest.mark.engines
 async def test_submission_waits_for_slurm_to_answer(
     cluster: Cluster, replace: Replace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +330,7 @@ async def test_submission_that_is_given_up_leaves_no_job(
             await until(lambda: cluster.jobs() == [])
 
 
+@pytest.mark.engines
 async def test_next_server_finds_the_job_again(cluster: Cluster) -> None:
     """A server that goes leaves its jobs as they are, and the next one finds them by their tickets."""
     async with open_desk(cluster) as desk:
@@ -385,6 +383,7 @@ async def test_sweep_ends_what_nobody_claims(cluster: Cluster) -> None:
             cluster.run("scancel", foreign)
 
 
+@pytest.mark.engines
 async def test_second_job_of_a_name_is_swept(cluster: Cluster) -> None:
     """Where Slurm took in a submission twice, one of both is the session's, and the other is ended."""
     async with open_slurm(cluster) as engine, start(engine, order()) as started:

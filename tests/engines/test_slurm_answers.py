@@ -133,8 +133,8 @@ def test_facts_of_accounting_are_read() -> None:
 
 
 def test_place_in_line_is_by_priority_then_by_age() -> None:
-    """A job's place is counted in each partition that it may run in, and the best counts."""
-    places = read_places("9|main|10\n8|main,low|10\n7|low|99\n12_[1-4]|main|50\nnonsense\n")
+    """A job's place is counted in each partition that it may run in, and the best counts; one that is held has none."""
+    places = read_places("9|main|10\n8|main,low|10\n7|low|99\n12_[1-4]|main|50\n3|main|0\nnonsense\n")
 
     assert {"main": ["12_[1-4]", "8", "9"], "low": ["7", "8"]} == places
     job = read_queue("8|PENDING|Priority||1:00|N/A|1|main,low|x")[0]

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -259,7 +260,7 @@ class CutDesk:
 @asynccontextmanager
 async def open_cut_desk(cluster: Cluster, dice: random.Random) -> AsyncIterator[CutDesk]:
     """Have a desk whose connections are all cut again and again, wherever the bytes on them are."""
-    async with open_desk(cluster) as desk, AsyncExitStack() as stack, trio.open_nursery() as nursery:
+    async with open_desk(cluster) as desk, trio.open_nursery() as nursery:
         scopes: list[trio.CancelScope] = []
 
         async def carry(stream: trio.SocketStream) -> None:
@@ -286,11 +287,9 @@ async def open_cut_desk(cluster: Cluster, dice: random.Random) -> AsyncIterator[
                     scope.cancel()
                 scopes.clear()
 
-        (listener,) = await trio.open_tcp_listeners(0, host=cluster.address)
-        stack.push_async_callback(listener.aclose)
-        nursery.start_soon(trio.serve_listeners, carry, [listener])
+        listeners = await nursery.start(partial(trio.serve_tcp, carry, 0, host=cluster.address))
         nursery.start_soon(cut)
-        yield CutDesk(desk, (cluster.address, listener.socket.getsockname()[1]))
+        yield CutDesk(desk, (cluster.address, listeners[0].socket.getsockname()[1]))
         nursery.cancel_scope.cancel()
 
 
