@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from kallichore.client.server import Server
 from kallichore.errors import KernelNotFoundError
 from kallichore.kernel.kernelspecs import KernelSpec, find_kernelspec, list_kernelspecs
@@ -47,7 +49,6 @@ async def find_kernel(server: Server | None, name: str | None) -> KernelSpec:
 
 
 def _spec(name: str, told: Mapping[str, Any]) -> KernelSpec:
-    provisioner = told.get("kernel_provisioner")
     return KernelSpec(
         name=name,
         argv=tuple(told["argv"]),
@@ -57,6 +58,14 @@ def _spec(name: str, told: Mapping[str, Any]) -> KernelSpec:
         env=dict(told.get("env") or {}),
         interrupt_mode=InterruptMode(told.get("interrupt_mode", "signal")),
         supported_encryption=tuple(told.get("supported_encryption") or ()),
-        kernel_provisioner=None if provisioner is None else KernelProvisioner(**provisioner),
+        kernel_provisioner=_provisioner(told.get("kernel_provisioner")),
         engine=told.get("engine"),
     )
+
+
+def _provisioner(told: Mapping[str, Any] | None) -> KernelProvisioner | None:
+    if told is None:
+        return None
+    # A newer server may say more.
+    known = {field.name for field in attrs.fields(KernelProvisioner)}
+    return KernelProvisioner(**{name: value for name, value in told.items() if name in known})

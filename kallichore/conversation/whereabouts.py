@@ -7,7 +7,7 @@ who connects later learns it from the journal like everything else, and is in th
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -17,6 +17,12 @@ from kallichore.models.converter import unstructure
 
 WARNINGS = (300.0, 60.0)
 """Seconds before the end of what a kernel is allotted at which people are told: time to save, and the last moment."""
+
+
+SAME_END = 5.0
+"""Seconds by which the end of what a kernel is allotted has to move to be told anew. Engines tell how much is left, in
+whole seconds and a little late, so that the end is never reckoned twice the same; and each that is told is kept for
+clients that are away."""
 
 
 @attrs.define(eq=False)
@@ -58,6 +64,9 @@ class Whereabouts:
             ends: When the engine will end it, in seconds since 1970; None if it will not, or nobody knows.
         """
         moment = None if ends is None else _moment(ends)
+        told = None if self.place is None else self.place.ends
+        if moment is not None and told is not None and abs(moment - told) < timedelta(seconds=SAME_END):
+            moment = told
         self._set("place", KernelPlace(engine=engine, job=job, node=node, ends=moment))
 
     def note_cut(self, reason: str, now: float) -> None:

@@ -99,6 +99,18 @@ class ProvisionerOrder:
             },
         }
 
+    @property
+    def launching(self) -> dict[str, Any]:
+        """With what it is launched."""
+        return {
+            **self.making,
+            "environment": dict(self.environment),
+            "own": sorted(self.own),
+            "directory": self.working_directory,
+            "encryption": self.encryption.value,
+            "can_encrypt": self.can_encrypt,
+        }
+
 
 @attrs.define(eq=False)
 class _Launch:
@@ -275,16 +287,7 @@ class Provisioners:
 
     async def _ask_launch(self, order: ProvisionerOrder) -> Launched:
         program = await self._need_program()
-        told = await program.ask(
-            "launch",
-            order.kernel_id,
-            **order.making,
-            environment=dict(order.environment),
-            own=sorted(order.own),
-            directory=order.working_directory,
-            encryption=order.encryption.value,
-            can_encrypt=order.can_encrypt,
-        )
+        told = await program.ask("launch", order.kernel_id, **order.launching)
         try:
             return read_launched(order.wanted.provisioner_name, told)
         except EngineError:

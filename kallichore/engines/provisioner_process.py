@@ -30,6 +30,8 @@ all does not give it."""
 MOST_WAITING = 1000
 """Requests that wait to be written. Each is one of somebody who waits for its answer, so that more are a fault."""
 
+_ENDED = "the program that runs provisioners has ended"
+
 LAST_WORD = 2000
 """Characters of a line of a provisioner's that are logged."""
 
@@ -132,14 +134,14 @@ class ProgramProcess:
         finally:
             self._answers.pop(number, None)
         if answer.message is None:
-            raise EngineError(self.blocked.text if self.blocked else "the program that runs provisioners has ended")
+            raise EngineError(f"it {self.blocked.text}" if self.blocked else _ENDED)
         if (error := answer.message.get("error")) is not None:
             raise EngineError(str(error))
         return answer.message.get("result")
 
     def _send(self, message: Mapping[str, Any]) -> None:
         if self.gone.is_set():
-            raise EngineError("the program that runs provisioners has ended")
+            raise EngineError(_ENDED)
         try:
             self._to_write.send_nowait(encode(message))
         except trio.WouldBlock:

@@ -214,7 +214,6 @@ class SlurmJob:
     Attributes:
         name: What it is called.
         node: Where it runs; None while it has no node.
-        time_left: Seconds until its time limit, as last told; None without one.
     """
 
     def __init__(
@@ -228,7 +227,8 @@ class SlurmJob:
         self.job_id = job_id
         self.name = f"in job {job_id}"
         self.node: str | None = None
-        self.time_left: float | None = None
+        self._ends: float | None = None
+        """When its time limit is, by the clock of `trio.current_time`."""
         self._way, self._tell, self._leave = way, tell, leave
         self._submitted = submitted
         self._told: Waiting | None = None
@@ -244,13 +244,19 @@ class SlurmJob:
 
     # What Slurm says
 
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until its time limit; None without one. Slurm is asked seldom, so it is not what was told last."""
+        return None if self._ends is None else max(0.0, self._ends - trio.current_time())
+
     def take(self, view: View) -> None:
         """Take in what is known of it now."""
-        self._view = view
-        job = view.job
+        job, before, self._view = view.job, self._view.job, view
         if job is not None and not job.is_pending:
             self.node = job.node
-            self.time_left = None if job.is_over else job.time_left
+            if job is not before:
+                left = None if job.is_over else job.time_left
+                self._ends = None if left is None else trio.current_time() + left
             self.name = f"in job {self.job_id} on {self.node}" if self.node else f"in job {self.job_id}"
             self._placed.set()
         if view.is_gone or (job is not None and (job.is_over or can_never_run(job))):

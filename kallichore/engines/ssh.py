@@ -343,11 +343,17 @@ class SshEngine:
         self.nursery.start_soon(self._sweep, job)
 
     async def _sweep(self, job: SshJob) -> None:
-        for pause in SWEEP_PAUSES:
-            await trio.sleep(pause)
-            if await job.try_to_end():
-                return
-        logger.warning("What is left of a kernel %s, in %s, could not be ended", job.name, job.ticket["name"])
+        is_ended = False
+        try:
+            for pause in SWEEP_PAUSES:
+                await trio.sleep(pause)
+                is_ended = await job.try_to_end()
+                if is_ended:
+                    return
+        finally:
+            if not is_ended:
+                name = job.ticket["name"]
+                logger.warning("A kernel %s could not be ended; its directory there is kallichore-%s", job.name, name)
 
     def _machine(self, options: Mapping[str, Any]) -> _Machine:
         read = read_ssh_options(options)

@@ -60,8 +60,11 @@ _LOST = re.compile(
     r"|client_loop|Connection to .* closed"
 )
 
-_NOT_FOUND = re.compile(r"(?i)(?:command )?not found|unknown command|no such file or directory|permission denied")
-"""What shells say of a program that is not there or cannot be run: ``bash``, ``fish``, ``csh``, ``sh``."""
+_NOT_FOUND = re.compile(r"(?i)not found|unknown command|no such file or directory|is a directory|permission denied")
+"""What shells say of a program that is not there or cannot be run."""
+
+_NOT_FOUND_BY_CSH = re.compile(r"^\S+: Command not found\.$")
+"""The same from csh, whose exit code is that of any failure."""
 
 _NOISE = re.compile(r"^(?:@+|\*\*.*|debug\d:.*|\s*)$")
 
@@ -97,19 +100,19 @@ def read_complaint(code: int, said: str) -> Complaint:
     """
     lines = [line.strip() for line in said.splitlines() if not _NOISE.match(line)]
     if code == SSH_FAILED:
-        for trouble, pattern in _SAYINGS:
+        for trouble, saying in _SAYINGS:
             for line in lines:
-                if re.search(pattern, line):
+                if re.search(saying, line):
                     return Complaint(trouble, _shorten(line))
         lost = [line for line in lines if _LOST.search(line)]
         return Complaint(Trouble.LOST, _shorten(lost[0] if lost else (lines or [""])[-1]))
     if code < 0:
         return Complaint(Trouble.LOST, f"ssh was ended by signal {-code}")
-    last = _shorten(lines[-1]) if lines else f"exit code {code}"
-    missing = [line for line in lines if _NOT_FOUND.search(line)]
-    if code in NO_PROGRAM or (missing and "Traceback" not in said):
-        return Complaint(Trouble.NO_PYTHON, _shorten(missing[-1]) if missing else last)
-    return Complaint(Trouble.FAILED, last)
+    not_found = _NOT_FOUND if code in NO_PROGRAM else _NOT_FOUND_BY_CSH
+    missing = [line for line in lines if not_found.search(line)]
+    last = (missing or lines or [f"exit code {code}"])[-1]
+    trouble = Trouble.NO_PYTHON if missing or code in NO_PROGRAM else Trouble.FAILED
+    return Complaint(trouble, _shorten(last))
 
 
 def _shorten(line: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import uuid
 from collections.abc import Mapping
@@ -29,6 +30,10 @@ DOCUMENT = "JPY_SESSION_NAME"
 
 REMEMBERED = "jupyter"
 """The name under which sessions that outlive a server have what is known of them here."""
+
+PATIENCE_ELSEWHERE = 5.0
+"""Seconds that a start on another machine is waited for, so that what is refused at once is told in the answer. Front
+ends wait for an answer for half a minute or so, and for a kernel that is starting as long as it takes."""
 
 LARGEST_VARIABLE = 100_000
 """Bytes of a variable and its name; Linux takes 131,072, and then says no more than that a list is too long."""
@@ -138,7 +143,9 @@ class Kernels:
         self._names[kernel_id] = found
         self._remember(session)
         try:
-            await session.start()
+            # One that waits for a machine is there, and is starting, for as long as that takes.
+            with trio.move_on_after(math.inf if request.engine is None else PATIENCE_ELSEWHERE):
+                await session.start()
         except KallichoreError as error:
             if not session.is_running:
                 self._forget(session)

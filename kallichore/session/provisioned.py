@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -89,6 +90,8 @@ class Provisioned:
             logger.warning("[session %s] %s", self.request.session_id, text)
             self.conversation.say_output("stderr", f"[kallichore] {text}\n")
 
+        whereabouts = self.conversation.whereabouts
+        whereabouts.note_pending(f"The provisioner {self.wanted.provisioner_name!r} launches it", time.time())
         async with place_by_provisioner(
             self.facilities.provisioners,
             order,
@@ -97,6 +100,7 @@ class Provisioned:
             tell=tell,
         ) as placement:
             assert placement.info is not None
+            whereabouts.note_no_longer_pending()
             self.meeting.learn(placement.info)
             if not is_private(placement.info):
                 tell(f"What passes between this server and the kernel at {placement.info.ip} is not encrypted")

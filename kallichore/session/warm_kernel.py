@@ -7,16 +7,13 @@ its kernel.
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import signal
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import attrs
 import trio
@@ -30,19 +27,15 @@ from kallichore.kernel.installation import Installation, find_installation
 from kallichore.kernel.launch_plan import uses_handshake
 from kallichore.kernel.process import require_descriptors
 from kallichore.models.bodies import ConnectionInfo
-from kallichore.session.facilities import Facilities, new_msg_id, utc_date
-from kallichore.session.introduction import ASK_AGAIN
+from kallichore.session.facilities import Facilities
 from kallichore.session.kept_output import KeptOutput
 from kallichore.session.life import Meet
 from kallichore.session.meeting import MeetingPlace
 from kallichore.session.taken_process import TakenProcess
-from kallichore.session.warm_recipe import telling_code
 from kallichore.session.warm_stock import Spare
-from kallichore.wire.channels import Channel
-from kallichore.wire.client_messages import Sender, make, to_kernel
-from kallichore.wire.envelope import EnvelopeError, KernelMessage
-from kallichore.wire.frames import Frames, FramesError
-from kallichore.zeromq.kernel_channels import KernelChannels, open_channels
+from kallichore.session.warm_talk import WarmTalk
+from kallichore.wire.client_messages import Sender
+from kallichore.zeromq.kernel_channels import open_channels
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +46,6 @@ that take minutes; and what takes longer is most likely stuck."""
 ANSWER_PATIENCE = 0.5
 """Seconds that one which is about to be taken may take to answer: it needs milliseconds, and a start that waits longer
 had better launch another."""
-
-MOST_KEPT = 1 << 20
-"""Bytes of a kernel's messages that are kept until it is taken; of more, the latest."""
 
 LONGEST_REASON = 500
 """Characters of a kernel's last words that are logged."""
@@ -84,9 +74,8 @@ class WarmKernel:
     info: ConnectionInfo | None = attrs.field(default=None, init=False)
     _placement: Placement | None = attrs.field(default=None, init=False)
     _outputs: Mapping[str, KeptOutput] = attrs.field(factory=dict, init=False)
-    _channels: KernelChannels | None = attrs.field(default=None, init=False)
-    _said: deque[Frames] = attrs.field(factory=deque, init=False)
-    _said_bytes: int = attrs.field(default=0, init=False)
+    _talk: WarmTalk | None = attrs.field(default=None, init=False)
+    """What is said with it, once it is connected."""
     _installation: Installation = attrs.field(init=False)
     _as_it_was: tuple[object, ...] = attrs.field(init=False)
     _end_asked: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -130,10 +119,10 @@ class WarmKernel:
     async def hand_over(self, told: Mapping[str, str]) -> str:
         """Ask it once more, tell it for whom it works if that is to be told, and let go of it for `place`.
 
-        Args:
-            told: The variables that its session's kernel is to have; those that it was not started with it is told.
+        Must run shielded from cancellation, as half a kernel is nobody's. It takes `ANSWER_PATIENCE` at most.
 
-        Must run shielded from cancellation: half a kernel is nobody's. It takes `ANSWER_PATIENCE` at most.
+        Args:
+            told: The variables that its session's kernel is to have; it is told them if it was not started with them.
 
         Returns:
             Why it cannot be taken; then it is ended. Empty if it can.
@@ -148,22 +137,23 @@ class WarmKernel:
     async def _ask_once_more(self, told: Mapping[str, str]) -> str:
         if self.has_changed:
             return "what it was started from has changed"
-        if self._channels is None or self._let_go.is_set():
+        talk = self._talk
+        if talk is None or self._let_go.is_set():
             return "it has ended"
-        answers: list[KernelMessage] = []
+        answers: list[bool] = []
 
         async def ask() -> None:
             if told == self.spare.recipe.told:
-                answers.append(await self._ask("kernel_info_request", {}))
+                await talk.is_there()
+                answers.append(True)
             else:
-                content = {"code": telling_code(told), "silent": True, "store_history": False, "allow_stdin": False}
-                answers.append(await self._ask("execute_request", {**content, "user_expressions": {}}))
+                answers.append(await talk.tell(told))
 
         with trio.move_on_after(ANSWER_PATIENCE):
             await trio_util.wait_any(ask, self._let_go.wait)
         if not answers:
             return "it does not answer any more"
-        return "" if _content(answers[0]).get("status", "ok") == "ok" else "it could not be told for whom it works"
+        return "" if answers[0] else "it could not be told for whom it works"
 
     async def meet(self) -> ConnectionInfo:
         """Return where it is; see `kallichore.session.meeting.Meet`."""
@@ -174,11 +164,11 @@ class WarmKernel:
     async def place(self) -> AsyncIterator[Placement]:
         """Give a kernel that was handed over to a session, for the block; the block has to wait for its end."""
         assert self._placement is not None
+        assert self._talk is not None
         process = TakenProcess(self._placement.process, self._outputs["stdout"], self._outputs["stderr"])
-        said, self._said = tuple(self._said), deque()
         self._is_placed = True
         try:
-            yield attrs.evolve(self._placement, process=process, said=said)
+            yield attrs.evolve(self._placement, process=process, said=self._talk.take_said())
         finally:
             self._over.set()
 
@@ -211,6 +201,11 @@ class WarmKernel:
             self._placement.process.kill_or_give_up()
             await self._placement.process.wait()
             self._placement.note_end()
+            await self._close_outputs()
+
+    async def _close_outputs(self) -> None:
+        for output in self._outputs.values():
+            await output.aclose()
 
     async def _launch(self) -> str:
         recipe, facilities = self.spare.recipe, self.facilities
@@ -261,12 +256,10 @@ class WarmKernel:
                     0.0 if ending is None else self.facilities.config.drain_grace
                 )
         finally:
-            self._channels = None
             self._has_ended = ending is not None
-            if ending is not None:
-                for output in self._outputs.values():
-                    await output.aclose()
             self._let_go.set()
+        if ending is not None:
+            await self._close_outputs()
         return ending
 
     async def _cancel_when_taken(self, scope: trio.CancelScope) -> None:
@@ -276,8 +269,8 @@ class WarmKernel:
     async def _end_when_asked(self, process: Process) -> None:
         await self._end_asked.wait()
         config = self.facilities.config
-        if self._channels is not None and self._channels.all_connected:
-            self._send("shutdown_request", {"restart": False}, "control")
+        if self._talk is not None:
+            self._talk.ask_to_end()
             await self._grace(config.shutdown_grace)
         with suppress(ProcessLookupError, PermissionError):
             process.send_signal_to_group(signal.SIGTERM)
@@ -294,8 +287,8 @@ class WarmKernel:
             require_descriptors()
             with trio.fail_after(START_PATIENCE):
                 self.info = await meet()
-            async with open_channels(self.info, self.name) as self._channels:
-                await self._become_ready(self._channels, when_connected)
+            async with open_channels(self.info, self.name) as channels:
+                await self._become_ready(WarmTalk(channels, self._sender), when_connected)
         except* trio.TooSlowError:
             self._give_up(f"it did not answer within {START_PATIENCE:g} seconds")
         except* (OSError, KallichoreError) as errors:
@@ -305,68 +298,19 @@ class WarmKernel:
         self._why_given_up = why
         self.end()
 
-    async def _become_ready(self, channels: KernelChannels, when_connected: Callable[[], None]) -> None:
+    async def _become_ready(self, talk: WarmTalk, when_connected: Callable[[], None]) -> None:
         async with trio.open_nursery() as nursery:
             with trio.fail_after(START_PATIENCE):
-                await channels.wait_connected()
+                await talk.channels.wait_connected()
                 when_connected()
-                nursery.start_soon(self._keep_what_it_says, channels)
-                reply = await self._ask_again_and_again()
-            language = _content(reply).get("language_info")
-            self.spare.can_be_told = isinstance(language, dict) and language.get("name") == "python"
+                self._talk = talk
+                nursery.start_soon(talk.keep_what_it_says)
+                self.spare.can_be_told = await talk.introduce()
             self.spare.is_ready = True
             self.on_ready()
-
-    async def _ask_again_and_again(self) -> KernelMessage:
-        while True:
-            with trio.move_on_after(ASK_AGAIN):
-                return await self._ask("kernel_info_request", {})
-
-    async def _ask(self, msg_type: str, content: Mapping[str, Any]) -> KernelMessage:
-        """Return the answer to a request on the shell channel; one at a time. Cancelling leaves it unanswered."""
-        assert self._channels is not None
-        socket, read = self._channels.sockets[Channel.SHELL], self._channels.readers[Channel.SHELL].read
-        msg_id = self._send(msg_type, content, "shell")
-        while True:
-            for frames in await socket.receive_batch():
-                with suppress(FramesError, EnvelopeError):
-                    message = read(frames)
-                    if message.parent is not None and message.parent.msg_id == msg_id:
-                        return message
-
-    def _send(self, msg_type: str, content: Mapping[str, Any], channel: str) -> str:
-        assert self._channels is not None
-        message = make(msg_type, new_msg_id(), dict(content), channel)
-        self._channels.send(channel, to_kernel(message, self._sender, utc_date()))
-        return message.msg_id
-
-    async def _keep_what_it_says(self, channels: KernelChannels) -> None:
-        socket, read = channels.sockets[Channel.IOPUB], channels.readers[Channel.IOPUB].read
-        while True:
-            for frames in await socket.receive_batch():
-                with suppress(FramesError, EnvelopeError):
-                    self._keep(frames, read(frames))
-
-    def _keep(self, frames: Frames, message: KernelMessage) -> None:
-        # A status is about a request, and those so far were ours.
-        if message.header.msg_type == "status":
-            return
-        self._said.append(frames)
-        self._said_bytes += _size(frames)
-        while self._said_bytes > MOST_KEPT:
-            self._said_bytes -= _size(self._said.popleft())
 
     def _describe(self, ending: Ending) -> str:
         if self._why_given_up:
             return self._why_given_up
         last_words = self._outputs["stderr"].kept.decode("utf-8", "replace").strip()[-LONGEST_REASON:]
         return f"its process {ending.describe()}" + (f": {last_words}" if last_words else "")
-
-
-def _size(frames: Sequence[bytes]) -> int:
-    return sum(map(len, frames))
-
-
-def _content(message: KernelMessage) -> dict[str, Any]:
-    content = json.loads(message.content)
-    return content if isinstance(content, dict) else {}

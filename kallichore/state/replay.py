@@ -119,7 +119,6 @@ class Replay:
         head = record.head
         if not self.has_begun:
             self.has_begun = True
-            self._begin_at(head)
             return [] if record.kind is Kind.SNAPSHOT else ["what was before this is missing"]
         problems: list[str] = []
         is_certain = head.generation == self.generation and head.serial >= self.serial
@@ -133,13 +132,9 @@ class Replay:
         if not is_certain or self._end_before(head) > head.first:
             if self.runs:
                 problems.append(f"messages {self.first} to {self.end - 1} are given up: their numbers are not certain")
-            self._begin_at(head)
+            self.runs.clear()
+            self.urgent.clear()
         return problems
-
-    def _begin_at(self, head: Head) -> None:
-        self.runs.clear()
-        self.urgent.clear()
-        self.end = head.first
 
     def _end_before(self, head: Head) -> int:
         """Return the end after what the record takes back."""
@@ -166,7 +161,6 @@ class Replay:
 
     def _take_back(self, gone: Sequence[Numbers]) -> None:
         self.generation += 1
-        self.end = moved(self.end, gone)
         self.begins = [moved(each, gone) for each in self.begins]
         for start, stop in reversed(gone):
             take_out(self.urgent, (start, stop))

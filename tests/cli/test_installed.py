@@ -16,7 +16,7 @@ from kallichore.client.address import Address
 from kallichore.client.api_client import ApiClient, ApiError
 from kallichore.client.kallichore_server import KallichoreServer
 from kallichore.errors import KernelNotFoundError
-from kallichore.models.bodies import InterruptMode
+from kallichore.models.bodies import InterruptMode, KernelProvisioner
 
 TOLD = {
     "kernels": {
@@ -24,6 +24,10 @@ TOLD = {
         "Full": {
             "display_name": "Full", "language": "x", "argv": ["x"], "interrupt_mode": "message",
             "resource_dir": "/there", "env": {"A": "b"},
+        },
+        "elsewhere": {
+            "display_name": "Elsewhere", "language": "x", "argv": [],
+            "kernel_provisioner": {"provisioner_name": "p", "config": {"a": 1}, "kernel_name": "elsewhere", "new": 1},
         },
     },
     "default": "far",
@@ -54,17 +58,26 @@ async def test_kernels_are_the_servers() -> None:
         found = await find_kernel(server, "full")
         request = found.new_session("s")
 
-    assert {"far", "Full"} == set(listed)
+    assert {"far", "Full", "elsewhere"} == set(listed)
     assert (("far", "{connection_file}"), InterruptMode.SIGNAL) == (listed["far"].argv, listed["far"].interrupt_mode)
     assert (InterruptMode.MESSAGE, "/there", ["A"]) == (
         request.interrupt_mode, found.resource_dir, [variable.name for variable in request.env],
     )  # fmt: skip
 
 
+async def test_kernel_of_a_provisioner_is_asked_for_as_the_server_knows_it() -> None:
+    """A session with it names the provisioner, its settings and the kernel."""
+    async with open_server(200, TOLD) as server:
+        request = (await find_kernel(server, "elsewhere")).new_session("s")
+
+    expected = KernelProvisioner(provisioner_name="p", config={"a": 1}, kernel_name="elsewhere")
+    assert ((), expected) == (request.argv, request.kernel_provisioner)
+
+
 async def test_kernel_that_the_server_lacks_is_told_with_those_that_it_has() -> None:
     """Those of this machine do not count there."""
     async with open_server(200, TOLD) as server:
-        with pytest.raises(KernelNotFoundError, match="'python3' where the server is; installed: Full, far"):
+        with pytest.raises(KernelNotFoundError, match="'python3' where the server is; installed: Full, elsewhere, far"):
             await find_kernel(server, None)
 
 

@@ -39,6 +39,8 @@ class Odd(LocalProvisioner):
             raise RuntimeError("no room on planet B")
         if self.fault == "leave":
             sys.exit(3)
+        if self.fault == "block-launch":
+            time.sleep(600)  # noqa: ASYNC251
         info = await super().launch_kernel(cmd, **kwargs)
         self.note("launched", self.pid)
         self.note("environment", sorted(kwargs["env"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ async def launch_in_vain(program: ProgramProcess, request: NewSession) -> None:
         key="key",
     )
     with suppress(EngineError):
-        await program.ask("launch", order.kernel_id, **order.making, environment={}, own=[], directory=None)
+        await program.ask("launch", order.kernel_id, **order.launching)
 
 
 def pids_launched(place: Path, number: int) -> list[int]:
@@ -230,8 +231,8 @@ def pids_launched(place: Path, number: int) -> list[int]:
 
 
 async def test_launch_that_is_given_up_is_undone_when_it_is_done(place: Path) -> None:
-    """Nobody waits for a launch that hangs once the session is to end, or the time is up; it goes on, and what comes
-    of it is killed.
+    """A launch that hangs is told as what the session waits for. Nobody waits for it once the session is to end; it
+    goes on, and what comes of it is killed.
     """
     with trio.fail_after(REAL_TIME):
         async with open_provisioning() as server:
@@ -246,12 +247,15 @@ async def test_launch_that_is_given_up_is_undone_when_it_is_done(place: Path) ->
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(start)
                 pid = int((await wait_noted(place, "launched")).split()[1])
+                pending = session.describe().pending
                 session.begin_stop()
             alive_before = psutil.pid_exists(pid)
             (place / "go").touch()
             await wait_noted(place, "cleanup")
 
     assert "'odd-provisioner' has not launched the kernel" in errors[0].message
+    assert pending is not None
+    assert "The provisioner 'odd-provisioner' launches it" == pending.reason
     assert ("KS-8", True, False) == (errors[0].code, alive_before, psutil.pid_exists(pid))
 
 
@@ -333,6 +337,28 @@ async def test_provisioner_that_blocks_is_replaced_and_others_go_on(place: Path)
     assert ["good\n", "ours\n"] == texts
     assert "The provisioner 'odd-provisioner' blocks in poll for 1.5 s (odd_provisioners.py:" in told
     assert "replaced" not in printed(good)
+
+
+async def test_launch_that_blocks_is_told_by_name(place: Path) -> None:
+    """A start whose provisioner blocks the process of all fails with its name and the line that it is in."""
+    with trio.fail_after(REAL_TIME):
+        async with open_provisioning(ping=0.1, loop=2) as server:
+            session = server.create_session(provisioned("s", place, "block-launch"))
+            with pytest.raises(StartupError) as info:
+                await session.start()
+            other = server.create_session(provisioned("other", place))
+            await other.start()
+
+    told = "The provisioner 'odd-provisioner' could not launch the kernel: it blocks in launch for 2 s (odd_prov"
+    assert info.value.message.startswith(told)
+
+
+async def test_program_of_provisioners_has_nothing_of_ours_that_is_on_trio() -> None:
+    """It has an asyncio loop, and imports neither Trio nor what is made for it."""
+    code = "import sys, kallichore.engines.provisioner_program; print({'trio', 'zmq', 'quart'} & {*sys.modules})"
+    done = await trio.run_process([sys.executable, "-c", code], capture_stdout=True)
+
+    assert b"set()\n" == done.stdout
 
 
 async def test_local_kernel_outlives_the_program_of_its_provisioner() -> None:

@@ -406,6 +406,26 @@ async def test_end_that_is_given_up_is_made_up_for(
         await wait_until(lambda: setting.machine.directories() == [])
 
 
+async def test_what_could_not_be_ended_is_in_the_log(private_place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the server goes before a kernel could be ended, its log says where that is."""
+    services = EngineServices(private_place, "owner", lambda: None)
+    async with open_far_machine(private_place / "m") as machine:
+        async with open_engine(services) as engine:
+            setting = Setting(machine, engine)
+            order = setting.order(SLEEP)
+            ticket = engine.ticket(order)
+            async with engine.open_job(order, ticket, setting.waits.append, is_new=True) as job:
+                machine.go()
+                await job.end()
+        await machine.come()
+        [directory] = machine.directories()
+        async with open_engine(services) as engine:
+            async with engine.open_job(order, ticket, setting.waits.append, is_new=False) as job:
+                await job.end()
+
+    assert f"A kernel on far could not be ended; its directory there is {directory.name}" in caplog.messages
+
+
 async def test_each_connection_takes_the_place_of_the_one_before(setting: Setting[FarMachine]) -> None:
     """A connection that hangs has an ssh that hangs; the next has its own, and one is enough."""
     async with setting.open_job(SLEEP) as job:

@@ -37,7 +37,7 @@ async def machine(private_place: Path) -> AsyncIterator[FarMachine]:
 
 
 async def test_session_by_ssh_is_like_any_other(machine: FarMachine) -> None:
-    """It runs code and is interrupted, its output arrives over a lost connection, and nothing is left behind it."""
+    """It runs code, is interrupted and restarted, its output arrives over a lost connection, and nothing is left."""
     engine = {"kind": "ssh", **machine.options}
     request = body(argv=list(ipykernel_argv()), interrupt_mode="signal", engine=engine)
     slow = "import time\nfor n in range(200):\n    print(n, flush=True)\n    time.sleep(0.01)"
@@ -53,12 +53,15 @@ async def test_session_by_ssh_is_like_any_other(machine: FarMachine) -> None:
             await receive_until(channel, is_type("stream", running))
             await client.call("POST", session_path("s", "interrupt"))
             ended = await receive_until(channel, is_done(running))
+            await client.call("POST", session_path("s", "restart"))
+            again = await run_code(channel, "print('time' in globals())")
         there = machine.directories()
         async with open_channel(client.address, "s") as channel:
             await channel.send(make_execute_request("import os; os._exit(5)"))
             await receive_until(channel, is_kernel("exited", 5))
 
     assert "".join(f"{n}\n" for n in range(200)) == text_of(messages)
+    assert "False\n" == again
     assert "KeyboardInterrupt" == next(filter(is_type("execute_reply"), ended))["content"]["ename"]
     assert ("ssh", "on far", "far") == tuple(described["place"][name] for name in ("engine", "job", "node"))
     assert 1 == len(there)

@@ -90,6 +90,7 @@ CLOSED = "Connection to 10.78.0.2 closed by remote host.\r\nConnection to 10.78.
         (126, "bash: line 1: /tmp: Is a directory\n", Trouble.NO_PYTHON, None),
         (127, "", Trouble.NO_PYTHON, "exit code 127"),
         (1, "Python 3.8 or later is needed, and this is 2.7.18\n", Trouble.FAILED, None),
+        (1, "/tmp/k/host.sock: Permission denied\n", Trouble.FAILED, None),
         (1, TRACEBACK, Trouble.FAILED, "FileNotFoundError: No such file or directory"),
         (3, "", Trouble.FAILED, "exit code 3"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import trio
 
 import engine_here
 from engine_here import World
-from kallichore.client.api_client import ApiError
+from kallichore.client.api_client import ApiError, send_request
 from kallichore.client.channel_client import make_execute_request, open_channel
 from kallichore.engines import elsewhere, registry
 from kallichore.engines.engine import Waiting
@@ -283,6 +284,49 @@ async def test_end_has_what_the_host_and_the_engine_know(world: World) -> None:
     text = described["last_exit"]["text"]
     assert "exited with code 7" in text
     assert "Its job ran into its time limit of 1:00:00" in text
+
+
+@pytest.fixture
+def kernelspec(world: World, private_place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An installed kernel whose kernel.json names the engine."""
+    folder = private_place / "kernels" / "far"
+    folder.mkdir(parents=True)
+    document = {
+        "argv": list(ipykernel_argv()),
+        "display_name": "Far",
+        "language": "python",
+        "metadata": {"kallichore": {"engine": HERE}},
+    }
+    (folder / "kernel.json").write_text(json.dumps(document))
+    monkeypatch.setenv("JUPYTER_PATH", str(private_place))
+    return "far"
+
+
+async def test_kernelspec_says_where_its_kernels_run(world: World, kernelspec: str) -> None:
+    """Whoever starts a kernel by its name has it on the machine that its kernel.json asks for."""
+    async with open_client() as client:
+        session = await client.call("POST", "/sessions", {"kernel": kernelspec, "session_id": "s"})
+
+    assert "here" == session["place"]["engine"]
+    assert 1 == len(world.submitted)
+
+
+async def test_jupyters_clients_need_not_wait_for_a_machine(
+    world: World, kernelspec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over Jupyter's API a kernel that waits for a machine is there, and is starting; it runs when it has one."""
+    monkeypatch.setattr("kallichore.jupyter.kernels.PATIENCE_ELSEWHERE", 0.2)
+    world.free = trio.Event()
+    async with open_client() as client:
+        wanted = json.dumps({"name": kernelspec}).encode()
+        kernel = (await send_request(client.address, "POST", "/api/kernels", wanted)).json()
+        before = await client.call("GET", f"/api/kernels/{kernel['id']}")
+        world.free.set()
+        async with open_channel(client.address, kernel["id"]) as channel:
+            said = await run_code(channel, "print(6 * 7)")
+
+    assert ("starting", "starting") == (kernel["execution_state"], before["execution_state"])
+    assert "42\n" == said
 
 
 async def test_kernel_whose_job_is_gone_is_told_with_the_reason(world: World) -> None:
