@@ -129,6 +129,22 @@ def test_open_question_keeps_its_place() -> None:
     assert [question.payload] == talk.journal.read(question.position, 1, 1).payloads
 
 
+def test_status_that_does_not_change_is_nothing_that_a_caller_was_given() -> None:
+    """A kernel that says twice that it is busy: what came in between is somebody else's, and stays."""
+    talk = started()
+    code = request("a")
+    talk.listen(code)
+    talk.tell(code)
+    talk.busy(code)
+    talk.hear("stream", request("earlier"), {"name": "stdout", "text": "a thread goes on"})
+    talk.busy(code)
+    talk.reply(code)
+    talk.idle(code)
+    finish(talk, "a")
+
+    assert ["stream"] == left(talk)
+
+
 def test_numbers_of_one_caller_follow_when_anothers_are_let_go_of() -> None:
     """Two that run at a time, as one is beside the main shell: each takes back its own, wherever these are by then."""
     talk = started()
