@@ -296,6 +296,7 @@ class StartupReason(StrEnum):
     NOT_UNDERSTOOD = "not_understood"
     SILENT = "silent"
     NOT_REGISTERED = "not_registered"
+    NO_MACHINE = "no_machine"
     GIVEN_UP = "given_up"
     SHUTTING_DOWN = "shutting_down"
     BAD_CONNECTION = "bad_connection"
@@ -320,6 +321,7 @@ HINTS = {
     StartupReason.NOT_UNDERSTOOD: "Does the kernel sign with the key of its connection file, and send four JSON parts?",
     StartupReason.SILENT: "It may hang in its startup files: start it with fewer of them.",
     StartupReason.NOT_REGISTERED: "Does the kernel know JEP 66? If not, give a protocol_version below 5.5.",
+    StartupReason.NO_MACHINE: "See `kcclient engines`, which tries each profile, and what the engine's own tools say.",
     StartupReason.GIVEN_UP: "Start it again.",
     StartupReason.SHUTTING_DOWN: "Start a server.",
     StartupReason.BAD_CONNECTION: "Change transport_encryption or kernel_transport, or use a kernel that can encrypt.",

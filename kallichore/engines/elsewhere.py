@@ -261,7 +261,7 @@ def as_start(error: BaseException) -> BaseException:
     """Return what went wrong as who asked for the start is to know it, out of the groups of nurseries around it."""
     alone = lone_error(error, None, trio.Cancelled) if isinstance(error, BaseExceptionGroup) else error
     if isinstance(alone, EngineError | HostRefusedError):
-        return StartupError("KS-5", alone.message, alone.details, reason=StartupReason.FAILED)
+        return StartupError("KS-5", alone.message, alone.details, reason=StartupReason.NO_MACHINE)
     return alone
 
 

@@ -119,7 +119,7 @@ class Elsewhere:
                 yield placement
         except HostGoneError as error:
             text = f"The kernel has no machine: {error.message}"
-            raise StartupError("KS-5", text, reason=StartupReason.NO_RESOURCES) from error
+            raise StartupError("KS-5", text, reason=StartupReason.NO_MACHINE) from error
 
     @asynccontextmanager
     async def find(self, life: KernelLife, found: Found) -> AsyncIterator[Placement]:

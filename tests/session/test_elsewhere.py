@@ -189,11 +189,11 @@ async def test_refused_start_has_the_engines_words(world: World) -> None:
     world.refusal = "There is no partition 'none'; there are main and low"
     async with open_client() as client:
         await client.call("PUT", "/sessions", body(engine=HERE))
-        with pytest.raises(ApiError, match="no partition 'none'"):
+        with pytest.raises(ApiError, match="no partition 'none'") as refused:
             await client.call("POST", session_path("s", "start"))
         described = await client.call("GET", session_path("s"))
 
-    assert "exited" == described["status"]
+    assert ("exited", "no_machine") == (described["status"], refused.value.body["reason"])
     assert [] == world.ended
 
 
