@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import httpx
+import httpx2 as httpx
 import trio
 
 from kallichore.engines.kubernetes_account import (
@@ -207,7 +207,8 @@ class KubernetesApi:
                     except RefusedError as told:
                         error = told
                     else:
-                        yield event
+                        # Who reads along closes this with `aclosing`.
+                        yield event  # noqa: ASYNC119
                 if error is not None:
                     raise error
         except (httpx.HTTPError, httpx.InvalidURL) as broken:
@@ -217,7 +218,7 @@ class KubernetesApi:
 class _Body(httpx.AsyncByteStream):
     """What is sent, once.
 
-    httpx has a generator for it, which it leaves lying about where the connection breaks meanwhile.
+    httpx2 has a generator for it, which it leaves lying about where the connection breaks meanwhile.
     """
 
     def __init__(self, data: bytes) -> None:

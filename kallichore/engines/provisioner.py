@@ -291,7 +291,8 @@ class Provisioners:
         try:
             return read_launched(order.wanted.provisioner_name, told)
         except EngineError:
-            await self._undo(order.kernel_id, order.wanted.provisioner_name)
+            # Cancelled in here, nobody waits for the error any more.
+            await self._undo(order.kernel_id, order.wanted.provisioner_name)  # noqa: ASYNC120
             raise
 
     async def _undo(self, kernel_id: str, name: str) -> None:

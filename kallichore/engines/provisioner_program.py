@@ -134,7 +134,7 @@ class Program:
         except Exception as error:
             traceback.print_exc()
             self.say(answer=number, error=describe(error))
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103
             # SystemExit of a provisioner is no reason to end all others'.
             self.say(answer=number, error=describe(error))
             if isinstance(error, asyncio.CancelledError):
