@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -98,7 +99,7 @@ def why_not() -> str | None:
     missing = [program for program in PROGRAMS if not _find(program)]
     if missing:
         return f"no {', '.join(missing)}: as root, apt-get install --no-install-recommends {' '.join(PACKAGES)}"
-    if os.geteuid() != 0:
+    if sys.platform == "win32" or os.geteuid() != 0:
         return "a Slurm cluster is started by root only"
     return None
 

@@ -7,7 +7,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -150,28 +150,27 @@ class KubernetesApi:
     async def _send(self, method: str, path: str, body: Any, query: Mapping[str, str] | None) -> httpx.Response:
         try:
             with trio.fail_after(PATIENCE):
-                return await self._client.request(
-                    method,
-                    self._address(path),
-                    json=body,
-                    params=query,
-                    headers=await self._headers(),
-                    extensions=self._extensions,
-                )
+                return await self._client.send(await self._request(method, path, body, query))
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
             raise SilentError(0, describe_silence(self.account.server, error)) from error
 
-    def _address(self, path: str) -> str:
-        return f"{self.account.server}{path}"
-
-    @property
-    def _extensions(self) -> dict[str, Any]:
-        return {"sni_hostname": self.account.server_name} if self.account.server_name else {}
-
-    async def _headers(self) -> dict[str, str]:
+    async def _request(
+        self, method: str, path: str, body: Any, query: Mapping[str, str] | None, silence: float = PATIENCE
+    ) -> httpx.Request:
         if self._token is None:
             self._token = await self._find_token()
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        data = b"" if body is None else json.dumps(body).encode()
+        url = httpx.URL(f"{self.account.server}{path}", params=query)
+        # A request with a stream of its own gets none of httpx's.
+        headers = {"Host": url.netloc.decode("ascii"), "Accept": "application/json", "User-Agent": "kallichore"}
+        if body is not None:
+            headers |= {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        extensions: dict[str, Any] = {"timeout": httpx.Timeout(PATIENCE, read=silence).as_dict()}
+        if self.account.server_name:
+            extensions["sni_hostname"] = self.account.server_name
+        return httpx.Request(method, url, headers=headers, stream=_Body(data), extensions=extensions)
 
     async def _find_token(self) -> str:
         if self.account.plugin is not None:
@@ -192,14 +191,8 @@ class KubernetesApi:
         """
         parameters = {**query, "watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_SECONDS)}
         try:
-            async with self._client.stream(
-                "GET",
-                self._address(path),
-                params=parameters,
-                headers=await self._headers(),
-                timeout=SILENCE,
-                extensions=self._extensions,
-            ) as answer:
+            request = await self._request("GET", path, None, parameters, silence=SILENCE)
+            async with aclosing(await self._client.send(request, stream=True)) as answer:
                 if not answer.is_success:
                     if answer.status_code == UNAUTHORIZED:
                         self._token = None
@@ -221,6 +214,25 @@ class KubernetesApi:
             raise SilentError(0, describe_silence(self.account.server, broken)) from broken
 
 
+class _Body(httpx.AsyncByteStream):
+    """What is sent, once.
+
+    httpx has a generator for it, which it leaves lying about where the connection breaks meanwhile.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._data:
+            raise StopAsyncIteration
+        data, self._data = self._data, b""
+        return data
+
+
 def _json(text: str | bytes) -> dict[str, Any]:
     try:
         found = json.loads(text)
@@ -240,8 +252,18 @@ def _read_event(line: str) -> Event:
 
 def describe_silence(server: str, error: Exception) -> str:
     """Return that a cluster does not answer, and why."""
-    why = f"not within {PATIENCE:g} s" if isinstance(error, trio.TooSlowError) else str(error) or type(error).__name__
+    why = f"not within {PATIENCE:g} s" if isinstance(error, trio.TooSlowError) else _innermost_words(error)
     return f"Kubernetes at {server} does not answer: {why}"
+
+
+def _innermost_words(error: BaseException) -> str:
+    """Return what an error says, or what was behind it: httpx's own words are often none."""
+    words = type(error).__name__
+    behind: BaseException | None = error
+    while behind is not None:
+        words = str(behind) or words
+        behind = behind.__cause__ or behind.__context__
+    return words
 
 
 async def ask_plugin(plugin: ExecPlugin) -> Credentials:

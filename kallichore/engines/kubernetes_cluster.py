@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Protocol
@@ -11,14 +12,17 @@ import attrs
 import trio
 
 from kallichore.engines.kubernetes_api import CONFLICT, EXPIRED, NOT_FOUND, KubernetesApi, RefusedError, SilentError
-from kallichore.engines.kubernetes_options import selector
-from kallichore.engines.kubernetes_words import GONE, PodState, read_pod
+from kallichore.engines.kubernetes_options import MANAGED, selector
+from kallichore.engines.kubernetes_words import GONE, PodState, read_end, read_pod
 from kallichore.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
 PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds until an API that did not answer is asked again: the first time, and in the end."""
+
+EXPIRED_PAUSE = 0.2
+"""Seconds until pods are listed anew, where a watch was too old: an API that says so each time is not besieged."""
 
 OVERLOADED = frozenset({408, 429, 500, 502, 503, 504})
 """Answers that say nothing of what was asked for, and that come to an end."""
@@ -29,6 +33,10 @@ GRACE = 8
 FIRST_SWEEP, SWEEP_PAUSE = 120.0, 300.0
 """Seconds after which pods that nobody claims are looked for, and between two such looks. Who comes after a server that
 ended has to find its sessions first."""
+
+FORGOTTEN_AFTER = 86400.0
+"""Seconds after which pods that have ended are removed though they are another server's: that one had a day to come
+back. Where a server was killed whose sessions end with it, nobody else would."""
 
 LEFT_PAUSE = 5.0
 """Seconds after which what could not be ended is tried again."""
@@ -147,6 +155,7 @@ class Cluster:
                 await self._watch()
             except RefusedError as error:
                 if error.status == EXPIRED:
+                    await trio.sleep(EXPIRED_PAUSE)
                     continue
                 self._note_silence(f"Kubernetes does not tell of its pods: {error}")
             except SilentError as error:
@@ -249,11 +258,20 @@ class Cluster:
                 for name in names - self._followers.keys() - self._left:
                     logger.warning("%s %s is nobody's any more, and is ended", kind[:-1].capitalize(), name)
                     self._left.add(name)
+            await self._leave_forgotten()
         for name in self._left - self._followers.keys():
             await self._delete(name)
             self._left.discard(name)
         if not self._left:
             self._has_left = trio.Event()
+
+    async def _leave_forgotten(self) -> None:
+        """Have pods of servers go that will not come back for them."""
+        listed = await self.api.ask("GET", self._path("pods"), query={"labelSelector": MANAGED})
+        for pod in listed.get("items") or ():
+            ended_at = read_end(pod)
+            if ended_at is not None and ended_at < time.time() - FORGOTTEN_AFTER:
+                self._left.add(str(pod["metadata"]["name"]))
 
 
 @asynccontextmanager

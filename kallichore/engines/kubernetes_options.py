@@ -22,6 +22,9 @@ from kallichore.models.converter import make_converter
 MANAGER = "kallichore"
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED = f"{MANAGED_BY}={MANAGER}"
+"""What finds what is any server's."""
+
 OWNER, SESSION = "kallichore/owner", "kallichore/session"
 """Labels: which server, by a digest, and which session, by its label."""
 
@@ -168,7 +171,7 @@ def labels_of(owner: str, label: str) -> dict[str, str]:
 
 def selector(owner: str) -> str:
     """Return what finds all that is a server's."""
-    return f"{MANAGED_BY}={MANAGER},{OWNER}={owner_label(owner)}"
+    return f"{MANAGED},{OWNER}={owner_label(owner)}"
 
 
 def make_secret(name: str, labels: Mapping[str, str], script: bytes) -> dict[str, Any]:

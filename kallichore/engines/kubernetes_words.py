@@ -98,6 +98,11 @@ def read_pod(pod: Mapping[str, Any]) -> PodState:
     return PodState(Stage.WAITING, _why_waiting(pod, waiting), is_hopeless, node=node, ends_at=ends_at)
 
 
+def read_end(pod: Mapping[str, Any]) -> float | None:
+    """Return when a pod's kernel has ended, in seconds since 1970; None if it has not, or nobody says."""
+    return _moment(_part(_container_state(pod), "terminated").get("finishedAt"))
+
+
 def _part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = value.get(name)
     return part if isinstance(part, dict) else {}
@@ -125,10 +130,13 @@ def _condition(pod: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 def _deadline(pod: Mapping[str, Any]) -> float | None:
     seconds, started = _part(pod, "spec").get("activeDeadlineSeconds"), _part(pod, "status").get("startTime")
-    if not isinstance(seconds, int) or not isinstance(started, str):
-        return None
+    moment = _moment(started)
+    return None if moment is None or not isinstance(seconds, int) else moment + seconds
+
+
+def _moment(told: Any) -> float | None:
     try:
-        return datetime.fromisoformat(started).timestamp() + seconds
+        return datetime.fromisoformat(told).timestamp() if isinstance(told, str) else None
     except ValueError:
         return None
 

@@ -37,7 +37,7 @@ from kallichore.engines.slurm_options import (
     read_options,
     sbatch_arguments,
 )
-from kallichore.engines.slurm_watch import QueueWatch, ask_jobs, ask_queue
+from kallichore.engines.slurm_watch import QueueWatch, SharedQuestion, ask_jobs, ask_queue
 from kallichore.engines.slurm_words import describe_refusal
 from kallichore.errors import ConfigurationError, EngineError
 
@@ -63,6 +63,9 @@ FIRST_SWEEP, SWEEP_PAUSE = 120.0, 300.0
 """Seconds after which jobs that nobody claims are looked for, and between two such looks. Who comes after a server
 that ended has to find its sessions first."""
 
+LAST_SWEEP = 5.0
+"""Seconds in which a server that ends may end what it could not before."""
+
 LEFT_PAUSE = 5.0
 """Seconds after which a job that could not be ended is tried again."""
 
@@ -86,6 +89,7 @@ class SlurmEngine:
 
     def __init__(self, services: EngineServices, watch: QueueWatch) -> None:
         self._services, self._watch = services, watch
+        self._own_jobs = SharedQuestion(_ask_own_jobs)
         self._claims: dict[str, _Claim] = {}
         self._left: set[str] = set()
         """Names of jobs that nobody wants and that may be there."""
@@ -206,7 +210,7 @@ class SlurmEngine:
             if looks:
                 await trio.sleep(LOOK_PAUSE)
             try:
-                jobs = await ask_queue(f"--name={name}", *_own())
+                jobs = [job for job in await self._own_jobs.ask() if job.name == name]
             except SlurmSilentError as error:
                 say(str(error.strerror))
                 await trio.sleep(SILENCE_PAUSE)
@@ -245,7 +249,7 @@ class SlurmEngine:
         Raises:
             SlurmSilentError: Slurm does not answer.
         """
-        jobs = await ask_queue(*_own())
+        jobs = await self._own_jobs.ask()
         unwanted = [job for job in jobs if not job.is_over and self._is_unwanted(job, is_full=is_full)]
         kept = {job.name for job in unwanted}
         for job in unwanted:
@@ -255,6 +259,12 @@ class SlurmEngine:
         self._left &= kept
         if not self._left:
             self._has_left = trio.Event()
+
+    async def sweep_last(self) -> None:
+        """End once more what could not be ended, if there is something; the next server has its name no more."""
+        if self._left:
+            with suppress(SlurmSilentError):
+                await self.sweep_once(is_full=False)
 
     def _is_unwanted(self, job: QueuedJob, *, is_full: bool) -> bool:
         claim = self._claims.get(job.name)
@@ -285,11 +295,11 @@ def _host(order: Order, ticket: Ticket, address: tuple[str, int], certificate: s
     return host_script(document, shebang="")
 
 
-def _own() -> Sequence[str]:
-    """Return the argument by which ``squeue`` tells of our own jobs only."""
+async def _ask_own_jobs() -> Sequence[QueuedJob]:
+    """Ask for all jobs of our user."""
     if sys.platform == "win32":
         raise NotImplementedError
-    return (f"--user={os.geteuid()}",)
+    return await ask_queue(f"--user={os.geteuid()}")
 
 
 @asynccontextmanager
@@ -304,5 +314,9 @@ async def open_engine(services: EngineServices) -> AsyncIterator[SlurmEngine]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
         nursery.start_soon(engine.sweep)
-        yield engine
-        nursery.cancel_scope.cancel()
+        try:
+            yield engine
+        finally:
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True), trio.move_on_after(LAST_SWEEP):
+                await engine.sweep_last()

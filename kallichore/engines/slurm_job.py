@@ -21,7 +21,14 @@ from kallichore.engines.slurm_answers import SACCT_FIELDS, JobFacts, read_accoun
 from kallichore.engines.slurm_commands import SlurmSilentError, run_slurm
 from kallichore.engines.slurm_pace import LEAST
 from kallichore.engines.slurm_watch import View
-from kallichore.engines.slurm_words import can_never_run, describe_wait, explain, explain_start, is_unknown_job
+from kallichore.engines.slurm_words import (
+    can_never_run,
+    describe_wait,
+    explain,
+    explain_end,
+    explain_start,
+    is_unknown_job,
+)
 from kallichore.errors import HostGoneError
 from kallichore.kernel.ending import Ending
 
@@ -42,6 +49,9 @@ TELL_AFTER = 10.0
 EXPLAIN_LIMIT, EXPLAIN_PAUSE = 6.0, 0.5
 """Seconds in which Slurm may say why a job ended, and between two questions: a kernel may be gone a moment before Slurm
 has written down what it did."""
+
+ACCOUNTED = "now-30days"
+"""Since when accounting is asked for a job whose number is not known."""
 
 ENDING_PATIENCE = 2.0
 """Seconds in which a job that Slurm told to end may have ended, as one does whose host is let go at once: who cancelled
@@ -77,17 +87,30 @@ async def ask_facts(job_id: str) -> JobFacts | None:
     """
     said = await run_slurm("scontrol", "show", "job", "--oneliner", job_id)
     facts = read_job(said.output)
-    if facts is not None and facts.state != "CANCELLED":
+    if facts is not None and facts.state not in ("CANCELLED", "COMPLETING"):
         return facts
-    # Who cancelled it is known to accounting alone, where there is any; and all, when the controller has forgotten.
+    # Who cancelled it is known to accounting alone, where there is any; and all, when the controller has forgotten. Why
+    # a job is ending accounting may know as well, and the controller says so only when it has ended.
     with suppress(SlurmSilentError):
-        told = await run_slurm(
-            "sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={job_id}", f"--format={SACCT_FIELDS}"
-        )
-        facts = read_account(told.output) or facts
+        accounted = await ask_account(f"--jobs={job_id}")
+        if accounted is not None and (facts is None or accounted.is_over):
+            return accounted
     if facts is None and said.code and not is_unknown_job(said.complaint):
         raise SlurmSilentError(None, f"Slurm does not answer: {said.complaint.strip()}")
     return facts
+
+
+async def ask_account(*which: str) -> JobFacts | None:
+    """Return what accounting knows of a job; None if that is nothing, or there is none.
+
+    Args:
+        which: Arguments of ``sacct`` that name it.
+
+    Raises:
+        SlurmSilentError: It does not answer.
+    """
+    wanted = ("--allocations", "--noheader", "--parsable2", f"--format={SACCT_FIELDS}")
+    return read_account((await run_slurm("sacct", *wanted, *which)).output)
 
 
 async def cancel_job(job_id: str) -> bool:
@@ -160,9 +183,13 @@ class LostJob:
         self._job_name = job_name
 
     async def connect(self) -> socket.socket:
-        """Raise `HostGoneError`."""
-        await trio.lowlevel.checkpoint()
-        raise HostGoneError(f"Slurm knows no job {self._job_name} any more")
+        """Raise `HostGoneError`, with what accounting knows."""
+        facts = None
+        with trio.move_on_after(EXPLAIN_LIMIT), suppress(SlurmSilentError):
+            facts = await ask_account(f"--name={self._job_name}", f"--starttime={ACCOUNTED}")
+        if facts is None or not facts.is_over:
+            raise HostGoneError(f"Slurm knows no job {self._job_name} any more")
+        raise HostGoneError(f"The job {self._job_name} {explain_end(facts, name_of=user_name)}")
 
     async def explain(self, ending: Ending | None) -> str:
         """Return nothing: nobody knows."""
@@ -313,8 +340,10 @@ class SlurmJob:
             facts = await ask_facts(self.job_id)
         if facts is None:
             return f"Slurm does not know job {self.job_id} any more"
-        words = explain(facts, name_of=user_name) if self._has_called else explain_start(facts, name_of=user_name)
-        return f"Job {self.job_id} {words or f'has ended as {facts.state}'}"
+        # One that is found again may have called a server before.
+        is_start = self._way.is_new and not self._has_called
+        words = (explain_start if is_start else explain_end)(facts, name_of=user_name)
+        return f"Job {self.job_id} {words}"
 
     # Its end
 

@@ -85,6 +85,41 @@ async def ask_places(partitions: Sequence[str]) -> dict[str, list[str]]:
     return read_places(said.output)
 
 
+class SharedQuestion:
+    """One question for all who ask it at about the same time: all sessions that a server finds again when it starts, or
+    that were being submitted when Slurm did not answer.
+
+    Args:
+        ask: Asks it; `SlurmSilentError` where nobody answers.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[Sequence[QueuedJob]]]) -> None:
+        self._ask = ask
+        self._asking = trio.Lock()
+        self._asked_at = float("-inf")
+        self._answer: Sequence[QueuedJob] | SlurmSilentError = ()
+
+    async def ask(self) -> Sequence[QueuedJob]:
+        """Return the answer to a question that was put after this was called. Cancelling leaves it to the others.
+
+        Raises:
+            SlurmSilentError: Nobody answered.
+        """
+        wanted_at = trio.current_time()
+        async with self._asking:
+            if self._asked_at < wanted_at:
+                asked_at = trio.current_time()
+                try:
+                    self._answer = await self._ask()
+                except SlurmSilentError as error:
+                    self._answer = error
+                self._asked_at = asked_at
+            answer = self._answer
+        if isinstance(answer, SlurmSilentError):
+            raise SlurmSilentError(None, answer.strerror)
+        return answer
+
+
 class QueueWatch:
     """Follows jobs. `run` asks, in a task of its own, and only while there is somebody who follows one.
 

@@ -147,6 +147,16 @@ def explain(
     return ""
 
 
+def explain_end(facts: JobFacts, *, name_of: Callable[[int], str]) -> str:
+    """Return how a job ended of which nobody else knows, in half a sentence that follows "its job"."""
+    said = explain(facts, name_of=name_of)
+    if said:
+        return said
+    if facts.exit_signal:
+        return f"was ended{_on(facts.node)} by signal {facts.exit_signal}"
+    return f"ended with exit code {facts.exit_code}{_on(facts.node)}"
+
+
 def explain_start(facts: JobFacts, *, name_of: Callable[[int], str]) -> str:
     """Return why a job ended before its host could call, in half a sentence that follows "its job"."""
     said = explain(facts, name_of=name_of)

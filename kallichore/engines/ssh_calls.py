@@ -184,14 +184,24 @@ async def _wait_for_host(connection: socket.socket) -> None:
     """
     before = b""
     while not before.endswith(MARK):
-        await trio.lowlevel.wait_readable(connection)
-        seen = connection.recv(PIECE, socket.MSG_PEEK)
-        if not seen:
-            await trio.sleep_forever()
-        text = before + seen
-        place = text.find(MARK)
+        seen = await _peek(connection, PIECE)
+        place = (before + seen).find(MARK)
         size = len(seen) if place < 0 else place + len(MARK) - len(before)
         before = (before + connection.recv(size))[-len(MARK) :]
-    await trio.lowlevel.wait_readable(connection)
-    if not connection.recv(1, socket.MSG_PEEK):
+    await _peek(connection, 1)
+
+
+async def _peek(connection: socket.socket, size: int) -> bytes:
+    """Wait for bytes, and return them without taking them; where no more will come, wait until this is cancelled."""
+    while True:
+        await trio.lowlevel.wait_readable(connection)
+        try:
+            seen = connection.recv(size, socket.MSG_PEEK)
+        except BlockingIOError:
+            continue
+        except OSError:
+            seen = b""
+        if seen:
+            return seen
+        # Who hung up ends, and that is waited for beside this.
         await trio.sleep_forever()

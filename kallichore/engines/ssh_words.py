@@ -100,16 +100,16 @@ def read_complaint(code: int, said: str) -> Complaint:
     """
     lines = [line.strip() for line in said.splitlines() if not _NOISE.match(line)]
     if code == SSH_FAILED:
-        for trouble, pattern in _SAYINGS:
+        for trouble, saying in _SAYINGS:
             for line in lines:
-                if re.search(pattern, line):
+                if re.search(saying, line):
                     return Complaint(trouble, _shorten(line))
         lost = [line for line in lines if _LOST.search(line)]
         return Complaint(Trouble.LOST, _shorten(lost[0] if lost else (lines or [""])[-1]))
     if code < 0:
         return Complaint(Trouble.LOST, f"ssh was ended by signal {-code}")
-    pattern = _NOT_FOUND if code in NO_PROGRAM else _NOT_FOUND_BY_CSH
-    missing = [line for line in lines if pattern.search(line)]
+    not_found = _NOT_FOUND if code in NO_PROGRAM else _NOT_FOUND_BY_CSH
+    missing = [line for line in lines if not_found.search(line)]
     last = (missing or lines or [f"exit code {code}"])[-1]
     trouble = Trouble.NO_PYTHON if missing or code in NO_PROGRAM else Trouble.FAILED
     return Complaint(trouble, _shorten(last))

@@ -26,6 +26,9 @@ from kallichore.session.keep import TICKET, Found, Keep, read_body
 from kallichore.session.life import KernelLife
 from kallichore.session.meeting import MeetingPlace, can_encrypt
 
+KERNELSPEC = "kernelspec"
+"""The option of engines that know the kernels which are installed over there: the name of one."""
+
 SHELL = "/bin/bash"
 """The shell of startup environments over there: which one the user has there is not known before."""
 
@@ -64,6 +67,10 @@ class Elsewhere:
         Raises:
             StartupError: ``KS-5``, there is no ``argv``.
         """
+        if not self.request.argv and KERNELSPEC in self.wish.options:
+            # Its command line is known over there.
+            name = str(self.wish.options[KERNELSPEC])
+            return LaunchPlan(argv=(), program=name, environment={}, working_directory=working_directory or None)
         there = Surroundings(
             environment={"SHELL": SHELL},
             home="~",

@@ -179,7 +179,7 @@ class Session(metaclass=ForUsers):
     @property
     def initial_env(self) -> dict[str, str]:
         """The environment of the latest kernel that was started."""
-        return self.supervisor.initial_env
+        return self.supervisor.launcher.initial_env
 
     @property
     def is_running(self) -> bool:

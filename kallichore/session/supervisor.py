@@ -8,11 +8,9 @@ may follow what is the table of `kallichore.conversation.supervision`.
 from __future__ import annotations
 
 import logging
-import signal
 from collections import deque
-from collections.abc import Callable, Coroutine, MutableSequence, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from functools import partial
+from collections.abc import Callable, Coroutine, MutableSequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,7 @@ import trio_util
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.status import StatusEvent
 from kallichore.conversation.supervision import Event, Phase, Refusal, move
-from kallichore.engines.beside_host import find_beside_host, place_beside_host, release_host
-from kallichore.engines.own_child import place_child
-from kallichore.engines.placement import Placement
+from kallichore.engines.beside_host import release_host
 from kallichore.errors import (
     AdoptionError,
     HostRefusedError,
@@ -37,30 +33,20 @@ from kallichore.errors import (
     StartupReason,
     innermost,
 )
-from kallichore.kernel.inheritance import Inheritance
-from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
-from kallichore.kernel.working_directory import current_directory
 from kallichore.models.bodies import (
     ConnectionInfo,
     InterruptMode,
     NewSession,
     RestartSession,
     Status,
-    VarAction,
 )
-from kallichore.models.converter import unstructure
 from kallichore.session.adoption import run_adopted
-from kallichore.session.elsewhere import Elsewhere
 from kallichore.session.facilities import Facilities
 from kallichore.session.keep import Found, Keep
 from kallichore.session.keeper import Keeper
-from kallichore.session.life import CULLED, KernelLife, Meet
-from kallichore.session.meeting import MeetingPlace
+from kallichore.session.launcher import Launcher
+from kallichore.session.life import CULLED, KernelLife
 from kallichore.session.pending import Pending
-from kallichore.session.provisioned import Provisioned
-from kallichore.session.warm_kernel import WarmKernel
-from kallichore.session.warm_recipe import Recipe, make_recipe
-from kallichore.session.warm_stock import REFILL_AFTER, Owner
 from kallichore.wire.channels import TO_KERNEL
 from kallichore.wire.client_messages import ClientMessage, Sender
 
@@ -91,7 +77,7 @@ class Supervisor:
 
     Attributes:
         keeper: Writes down what happens, if the session outlives its server.
-        initial_env: The environment of the latest kernel that was launched.
+        launcher: Launches its kernels.
     """
 
     request: NewSession
@@ -102,8 +88,7 @@ class Supervisor:
     on_cancelled: Callable[[], None]
     keep: Keep | None = None
     keeper: Keeper | None = attrs.field(default=None, init=False)
-    initial_env: dict[str, str] = attrs.field(factory=dict, init=False)
-    _actions: Sequence[VarAction] = attrs.field(init=False)
+    launcher: Launcher = attrs.field(init=False)
     _phase: trio_util.AsyncValue[Phase] = attrs.field(factory=lambda: trio_util.AsyncValue(Phase.RESTING), init=False)
     _life: KernelLife | None = attrs.field(default=None, init=False)
     """The kernel that is there, or is on its way."""
@@ -114,26 +99,17 @@ class Supervisor:
     _life_given: trio.Event = attrs.field(factory=trio.Event, init=False)
     outbox: deque[ClientMessage] = attrs.field(factory=deque, init=False)
     """Clients' messages for a kernel that is not ready yet."""
-    _meeting: MeetingPlace = attrs.field(init=False)
-    _inheritance: Inheritance | None = attrs.field(default=None, init=False)
-    _elsewhere: Elsewhere | Provisioned | None = attrs.field(default=None, init=False)
-    """Places kernels where they are not ours to launch, if the session asks for that."""
 
     def __attrs_post_init__(self) -> None:
-        self._actions = self.request.env
-        directory = self.facilities.runtime_directory if self.keep is None else self.keep.directory
-        self._meeting = MeetingPlace(self.request, self.key, self.facilities, directory, has_host=self.keep is not None)
-        self._elsewhere = self._choose_place()
-        if self.facilities.open_inheritance is not None:
-            self._inheritance = self.facilities.open_inheritance(self.request.interrupt_mode is InterruptMode.SIGNAL)
+        self.launcher = Launcher(
+            self.request, self.key, self.facilities, self.conversation, self.keep, self._begin_launch
+        )
 
-    def _choose_place(self) -> Elsewhere | Provisioned | None:
-        common = self.key, self.facilities, self.conversation, self._meeting
-        if (wanted := self.request.kernel_provisioner) is not None:
-            return Provisioned(self.request, wanted, *common)
-        if (wish := self.facilities.engines.read(self.request.engine)) is not None:
-            return Elsewhere(self.request, wish, *common, self.keep)
-        return None
+    def _begin_launch(self) -> None:
+        """Write down that a kernel is about to be launched, before it is."""
+        if self.keeper is not None:
+            self.keeper.forget_kernel()
+            self.keeper.commit()
 
     # What it is doing
 
@@ -213,7 +189,7 @@ class Supervisor:
             await life.started.wait()
 
     def _require_argv(self) -> None:
-        if not self.request.argv and self.request.kernel_provisioner is None:
+        if not self.request.argv and not self.launcher.is_elsewhere:
             raise StartupError(
                 "KS-5",
                 f"Session {self.session_id} has no argv to start; it can only adopt a kernel",
@@ -255,6 +231,11 @@ class Supervisor:
             self.keeper,
         )
 
+    def _become_ready(self) -> None:
+        """Note that the kernel has answered, and have others like it be ready for its restarts."""
+        self._move(Event.READY)
+        self.launcher.keep_spares()
+
     def _launch(self, life: KernelLife) -> Pending[dict[str, Any]]:
         """Have the supervisor run a life that launches a kernel."""
         self._give(life, lambda: self._run_launched(life))
@@ -274,14 +255,7 @@ class Supervisor:
 
     async def _run_launched(self, life: KernelLife) -> None:
         try:
-            if await self._run_warm(life):
-                return
-            async with self._open_meeting(life) as (path, meet):
-                plan = self._plan(path)
-                self.initial_env = plan.environment
-                for warning in plan.warnings:
-                    logger.warning("[session %s] %s", self.session_id, warning)
-                await life.run_launched(plan, self._place(life, plan), meet, self._meeting.release_ports)
+            await self.launcher.run(life)
         except StartupError as error:
             if life.is_left:
                 return
@@ -289,107 +263,6 @@ class Supervisor:
             self.conversation.whereabouts.clear()
             self._change(StatusEvent.EXITED, error.message)
             life.started.fail(error)
-
-    def _place(self, life: KernelLife, plan: LaunchPlan) -> AbstractAsyncContextManager[Placement]:
-        """Return what launches a kernel: as our child, with a host that outlives us, or on another machine."""
-        if self.keep is not None and self.keeper is not None:
-            life.is_launched = True
-            self._note_launch()
-            self.keeper.forget_kernel()
-            self.keeper.commit()
-        if self._elsewhere is not None:
-            return self._elsewhere.place(life, plan, self._actions)
-        if self.keep is None:
-            return place_child(plan, self.facilities.watchdog, self.facilities.runtime_directory)
-        abandon_after = self.facilities.config.abandon_after
-        return place_beside_host(plan, self.keep.directory, self.keep.secret, abandon_after=abandon_after)
-
-    def _note_launch(self) -> None:
-        if self.keep is not None:
-            # A kernel that has yet to register has no ports: those that are known are of the one before.
-            info = None if self._life is not None and self._life.in_handshake else self._meeting.info
-            self.keep.note_launch(self._actions, self.initial_env, info)
-
-    def _open_meeting(self, life: KernelLife) -> AbstractAsyncContextManager[tuple[Path, Meet]]:
-        if self._elsewhere is not None:
-            return self._meeting.open_elsewhere()
-        if not uses_handshake(self.request.protocol_version):
-            return self._meeting.open_connection()
-
-        def on_registered(info: ConnectionInfo) -> None:
-            life.in_handshake = False
-            self._note_launch()
-            self.conversation.say("handshakeCompleted", [self.session_id, unstructure(info)])
-
-        life.in_handshake = True
-        return self._meeting.open_handshake(life.sender, self.request.connection_timeout, on_registered)
-
-    def _planner(self) -> Callable[..., LaunchPlan]:
-        """Return what plans the next launch, as things are now, for a ``connection_file``."""
-        return partial(
-            make_launch_plan,
-            self.request,
-            actions=self._actions,
-            working_directory=self.conversation.working_directory,
-            surroundings=self.facilities.surroundings,
-            inherited={
-                **({} if self._inheritance is None else self._inheritance.environment),
-                **self.facilities.additions.of(self.request),
-            },
-            handles=() if self._inheritance is None else self._inheritance.handles,
-        )
-
-    def _plan(self, path: Path) -> LaunchPlan:
-        if self._elsewhere is not None:
-            return self._elsewhere.plan(self._actions, self.conversation.working_directory)
-        plan = self._planner()(connection_file=str(path))
-        self.conversation.move_to(plan.moved_to)
-        return plan
-
-    # Kernels that were launched before
-
-    @property
-    def _may_be_warm(self) -> bool:
-        # Somebody who was told the ports is to find the kernel there; and what outlives us has a host of its own.
-        is_here = self._inheritance is None and self._elsewhere is None
-        return is_here and self.keep is None and not self._meeting.is_promised
-
-    def _recipe(self) -> Recipe:
-        planner = self._planner()
-        return make_recipe(
-            self.request, self._meeting.choose(), lambda path: planner(connection_file=path), current_directory()
-        )
-
-    async def _run_warm(self, life: KernelLife) -> bool:
-        """Run a kernel that is ready already, if there is one that fits; False if there is none."""
-        pool = self.facilities.warm
-        if not self._may_be_warm or pool.is_empty:
-            return False
-        recipe = self._recipe()
-        kernel = await pool.take(recipe, self.session_id)
-        if kernel is None:
-            return False
-        self._take(kernel, recipe.plan)
-        await life.run_launched(recipe.plan, kernel.place(), kernel.meet, self._meeting.release_ports)
-        return True
-
-    def _take(self, kernel: WarmKernel, plan: LaunchPlan) -> None:
-        logger.info("[session %s] Takes the warm kernel %s, process %s", self.session_id, kernel.name, kernel.pid)
-        for warning in plan.warnings:
-            logger.warning("[session %s] %s", self.session_id, warning)
-        self.initial_env, self._meeting.info = plan.environment, kernel.info
-        self.conversation.move_to(plan.moved_to)
-        if uses_handshake(self.request.protocol_version):
-            self.conversation.say("handshakeCompleted", [self.session_id, unstructure(kernel.info)])
-
-    def _become_ready(self) -> None:
-        """Note that the kernel has answered, and have others like it be ready for its restarts."""
-        self._move(Event.READY)
-        if self.request.spares and self._may_be_warm:
-            # What cannot be planned any more, as a script is gone, is told at the restart that needs it.
-            with suppress(StartupError):
-                owner = Owner(session_id=self.session_id)
-                self.facilities.warm.want(owner, self.request.spares, self._recipe(), after=REFILL_AFTER)
 
     # What outlives a server
 
@@ -420,9 +293,9 @@ class Supervisor:
             found: What is known of that.
         """
         assert self.keep is not None
-        self._actions, self.initial_env, self._meeting.info = self.keep.launched()
+        self.launcher.restore(self.keep)
         if found.is_launched and found.phase.has_kernel:
-            self._take_over_kernel(found, self.keep)
+            self._take_over_kernel(found)
         elif found.phase is Phase.STARTING:
             self._take_over_start()
 
@@ -437,18 +310,14 @@ class Supervisor:
         for message in self.conversation.take_held():
             self.send(message)
 
-    def _take_over_kernel(self, found: Found, keep: Keep) -> None:
+    def _take_over_kernel(self, found: Found) -> None:
         """Look after the kernel that was launched, if it is there yet, and see to what was to become of it."""
-        info, life = self._meeting.info, self._make_life()
+        life = self._make_life()
         life.is_launched, life.is_adopted = True, found.is_adopted
         life.attempt = found.attempt if self.conversation.is_introduced else found.attempt + 1
         life.requested_by, life.why_culled = found.requested_by, found.why_culled
         life.last_words.extend(found.last_words)
-        if self._elsewhere is not None:
-            placing = self._elsewhere.find(life, found)
-        else:
-            placing = find_beside_host(keep.directory, keep.secret, found.positions, found.sent)
-        self._life, self._run = life, lambda: self._run_found(life, placing, info, found)
+        self._life, self._run = life, lambda: self.launcher.run_found(life, found)
         self._life_given.set()
         # One that was to end with its server ends; but this server does not, so another may follow.
         is_restarting = found.phase is Phase.RESTARTING
@@ -461,20 +330,6 @@ class Supervisor:
             # The server after this one has to know of its attempt, however soon that is.
             self.keeper.commit()
 
-    async def _run_found(
-        self,
-        life: KernelLife,
-        placing: AbstractAsyncContextManager[Placement],
-        info: ConnectionInfo | None,
-        found: Found,
-    ) -> None:
-        if life.is_adopted and info is not None:
-            await run_adopted(life, info, self._meeting.release_ports)
-            return
-        meet = None if self._elsewhere is None else self._meeting.known
-        with self._meeting.open_found(info):
-            await life.run_found(placing, info, self._meeting.release_ports, found.end, meet)
-
     async def _release_predecessor(self) -> None:
         """Let a host go that nobody came to let go of: the server before was killed too soon, or we failed."""
         assert self.keep is not None
@@ -486,7 +341,7 @@ class Supervisor:
 
     def leave(self) -> None:
         """Leave the kernel to the next server; what it does from now on is not taken in. Idempotent."""
-        self._meeting.is_left = True
+        self.launcher.meeting.is_left = True
         self._move(Event.STOP)
         self._give_up_next(StartupError("KS-16", self._refusal(Refusal.ENDING)))
         if self._life is not None:
@@ -496,19 +351,19 @@ class Supervisor:
 
     def connection_info(self) -> ConnectionInfo:
         """Return where the kernel is, or is to be; see `MeetingPlace.ports_info`."""
-        return self._meeting.ports_info()
+        return self.launcher.meeting.ports_info()
 
     async def adopt(self, info: ConnectionInfo) -> dict[str, Any]:
         """See `kallichore.session.session.Session.adopt`."""
         try:
             starting = self._allow(Event.START)
-            self._meeting.check_adopted(info)
+            self.launcher.meeting.check_adopted(info)
             self._phase.value = starting
-            self._meeting.info = info
+            self.launcher.meeting.info = info
             life = self._make_life()
             life.is_launched = life.is_adopted = True
-            self._note_launch()
-            self._give(life, lambda: run_adopted(life, info, self._meeting.release_ports))
+            self.launcher.note_launch(life)
+            self._give(life, lambda: run_adopted(life, info, self.launcher.meeting.release_ports))
             # Clients are not told: an adopted kernel does not start, it is there.
             self.conversation.status.apply(StatusEvent.ADOPTION_REQUESTED, None, trio.current_time())
             return await life.started.wait()
@@ -531,10 +386,7 @@ class Supervisor:
             raise InterruptError(f"Session {self.session_id} has no process to signal")
         self.conversation.clear_for("interrupt_request")
         try:
-            if self._inheritance is not None:
-                self._inheritance.interrupt()
-            else:
-                life.process.send_signal_to_group(signal.SIGINT)
+            self.launcher.interrupt(life.process)
         except OSError as error:
             text = f"Could not interrupt process {life.process.pid} of session {self.session_id}: {error}"
             raise InterruptError(text) from error
@@ -545,7 +397,7 @@ class Supervisor:
             raise SessionNotRunningError(f"The kernel of session {self.session_id} has exited already")
         self.conversation.drop_pending("the kernel was killed")
         process = None if self._life is None else self._life.process
-        if self._life is not None and process is None and self._elsewhere is not None:
+        if self._life is not None and process is None and self.launcher.is_elsewhere:
             # It waits for a machine, and need not any more.
             self._life.requested_by = "kill"
             self._life.ask_to_stop()
@@ -587,9 +439,9 @@ class Supervisor:
 
     def _take_options(self, options: RestartSession) -> None:
         if options.env:
-            self._actions = options.env
+            self.launcher.actions = options.env
             # The next kernel may be another server's to start.
-            self._note_launch()
+            self.launcher.note_launch(self._life)
         if options.working_directory:
             directory = Path(self.facilities.surroundings.expand(options.working_directory))
             # OSError: no such path, or a name too long for one; ValueError: a zero byte in it.
@@ -709,8 +561,8 @@ class Supervisor:
                     await self._break_off(life, error)
                 finally:
                     self._end_life()
-                    if self._life is None and self._elsewhere is not None:
-                        await self._elsewhere.let_go()
+                    if self._life is None:
+                        await self.launcher.let_go()
                     done.set()
 
         async with trio.open_nursery() as nursery:
@@ -727,10 +579,7 @@ class Supervisor:
             self._life.started.fail(StartupError("KS-16", self._refusal(Refusal.ENDING)))
             self._change(StatusEvent.EXITED, "the server is shutting down")
             self._end_life()
-        self._meeting.release_ports()
-        self.facilities.warm.forget(Owner(session_id=self.session_id))
-        if self._inheritance is not None:
-            self._inheritance.close()
+        self.launcher.close()
 
 
 def _phase_after(phase: Phase, event: Event) -> Phase:

@@ -257,9 +257,9 @@ class WarmKernel:
                 )
         finally:
             self._has_ended = ending is not None
-            if ending is not None:
-                await self._close_outputs()
             self._let_go.set()
+        if ending is not None:
+            await self._close_outputs()
         return ending
 
     async def _cancel_when_taken(self, scope: trio.CancelScope) -> None:

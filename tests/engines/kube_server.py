@@ -12,11 +12,13 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,13 @@ import attrs
 import hypercorn.config
 import hypercorn.trio
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from quart import Response, request
 from quart_trio import QuartTrio
+
+from kallichore.engines.certificate import Certificate
 
 TOKEN = "a token"
 IMAGE = "kernels:1"
@@ -293,20 +300,26 @@ class KubeServer:
 
 
 @asynccontextmanager
-async def open_kube_server(place: Path) -> AsyncIterator[KubeServer]:
+async def open_kube_server(
+    place: Path, certificate: Certificate | None = None, of_client: Certificate | None = None
+) -> AsyncIterator[KubeServer]:
     """Run a cluster for a block; on leaving all of its pods are gone.
 
     Args:
         place: A directory for pods' files.
+        certificate: What its API shows; None for one that does not encrypt.
+        of_client: The one certificate that clients have to have, if any.
     """
     async with trio.open_nursery() as nursery:
         cluster = Cluster(place, nursery)
         settings = hypercorn.config.Config()
         settings.bind = ["127.0.0.1:0"]
         settings.errorlog = settings.accesslog = None
+        if certificate is not None:
+            _encrypt(settings, place, certificate, of_client)
         urls = await nursery.start(hypercorn.trio.serve, make_app(cluster), settings)
         kubeconfig = place / "kubeconfig"
-        kubeconfig.write_text(json.dumps(make_kubeconfig(urls[0])))
+        kubeconfig.write_text(json.dumps(make_kubeconfig(urls[0], certificate, of_client)))
         try:
             yield KubeServer(cluster, kubeconfig)
         finally:
@@ -321,13 +334,51 @@ async def open_kube_server(place: Path) -> AsyncIterator[KubeServer]:
                 shutil.rmtree(place / name, ignore_errors=True)
 
 
-def make_kubeconfig(server: str, token: str = TOKEN) -> dict[str, Any]:
+def _encrypt(
+    settings: hypercorn.config.Config, place: Path, certificate: Certificate, of_client: Certificate | None
+) -> None:
+    for name, text in (("cert.pem", certificate.pem), ("key.pem", certificate.key_pem)):
+        (place / name).write_text(text)
+    settings.certfile, settings.keyfile = str(place / "cert.pem"), str(place / "key.pem")
+    if of_client is not None:
+        (place / "clients.pem").write_text(of_client.pem)
+        settings.ca_certs, settings.verify_mode = str(place / "clients.pem"), ssl.CERT_REQUIRED
+
+
+def make_server_certificate() -> Certificate:
+    """Return a certificate for 127.0.0.1, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
+    today = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(today - timedelta(days=1)).not_valid_after(today + timedelta(days=1))
+    names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    made = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return Certificate(
+        made.public_bytes(pem).decode(), key.private_bytes(pem, form, serialization.NoEncryption()).decode()
+    )
+
+
+def make_kubeconfig(
+    server: str, certificate: Certificate | None = None, of_client: Certificate | None = None
+) -> dict[str, Any]:
     """Return a kubeconfig, which is YAML and so may be JSON."""
+
+    def encoded(text: str) -> str:
+        return base64.b64encode(text.encode()).decode()
+
+    cluster = {"server": server}
+    if certificate is not None:
+        cluster["certificate-authority-data"] = encoded(certificate.pem)
+    user = {"token": TOKEN}
+    if of_client is not None:
+        user["client-certificate-data"], user["client-key-data"] = encoded(of_client.pem), encoded(of_client.key_pem)
     return {
         "current-context": "here",
         "contexts": [{"name": "here", "context": {"cluster": "one", "user": "me"}}],
-        "clusters": [{"name": "one", "cluster": {"server": server}}],
-        "users": [{"name": "me", "user": {"token": token}}],
+        "clusters": [{"name": "one", "cluster": cluster}],
+        "users": [{"name": "me", "user": user}],
     }
 
 

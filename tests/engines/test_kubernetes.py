@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ import attrs
 import pytest
 import trio
 
-from engines.kube_server import IMAGE, PYTHON, KubeError, KubeServer, open_kube_server
+from engines.kube_server import (
+    IMAGE,
+    PYTHON,
+    KubeError,
+    KubeServer,
+    make_server_certificate,
+    open_kube_server,
+)
 from engines.provisioning import until
 from hosts import IOPUB, PATIENCE, PLAIN_KERNEL, SECRET, SHELL, connect_all, read, tell
 from kallichore.config import ServerConfig
@@ -301,6 +309,25 @@ async def test_what_nobody_claims_is_swept(tmp_path: Path) -> None:
     assert {kept.pod, "foreign"} == left
 
 
+@pytest.mark.parametrize(
+    ("finished", "is_left"), [("2000-01-01T00:00:00Z", False), ("2999-01-01T00:00:00Z", True), (None, True)]
+)
+async def test_pod_that_ended_long_ago_is_removed_whosever_it_is(
+    tmp_path: Path, finished: str | None, is_left: bool
+) -> None:
+    """Its server had a day to come back; one that ended lately, or runs, stays."""
+    async with open_setting(tmp_path) as setting, setting.job(memory="900Gi") as job:
+        pods = setting.server.cluster.items["pods"]
+        state = {"running": {}} if finished is None else {"terminated": {"exitCode": 0, "finishedAt": finished}}
+        metadata = {"name": "foreign", "labels": labels_of("another", "x")}
+        pods["foreign"] = {"metadata": metadata, "spec": {}, "status": {"containerStatuses": [{"state": state}]}}
+        await job.cluster.sweep_once(is_full=True)
+        names = set(pods)
+        pods.pop("foreign", None)
+
+    assert ({job.pod, "foreign"} if is_left else {job.pod}) == names
+
+
 async def test_start_that_is_cancelled_leaves_no_pod(tmp_path: Path) -> None:
     """Cancelled while the answer is awaited, it is ended as soon as the cluster answers."""
     async with open_setting(tmp_path) as setting:
@@ -340,6 +367,45 @@ async def test_token_that_was_changed_is_read_again(tmp_path: Path) -> None:
         again = await setting.engine.check(setting.order().options)
 
     assert ([], []) == (good, again)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({}, None),
+        ({"user": {"client-certificate-data": None, "client-key-data": None}}, "does not answer"),
+        ({"cluster": {"certificate-authority-data": None}}, "certificate verify failed"),
+        ({"cluster": {"certificate-authority-data": None, "insecure-skip-tls-verify": True}}, None),
+    ],
+)
+async def test_cluster_and_server_show_each_other_their_certificates(
+    tmp_path: Path, change: dict[str, Any], complaint: str | None
+) -> None:
+    """The API's is looked at, unless the kubeconfig says otherwise, and ours is shown."""
+    (tmp_path / "pods").mkdir()
+    desk: Any = None
+    services = EngineServices(tmp_path, OWNER, lambda: desk)
+    certificates = make_server_certificate(), make_certificate()
+    async with open_kube_server(tmp_path / "pods", *certificates) as server, open_engine(services) as engine:
+        kubeconfig = json.loads(server.kubeconfig.read_text())
+        for part, members in change.items():
+            kubeconfig[f"{part}s"][0][part].update(members)
+        server.kubeconfig.write_text(json.dumps(kubeconfig))
+        with trio.fail_after(PATIENCE):
+            problems = await engine.check({"kubeconfig": str(server.kubeconfig), "image": IMAGE})
+
+    assert complaint is None or complaint in problems[0]
+    assert (complaint is None) == (list(problems) == [])
+
+
+async def test_one_watch_is_for_all_pods(tmp_path: Path) -> None:
+    """Ten sessions ask for no more than one."""
+    async with open_setting(tmp_path) as setting, AsyncExitStack() as stack:
+        jobs = [await stack.enter_async_context(setting.job(memory="900Gi")) for _ in range(10)]
+        await until(lambda: all(job.state is not None and "Unschedulable" in job.state.reason for job in jobs))
+        asked = setting.server.cluster.lists, setting.server.cluster.watches
+
+    assert (1, 1) == asked
 
 
 async def test_session_in_a_pod_is_one_like_any_other(tmp_path: Path) -> None:

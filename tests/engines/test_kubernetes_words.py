@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from kallichore.engines.kubernetes_words import PodState, Stage, describe_refusal, read_pod
+from kallichore.engines.kubernetes_words import PodState, Stage, describe_refusal, read_end, read_pod
 
 SPEC = {
     "nodeName": "n1",
@@ -137,6 +137,15 @@ def test_time_limit_is_known_once_it_runs(seconds: int | None, started: str | No
     spec = {**SPEC, "activeDeadlineSeconds": seconds}
 
     assert ends_at == read_pod({"spec": spec, "status": {"phase": "Running", "startTime": started}}).ends_at
+
+
+@pytest.mark.parametrize(
+    ("finished", "ended_at"), [("1970-01-01T00:01:40Z", 100.0), (None, None), ("yesterday", None), (7, None)]
+)
+def test_end_of_a_kernel_has_a_time(finished: Any, ended_at: float | None) -> None:
+    """When its container has ended, and not when another of the pod's has."""
+    assert ended_at == read_end(pod("Failed", state(terminated={"exitCode": 0, "finishedAt": finished})))
+    assert read_end(pod("Running", state(running={}))) is None
 
 
 @given(st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.lists(inner), max_leaves=3))

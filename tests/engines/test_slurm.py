@@ -20,7 +20,10 @@ from plain_kernel import lines
 from slurm_cluster import Cluster, can_limit_memory, open_cluster, why_not
 from slurm_jobs import OWNER, PATIENCE, ending_of, open_desk, open_slurm, order, start, until
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no Slurm: {why_not()}")
+pytestmark = [
+    pytest.mark.posix_only("Slurm"),
+    pytest.mark.skipif(why_not() is not None, reason=f"no Slurm: {why_not()}"),
+]
 
 SILENT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 

@@ -17,10 +17,12 @@ from kallichore.engines import slurm_job
 from kallichore.engines.engine import Waiting
 from kallichore.engines.slurm_answers import JobFacts, QueuedJob
 from kallichore.engines.slurm_commands import SlurmSilentError, command_environment, run_slurm
-from kallichore.engines.slurm_job import SUBMITTED, SlurmJob, Way, is_news, waiting_of
+from kallichore.engines.slurm_job import SUBMITTED, LostJob, SlurmJob, Way, ask_facts, is_news, waiting_of
 from kallichore.engines.slurm_watch import View
 from kallichore.errors import HostGoneError
 from kallichore.kernel.ending import Ending
+
+pytestmark = pytest.mark.posix_only("Slurm")
 
 PENDING = QueuedJob("17", "PENDING", "Resources", None, 3600.0, 900.0, 100.0, ("main",), "x")
 RUNNING = attrs.evolve(PENDING, state="RUNNING", reason="None", node="node1")
@@ -66,6 +68,14 @@ class FakeWay:
         await trio.lowlevel.checkpoint()
         self.cancelled.append(job_id)
         return True
+
+
+def put_programs(place: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:
+    """Put programs of the test's own, which are shell, before those of Slurm's."""
+    for name, text in programs.items():
+        (place / name).write_text(f"#!/bin/sh\n{text}\n")
+        (place / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
 
 
 @pytest.fixture
@@ -199,6 +209,36 @@ async def test_job_that_is_over_is_no_host_any_more(way: FakeWay) -> None:
     assert await way.job.explain(None) == ""
 
 
+async def test_job_that_ended_without_a_server_is_no_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is found again, and has ended, had a host: that is told, and no hint for a start that failed."""
+    way = FakeWay(monkeypatch, is_new=False)
+    way.facts = [JobFacts("COMPLETED", node="node1")]
+    way.job.take(View(attrs.evolve(RUNNING, state="COMPLETED")))
+    with pytest.raises(HostGoneError) as caught:
+        await way.job.connect()
+
+    assert caught.value.message == "Job 17 ended with exit code 0 on node1"
+
+
+@pytest.mark.parametrize(
+    ("sacct", "words"),
+    [
+        ("echo 'TIMEOUT|0:15|08:00:00|cpu=1|node1'", "The job lab.kc-1 ran into its time limit of 8:00:00"),
+        ("echo 'RUNNING|0:0|08:00:00|cpu=1|node1'", "Slurm knows no job lab.kc-1 any more"),
+        ("exit 1", "Slurm knows no job lab.kc-1 any more"),
+    ],
+)
+async def test_job_that_the_controller_forgot_may_be_known_to_accounting(
+    private_place: Path, monkeypatch: pytest.MonkeyPatch, sacct: str, words: str
+) -> None:
+    """A server that comes back after days is told why its job ended, where the cluster has accounting."""
+    put_programs(private_place, monkeypatch, sacct=sacct)
+    with pytest.raises(HostGoneError) as caught:
+        await LostJob("lab.kc-1").connect()
+
+    assert words == caught.value.message
+
+
 async def test_job_that_slurm_forgot_is_no_host_any_more(way: FakeWay) -> None:
     """When Slurm does not know a job any more that is what is said."""
     way.facts = [None]
@@ -281,10 +321,7 @@ async def test_program_that_hangs_is_a_slurm_that_does_not_answer(
     private_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program of Slurm's gets so much time and no more; what is missing or fails for want of an answer is silence."""
-    for name, text in (("squeue", "exec sleep 60"), ("sacct", "echo Munge encode failed >&2; exit 1")):
-        (private_place / name).write_text(f"#!/bin/sh\n{text}\n")
-        (private_place / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{private_place}:{os.environ['PATH']}")
+    put_programs(private_place, monkeypatch, squeue="exec sleep 60", sacct="echo Munge encode failed >&2; exit 1")
     with pytest.raises(SlurmSilentError) as hung:
         await run_slurm("squeue", limit=0.1)
     with pytest.raises(SlurmSilentError) as mute:
@@ -309,3 +346,45 @@ def test_server_in_a_job_gives_its_options_to_nobody() -> None:
 
     assert {"PATH": "/bin", "SLURM_CONF": "/c"} == command_environment("sbatch", environment)
     assert {"PATH": "/bin", "SLURM_CONF": "/c", "SLURM_TIME_FORMAT": "%s"} == command_environment("squeue", environment)
+
+
+UNKNOWN = "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"
+DISABLED = "echo Slurm accounting storage is disabled >&2; exit 1"
+BY_ROOT = "echo 'CANCELLED by 0|0:15|01:00:00|cpu=1,mem=1G|node1'"
+CANCELLED = JobFacts("CANCELLED", exit_signal=15, time_limit="1:00:00", memory=1 << 30, node="node1", by_uid=0)
+
+
+@pytest.mark.parametrize(
+    ("scontrol", "sacct", "expected"),
+    [
+        ("echo JobState=TIMEOUT Reason=TimeLimit", "exit 1", JobFacts("TIMEOUT", "TimeLimit")),
+        ("echo JobState=CANCELLED", BY_ROOT, CANCELLED),
+        ("echo JobState=COMPLETING", BY_ROOT, CANCELLED),
+        ("echo JobState=COMPLETING", "echo 'RUNNING|0:0|1|cpu=1|node1'", JobFacts("COMPLETING")),
+        ("echo JobState=CANCELLED", DISABLED, JobFacts("CANCELLED")),
+        ("echo JobState=CANCELLED", "echo Socket timed out >&2; exit 1", JobFacts("CANCELLED")),
+        (UNKNOWN, BY_ROOT, CANCELLED),
+        (UNKNOWN, DISABLED, None),
+    ],
+)
+async def test_accounting_knows_what_the_controller_does_not(
+    private_place: Path, monkeypatch: pytest.MonkeyPatch, scontrol: str, sacct: str, expected: JobFacts | None
+) -> None:
+    """The controller is asked first; accounting, where there is any, knows who cancelled a job, and what is over."""
+    put_programs(private_place, monkeypatch, scontrol=scontrol, sacct=sacct)
+
+    assert expected == await ask_facts("17")
+
+
+async def test_controller_that_does_not_answer_knows_nothing_of_a_job(
+    private_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence is not taken for the news that there is no such job."""
+    put_programs(private_place, monkeypatch, scontrol="echo Socket timed out >&2; exit 1", sacct=BY_ROOT)
+    with pytest.raises(SlurmSilentError):
+        await ask_facts("17")
+    put_programs(private_place, monkeypatch, scontrol="echo a plugin failed >&2; exit 1", sacct=DISABLED)
+    with pytest.raises(SlurmSilentError) as caught:
+        await ask_facts("17")
+
+    assert caught.value.strerror == "Slurm does not answer: a plugin failed"

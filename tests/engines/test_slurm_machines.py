@@ -26,6 +26,7 @@ from slurm_cluster import Cluster, open_cluster, why_not
 from slurm_jobs import Started, ending_of, open_desk, open_slurm, order, start, until
 
 pytestmark = [
+    pytest.mark.posix_only("Slurm"),
     pytest.mark.skipif(why_not() is not None, reason=f"no Slurm: {why_not()}"),
     pytest.mark.engines,
 ]

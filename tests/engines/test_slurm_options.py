@@ -139,6 +139,7 @@ def test_job_of_somebody_else_is_nobodys(name: str) -> None:
     assert not is_job_of(name, "owner")
 
 
+@pytest.mark.posix_only("bash")
 def test_setup_comes_before_the_host(tmp_path: Any) -> None:
     """Lines of setup run in a login bash, and the host that follows has what they set, and is that process."""
     script = tmp_path / "script"

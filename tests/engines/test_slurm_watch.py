@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from kallichore.engines.slurm_answers import QueuedJob
 from kallichore.engines.slurm_commands import SlurmSilentError
 from kallichore.engines.slurm_pace import FIRST, LONGEST_RUNNING, LONGEST_WAITING, next_pause
-from kallichore.engines.slurm_watch import QueueWatch, View
+from kallichore.engines.slurm_watch import QueueWatch, SharedQuestion, View
 
 PENDING = QueuedJob("1", "PENDING", "Resources", None, 3600.0, 900.0, 1.0, ("main",), "x")
 RUNNING = attrs.evolve(PENDING, state="RUNNING", node="node1")
@@ -200,3 +200,55 @@ async def test_place_in_line_is_nothing_that_has_to_be_known(
 
     assert [View(PENDING)] == views
     assert 8 <= slurm.looks - looks <= 10
+
+
+async def test_who_asks_while_a_question_is_out_shares_the_next(autojump_clock: trio.testing.MockClock) -> None:
+    """A hundred who want to know at once are answered by two questions; none gets what was asked before it wanted."""
+    asked: list[float] = []
+    answers: list[tuple[float, float]] = []
+
+    async def ask() -> list[QueuedJob]:
+        asked.append(trio.current_time())
+        await trio.sleep(1)
+        return [attrs.evolve(PENDING, submitted=asked[-1])]
+
+    question = SharedQuestion(ask)
+
+    async def want(delay: float) -> None:
+        await trio.sleep(delay)
+        wanted = trio.current_time()
+        (job,) = await question.ask()
+        answers.append((wanted, job.submitted or 0.0))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(want, number / 200)
+
+    assert len(asked) == 2
+    assert len(answers) == 100
+    assert {True} == {wanted <= begun for wanted, begun in answers}
+
+
+async def test_silence_is_shared_too_and_is_not_for_ever(autojump_clock: trio.testing.MockClock) -> None:
+    """Who shares a question that nobody answered is told so; the next one is put anew."""
+    slurm = FakeSlurm()
+    slurm.is_silent = True
+    question = SharedQuestion(lambda: slurm.ask(["1"]))
+    silences = 0
+
+    async def want() -> None:
+        nonlocal silences
+        try:
+            await question.ask()
+        except SlurmSilentError:
+            silences += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(want)
+    slurm.is_silent = False
+    await trio.sleep(1)
+    await question.ask()
+
+    assert silences == 10
+    assert len(slurm.asked) == 2

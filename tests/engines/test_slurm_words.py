@@ -11,6 +11,7 @@ from kallichore.engines.slurm_words import (
     describe_refusal,
     describe_wait,
     explain,
+    explain_end,
     explain_start,
     is_no_answer,
     is_unknown_job,
@@ -141,6 +142,20 @@ def test_memory_is_explained_with_what_the_host_saw() -> None:
 def test_start_that_failed_is_explained(facts: JobFacts, words: str) -> None:
     """Where the host never called, the exit code is all that tells, and what would help is said."""
     assert words == explain_start(facts, name_of=name_of)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (JobFacts("COMPLETED", node="node1"), "ended with exit code 0 on node1"),
+        (JobFacts("FAILED", "NonZeroExitCode", 7), "ended with exit code 7"),
+        (JobFacts("FAILED", exit_signal=11, node="node1"), "was ended on node1 by signal 11"),
+        (JobFacts("TIMEOUT", "TimeLimit", time_limit="1:00"), "ran into its time limit of 1:00"),
+    ],
+)
+def test_end_that_nobody_saw_is_explained(facts: JobFacts, words: str) -> None:
+    """Of a job that ended while no server was there, Slurm's account is all there is, the exit code included."""
+    assert words == explain_end(facts, name_of=name_of)
 
 
 @pytest.mark.parametrize(

@@ -369,13 +369,15 @@ def test_batch_goes_on_behind_messages_that_are_alike(is_v1: bool) -> None:
     def text(name: str, session: str = KERNELS, channel: str = "iopub") -> bytes:
         return Said(parent, b'{"text":"%b"}' % name.encode(), (), channel, session).payload()
 
-    told = [text("a"), text("b"), text("c", channel="shell"), text("d"), text("e", "the-next"), text("f", OURS)]
+    answers = [text("c", channel="shell"), text("d", channel="shell")]
+    told = [text("a"), text("b"), *answers, text("e"), text("f", "the-next"), text("g", OURS)]
     dialect, other = make_dialect("question", is_v1=is_v1), make_dialect(is_v1=is_v1)
-    heard, overheard = hear(dialect, *told, text("g")), hear(other, *told, text("g"))
+    heard, overheard = hear(dialect, *told, text("h")), hear(other, *told, text("h"))
 
-    assert [each.content["text"] for each in heard] == [*"abcdefg"]
-    assert [each.content["text"] for each in overheard] == [*"abdefg"]
-    assert [each.header["session"] for each in heard] == [*[KERNELS] * 4, "the-next", "the-next", KERNELS]
+    assert [each.content["text"] for each in heard] == [*"abcdefgh"]
+    assert [each.parts.channel for each in heard] == [*["iopub"] * 2, *["shell"] * 2, *["iopub"] * 4]
+    assert [each.content["text"] for each in overheard] == [*"abefgh"]
+    assert [each.header["session"] for each in heard] == [*[KERNELS] * 5, "the-next", "the-next", KERNELS]
 
 
 # Whose session it is
@@ -720,8 +722,8 @@ def test_request_without_ids_is_refused(is_v1: bool, changes: dict[str, bytes], 
 @pytest.mark.parametrize("part", ["header", "parent_header", "metadata", "content"])
 @pytest.mark.parametrize("document", [b"", b"{", b'{"a":}', b"\xff", b"{} {}", b'{"a":%s' % DEEP])
 def test_what_is_no_json_is_refused(is_v1: bool, part: str, document: bytes) -> None:
-    """The kernel would end at it, some of them."""
-    with pytest.raises(ClientMessageError):
+    """The kernel would end at it, some of them. Which part it is, is said where one can be told from the others."""
+    with pytest.raises(ClientMessageError, match=f"^its {part} is " if is_v1 else None):
         make_dialect(is_v1=is_v1).read(written(request(**{part: document}), is_v1=is_v1))
 
 
