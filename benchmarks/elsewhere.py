@@ -100,8 +100,8 @@ def start_session(server: KallichoreServer, pipe: Path, calls: bool) -> WebSocke
     return channel
 
 
-def measure(sessions: int, seconds: float, calls: bool) -> list[Point]:
-    """Return both points for a number of sessions."""
+def measure(sessions: int, seconds: float, settle: float, *, calls: bool) -> list[Point]:
+    """Return both points for a number of sessions, each measured so many seconds after its beginning."""
     with tempfile.TemporaryDirectory() as folder, selectors.DefaultSelector() as selector:
         place = Path(folder)
         with open_farm(place / "kernels"), open_server(place) as server, ThreadPoolExecutor(AT_ONCE) as pool:
@@ -116,8 +116,8 @@ def measure(sessions: int, seconds: float, calls: bool) -> list[Point]:
             for busy in (False, True):
                 if busy:
                     for channel in channels:
-                        channel.send_execute(f"tick 1 {seconds + SETTLE * 2 + 30}")
-                read(selector, SETTLE)
+                        channel.send_execute(f"tick 1 {seconds + settle + 30}")
+                read(selector, settle)
                 points.append(watch(server, hosts, selector, sessions, busy, seconds))
             return points
 
@@ -186,12 +186,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.elsewhere", description=__doc__.partition("\n")[0])
     parser.add_argument("counts", type=int, nargs="*", default=COUNTS, help="so many sessions (1 100 300)")
     parser.add_argument("--seconds", type=float, default=30, help="how long each point is measured (30)")
+    parser.add_argument("--settle", type=float, default=SETTLE, help=f"how long it is waited before that ({SETTLE:g})")
     parser.add_argument("--sockets", action="store_true", help="hosts are connected to, and do not call")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for sessions in options.counts:
-        print(as_table(measure(sessions, options.seconds, calls=not options.sockets)), flush=True)
+        print(as_table(measure(sessions, options.seconds, options.settle, calls=not options.sockets)), flush=True)
 
 
 if __name__ == "__main__":

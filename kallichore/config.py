@@ -163,7 +163,7 @@ class ServerConfig:
     heartbeat_limit: float = attrs.field(default=5.0, validator=_seconds)
     """How long a heartbeat may stay unanswered before the kernel counts as offline."""
     heartbeat_pause: float = attrs.field(default=2.0, validator=_seconds)
-    """The pause between an answered heartbeat and the next."""
+    """The pause between an answered heartbeat and the next; for kernels on other machines at least 10 s."""
     ping_interval: float = attrs.field(default=10.0, validator=_seconds)
     """How often a channel's client is pinged."""
     ping_allowance: int = attrs.field(default=3, validator=_between(0, 1000))

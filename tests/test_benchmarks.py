@@ -121,3 +121,14 @@ def test_guard_names_what_costs_too_much() -> None:
     assert ["small execute, server CPU: 2.50", "idle sessions, server CPU: 20.0"] == [
         line.removeprefix("Kallichore, TCP: ").partition(" times")[0] for line in slow
     ]
+
+
+@pytest.mark.parametrize("way", [[], ["--sockets"]])
+def test_sessions_elsewhere_are_measured(way: list[str]) -> None:
+    """One row at rest and one at work, whether hosts call the server or are connected to, and messages come in it."""
+    printed = run("benchmarks.elsewhere", "2", "--seconds", "1.5", "--settle", "0.5", *way)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()[2:]]
+
+    assert [["2", "nothing"], ["2", "a message a second"]] == [row[:2] for row in rows]
+    assert ["0.00"] == [row[5] for row in rows[:1]]
+    assert all(float(cell) > 0 for row in rows for cell in row[3:5])

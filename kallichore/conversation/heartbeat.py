@@ -2,7 +2,8 @@
 
 A heartbeat is sent, and may be unanswered for `limit` seconds. The next goes at the next tick of a clock that all
 kernels share, so that a server with many of them wakes once for all. So a healthy kernel is asked every two seconds, a
-silent one every six or so. A late answer is an answer.
+silent one every six or so. A late answer is an answer. On another machine it is asked more seldom, and each kernel at
+moments of its own: `PAUSE_ELSEWHERE`.
 
 Who answered the last time is not listened to: its answer is here when the next is to be sent, and wakes nobody before.
 
@@ -22,6 +23,11 @@ from kallichore.conversation.ticks import tick_after
 TOO_LATE = 2.0
 """Seconds after a deadline at which a look at it says more about us, asleep or starved, than about the kernel."""
 
+PAUSE_ELSEWHERE = 10.0
+"""Seconds from one heartbeat to the next of a kernel on another machine, where the setting is no longer: there it is
+not a system call, but passes through four processes and a network, twice. So there is also nothing to be had from
+sending all in the same moment: of a thousand kernels, that would be a second in which the server does nothing else."""
+
 
 @attrs.define
 class HeartbeatMonitor:
@@ -30,10 +36,12 @@ class HeartbeatMonitor:
     Args:
         limit: Seconds for which a heartbeat may stay unanswered.
         pause: Seconds between two ticks of the clock: from one answered heartbeat to the next.
+        phase: Seconds by which the ticks of this kernel's clock are behind those that all share.
     """
 
     limit: float
     pause: float
+    phase: float = 0.0
     is_silent: bool = attrs.field(default=False, init=False)
     """Whether the kernel counts as silent now."""
     was_answered: bool = attrs.field(default=False, init=False)
@@ -56,7 +64,7 @@ class HeartbeatMonitor:
         """Return until when nobody need listen for the answer; None if it is to be waited for."""
         if self._deadline is None or not self._is_steady:
             return None
-        until = min(tick_after(self._sent_at, self.pause), self._deadline)
+        until = min(self._tick_after(self._sent_at), self._deadline)
         return until if now < until else None
 
     def answered(self, now: float) -> None:
@@ -94,7 +102,10 @@ class HeartbeatMonitor:
     def _end_beat(self, since: float) -> None:
         if self._deadline is not None:
             self._deadline = None
-            self._next_at = tick_after(since, self.pause)
+            self._next_at = self._tick_after(since)
+
+    def _tick_after(self, time: float) -> float:
+        return tick_after(time - self.phase, self.pause) + self.phase
 
     def next_action_at(self) -> float:
         """Return when to look again: to send, or at the deadline."""

@@ -64,9 +64,7 @@ def choose_connection(
         case TransportEncryption.REQUIRED:
             _require_encryption(request, registers, can_encrypt)
             if has_host:
-                raise _refusal(
-                    request, f"{_REQUIRED}, but the session outlives its server; create it with `durable` false"
-                )
+                raise _refusal(request, f"{_REQUIRED}, but {_of_host(request)}")
             encrypts = True
     return ConnectionChoice(transport, encrypts)
 
@@ -112,6 +110,16 @@ def _require_encryption(request: NewSession, registers: bool, can_encrypt: Calla
         )
     if not can_encrypt():
         raise _refusal(request, f"{_REQUIRED}, but pyzmq was built without CurveZMQ here")
+
+
+def _of_host(request: NewSession) -> str:
+    """Return why a session's kernel has a host beside it, and what can be done about it."""
+    if request.engine is not None:
+        return (
+            "a kernel on another machine is connected within that machine, to a program which does not encrypt that; "
+            "from there on all is encrypted"
+        )
+    return "the session outlives its server; create it with `durable` false"
 
 
 _REQUIRED = "transport_encryption is required"

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from kallichore.config import ServerConfig
 from kallichore.conversation.heartbeat import HeartbeatMonitor
 from kallichore.conversation.patience import StartPatience
 from kallichore.conversation.status import StatusEvent
@@ -36,15 +35,19 @@ class Heart:
     patience: Callable[[], StartPatience | None]
     on_silence: Callable[[], None]
 
-    async def beat(self, socket: KernelConnection, config: ServerConfig) -> None:
-        """Send heartbeats, for ever, and tell when they stay unanswered and when they are answered again."""
-        monitor = HeartbeatMonitor(config.heartbeat_limit, config.heartbeat_pause)
+    async def beat(self, socket: KernelConnection, monitor: HeartbeatMonitor) -> None:
+        """Send heartbeats, for ever, and tell when they stay unanswered and when they are answered again.
+
+        Args:
+            socket: By which they go.
+            monitor: The kernel's, as new.
+        """
         while True:
             if monitor.is_due(trio.current_time()):
                 socket.send([b"", PAYLOAD])
                 monitor.sent(trio.current_time())
             await self._listen(socket, monitor)
-            self._judge(monitor, trio.current_time(), config.heartbeat_limit)
+            self._judge(monitor, trio.current_time())
 
     async def _listen(self, socket: KernelConnection, monitor: HeartbeatMonitor) -> None:
         """Wait for the answer, or for the next time to act; of whom answers always, only look whether it has."""
@@ -58,12 +61,12 @@ class Heart:
             if socket.drain():
                 monitor.answered(trio.current_time())
 
-    def _judge(self, monitor: HeartbeatMonitor, now: float, limit: float) -> None:
+    def _judge(self, monitor: HeartbeatMonitor, now: float) -> None:
         patience = self.patience()
         if monitor.is_overdue(now) and monitor.judge(
             now, at_rest_since=self.at_rest_since(), is_stopped=self.is_stopped()
         ):
-            text = f"the kernel did not answer its heartbeat for {limit:g} seconds"
+            text = f"the kernel did not answer its heartbeat for {monitor.limit:g} seconds"
             self.change_status(StatusEvent.HEARTBEAT_LOST, text, now)
             if patience is not None:
                 patience.miss_heartbeat(now)

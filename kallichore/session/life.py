@@ -27,6 +27,7 @@ import trio
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.exit_report import LAST_WORDS, Circumstances, make_exit_report
 from kallichore.conversation.flood import FloodGauge, patience_for
+from kallichore.conversation.heartbeat import PAUSE_ELSEWHERE, HeartbeatMonitor
 from kallichore.conversation.patience import StartPatience
 from kallichore.conversation.start_report import NOT_CONNECTED, FailedStart
 from kallichore.conversation.status import StatusEvent
@@ -356,7 +357,7 @@ class KernelLife:
             patience=lambda: patience if self._introduction is not None else None,
             on_silence=self._end_if_it_hangs,
         )
-        nursery.start_soon(heart.beat, channels.sockets[Channel.HEARTBEAT], self.facilities.config)
+        nursery.start_soon(heart.beat, channels.sockets[Channel.HEARTBEAT], self._heartbeat_monitor())
         nursery.start_soon(self._alarm.run, self._look_again)
         self._alarm.set(self.conversation.look_at)
 
@@ -418,6 +419,13 @@ class KernelLife:
         # An event for it would have to be looked at with every message that is sent.
         while self.conversation.are_clients_behind() and trio.current_time() < deadline:  # noqa: ASYNC110
             await trio.sleep(TURN)
+
+    def _heartbeat_monitor(self) -> HeartbeatMonitor:
+        config = self.facilities.config
+        if not self.is_elsewhere:
+            return HeartbeatMonitor(config.heartbeat_limit, config.heartbeat_pause)
+        pause = max(config.heartbeat_pause, PAUSE_ELSEWHERE)
+        return HeartbeatMonitor(config.heartbeat_limit, pause, trio.current_time() % pause)
 
     def _at_rest_since(self) -> float | None:
         # What was asked to shut down is to end, whatever it runs.

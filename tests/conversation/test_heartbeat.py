@@ -117,6 +117,29 @@ def test_answer_to_the_heartbeat_before_counts_for_the_open_one(monitor: Heartbe
     assert (judge(monitor, 112), monitor.next_action_at()) == (False, 108)
 
 
+@pytest.mark.parametrize(("phase", "expected"), [(0.0, 110.0), (3.0, 103.0), (9.5, 109.5)])
+def test_kernel_can_have_moments_of_its_own(phase: float, expected: float) -> None:
+    """With a phase its heartbeats go so much later than the ticks that all share, and as far apart as theirs."""
+    monitor = HeartbeatMonitor(LIMIT, 10.0, phase)
+    monitor.sent(100.5)
+    monitor.answered(100.6)
+    first = monitor.next_action_at()
+    monitor.sent(first)
+    monitor.answered(first + 0.1)
+
+    assert (expected, expected + 10) == (first, monitor.next_action_at())
+
+
+def test_who_answers_is_looked_at_before_a_pause_that_is_longer_than_the_limit() -> None:
+    """What answered the last time is looked at when the limit is over, and not only when the next heartbeat goes."""
+    monitor = HeartbeatMonitor(LIMIT, 10.0, 3.0)
+    monitor.sent(93)
+    monitor.answered(93.1)
+    monitor.sent(103)
+
+    assert 103 + LIMIT == monitor.rests_until(103.1)
+
+
 def test_second_answer_does_not_delay_the_next_heartbeat(monitor: HeartbeatMonitor) -> None:
     """An answer too many, such as the late one to an old heartbeat, changes nothing."""
     monitor.answered(100.5)

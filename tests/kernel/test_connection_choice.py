@@ -112,6 +112,18 @@ def test_host_beside_a_kernel_carries_nothing_encrypted(policy: str, expected: b
         assert expected == choose_connection(request, config, "linux", lambda: True, has_host=True).encrypts
 
 
+def test_kernel_elsewhere_is_refused_where_encryption_to_the_kernel_is_required() -> None:
+    """The reason is its engine's, and nothing is proposed that would not help."""
+    request = NewSession(
+        session_id="s", argv=("kernel",), supported_encryption=("curve",), engine={"kind": "ssh", "host": "far"}
+    )
+
+    with pytest.raises(StartupError, match="on another machine") as refused:
+        choose_connection(request, ServerConfig(transport_encryption="required"), "linux", lambda: True, has_host=True)
+
+    assert "durable" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("policy", "able", "expected"),
     [("disabled", ABLE, False), ("auto", ABLE, True), ("auto", {}, False), ("required", ABLE, True)],

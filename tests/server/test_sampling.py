@@ -14,6 +14,7 @@ import trio
 
 from kallichore.config import ServerConfig
 from kallichore.engines.registry import Engines
+from kallichore.kernel.resources import Usage
 from kallichore.models.bodies import NewSession, ResourceUsage, ServerConfiguration
 from kallichore.server.sampling import sample_resources
 from kallichore.server.server import Server
@@ -46,6 +47,14 @@ class Kernel(Session):
     def times_since(self, began: float) -> list[float]:
         """Return when samples came, in seconds since ``began``."""
         return [round(time - began, 3) for time, _ in self.samples if time >= began]
+
+
+class FarProcess:
+    """A process on another machine, which always uses the same."""
+
+    def sample(self) -> Usage:
+        """Return what it uses."""
+        return Usage(1, 1_000_000, 1)
 
 
 class Machine:
@@ -142,6 +151,23 @@ async def test_quiet_kernel_that_is_only_looked_at_with_others_is_sampled_rarely
     assert kernel.times_since(began) in ([0, 5, 10], [1, 5, 10])
     assert {5000} == {usage.sampling_period_ms for _, usage in kernel.samples[1:]}
     assert while_followed == len(kernel.samples)
+
+
+async def test_quiet_kernel_on_another_machine_is_sampled_rarely(
+    autojump_clock: Any, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for a connected client its host is asked at every fifth interval while it has no work, else at each."""
+    kernel = machine.add()
+    monkeypatch.setattr(Kernel, "process_elsewhere", FarProcess())
+    kernel.attach()
+    began = trio.current_time()
+    await trio.sleep(11.5)
+    at_rest = kernel.times_since(began)
+    monkeypatch.setattr(type(kernel.conversation), "busy_since", 1.0)
+    await trio.sleep(2)
+
+    assert at_rest in ([0, 5, 10], [1, 5, 10])
+    assert [12, 13] == kernel.times_since(began)[len(at_rest) :]
 
 
 async def test_kernel_at_work_is_sampled_each_time_for_who_looks_at_all(
