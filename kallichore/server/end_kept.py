@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kallichore.config import ServerConfig
 from kallichore.errors import StateDamagedError
+from kallichore.server.hosts_desk import known_address
 from kallichore.server.server import open_server
 from kallichore.session.kept import KeptSession, kill_kernel
 
@@ -36,7 +37,9 @@ async def end_kept(
         StateDamagedError: A session cannot be read, and is not to be forgotten.
         ConfigurationError: The directory cannot be used.
     """
-    config = ServerConfig(state_directory=path, token=None, resource_sample_interval_ms=0)
+    config = ServerConfig(
+        state_directory=path, token=None, resource_sample_interval_ms=0, listen_hosts=known_address(path)
+    )
     async with open_server(config, only={session.session_id for session in sessions}) as server:
         found = server.find_sessions(session.session_id for session in sessions)
         running = {name for name, session in found.items() if session is not None and session.is_running}

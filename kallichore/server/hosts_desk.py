@@ -30,11 +30,13 @@ class Known:
     """What hosts were told.
 
     Attributes:
-        port: The port at which they dial in.
+        host: The address at which they dial in.
+        port: The port.
         pem: The certificate.
         key_pem: Its private key.
     """
 
+    host: str
     port: int
     pem: str
     key_pem: str = attrs.field(repr=False)
@@ -75,7 +77,7 @@ async def run_desk(config: ServerConfig, task_status: trio.TaskStatus[Callable[[
             is_open = True
             logger.info("Hosts dial in at %s:%d", *desk.address)
             if file is not None:
-                _write(file, Known(desk.address[1], certificate.pem, certificate.key_pem))
+                _write(file, Known(host, desk.address[1], certificate.pem, certificate.key_pem))
             task_status.started(lambda: desk)
             await trio.sleep_forever()
     except OSError as error:
@@ -90,6 +92,16 @@ def _write(file: Path, known: Known) -> None:
         replace_file(file, msgspec.json.encode(attrs.asdict(known)))
     except OSError as error:
         logger.error("Could not write %s, so the next server will not be found by hosts: %s", file, error)
+
+
+def known_address(directory: Path) -> str | None:
+    """Return where hosts dial in to servers with a state directory, ``HOST:PORT``; None where they do not.
+
+    Args:
+        directory: The state directory.
+    """
+    known = _read(directory / FILE)
+    return None if known is None else f"{known.host}:{known.port}"
 
 
 def _no_desk() -> NoReturn:

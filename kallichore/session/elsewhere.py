@@ -22,7 +22,7 @@ from kallichore.kernel.connection_choice import choose_connection
 from kallichore.kernel.launch_plan import CONNECTION_FILE, LaunchPlan, Surroundings, make_launch_plan, safe_name
 from kallichore.models.bodies import ConnectionInfo, NewSession, VarAction
 from kallichore.session.facilities import Facilities
-from kallichore.session.keep import TICKET, Found, Keep, read_body
+from kallichore.session.keep import TICKET, WISH, Found, Keep, read_body
 from kallichore.session.life import KernelLife
 from kallichore.session.meeting import MeetingPlace, can_encrypt
 
@@ -188,7 +188,8 @@ class Elsewhere:
 
     def _note(self, ticket: Ticket) -> None:
         if self.keep is not None:
-            self.keep.note({TICKET: dict(ticket)})
+            wish = {"kind": self.wish.kind, "options": dict(self.wish.options)}
+            self.keep.note({TICKET: dict(ticket), WISH: wish})
 
     def _order(self, plan: LaunchPlan, actions: Sequence[VarAction], secret: bytes) -> Order:
         choice = choose_connection(self.request, self.facilities.config, "linux", can_encrypt, has_host=True)

@@ -26,8 +26,9 @@ from kallichore.wire.host_frames import Frame
 
 logger = logging.getLogger(__name__)
 
-TICKET = "ticket"
-"""The name, among a record's facts, of what finds a job of an engine again."""
+TICKET, WISH = "ticket", "wish"
+"""The names, among a record's facts, of what finds a job of an engine again, and of what that engine was asked: the
+profile that it came from may be another one by now, or none."""
 
 
 @attrs.define(eq=False)

@@ -26,7 +26,7 @@ from kallichore.errors import KallichoreError
 from kallichore.kernel.leftovers import is_own_kernel
 from kallichore.kernel.resources import find_descendants, read_process
 from kallichore.models.bodies import KernelExit, NewSession, Status
-from kallichore.session.keep import read_body
+from kallichore.session.keep import TICKET, read_body
 from kallichore.session.keeper import read_supervision
 from kallichore.state.confirmed_page import read_confirmed
 from kallichore.state.directory import look_into
@@ -135,7 +135,7 @@ def _look_at(place: Path) -> KeptSession | None:
         undelivered=undelivered,
         last_exit=None if last_exit is None else last_exit.text,
         problems=tuple(said.problems),
-        **_describe_kernel(supervision),
+        **_describe_kernel(supervision, is_here=TICKET not in record.facts),
     )
 
 
@@ -188,12 +188,14 @@ def _count_undelivered(recovered: Recovered, deliveries: SavedDeliveries | None,
     return max(0, recovered.end - owed - had)
 
 
-def _describe_kernel(supervision: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is to be said of the kernel's process."""
+def _describe_kernel(supervision: Mapping[str, Any], *, is_here: bool = True) -> dict[str, Any]:
+    """Return what is to be said of the kernel's process. Of one on another machine only a server could know the end."""
     process = supervision.get("process")
     if not process:
         return {}
     pid, started = int(process[0]), process[1]
+    if not is_here:
+        return {"process_id": pid, "kernel_lives": True}
     lives = is_own_kernel(pid, started) if started is not None else _leads_a_group(pid)
     return {"process_id": pid, "kernel_lives": lives, "memory_bytes": _memory_of(pid) if lives else None}
 

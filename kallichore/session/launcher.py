@@ -19,7 +19,8 @@ from kallichore.conversation.conversation import Conversation
 from kallichore.engines.beside_host import find_beside_host, place_beside_host
 from kallichore.engines.own_child import place_child
 from kallichore.engines.placement import Placement, Process
-from kallichore.errors import StartupError
+from kallichore.engines.registry import Wish
+from kallichore.errors import EngineError, StartupError
 from kallichore.kernel.inheritance import Inheritance
 from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
 from kallichore.kernel.working_directory import current_directory
@@ -28,7 +29,7 @@ from kallichore.models.converter import unstructure
 from kallichore.session.adoption import run_adopted
 from kallichore.session.elsewhere import Elsewhere
 from kallichore.session.facilities import Facilities
-from kallichore.session.keep import Found, Keep
+from kallichore.session.keep import WISH, Found, Keep
 from kallichore.session.life import KernelLife, Meet
 from kallichore.session.meeting import MeetingPlace
 from kallichore.session.provisioned import Provisioned
@@ -82,9 +83,18 @@ class Launcher:
         common = self.key, self.facilities, self.conversation, self.meeting
         if (wanted := self.request.kernel_provisioner) is not None:
             return Provisioned(self.request, wanted, *common)
-        if (wish := self.facilities.engines.read(self.request.engine)) is not None:
-            return Elsewhere(self.request, wish, *common, self.keep)
-        return None
+        wish = self._read_wish()
+        return None if wish is None else Elsewhere(self.request, wish, *common, self.keep)
+
+    def _read_wish(self) -> Wish | None:
+        """Return what is asked of an engine: as it is said now, or where that says nothing any more, as it was."""
+        try:
+            return self.facilities.engines.read(self.request.engine)
+        except EngineError:
+            known = None if self.keep is None else self.keep.record.facts.get(WISH)
+            if known is None:
+                raise
+            return Wish(known["kind"], known["options"])
 
     @property
     def session_id(self) -> str:

@@ -29,13 +29,9 @@ PULLING = 100
 async def test_kernel_in_a_pod_of_a_real_cluster(tmp_path: Path) -> None:
     """It starts, runs code, and is gone with its session; the profile can be used by what the cluster says."""
     profile = {"kind": "kubernetes", "image": os.environ["KALLICHORE_IMAGE"], "memory": "512Mi"}
-    config = ServerConfig(
-        token=None, listen_hosts=os.environ["KALLICHORE_LISTEN_HOSTS"], profiles={"pods": profile}
-    )
+    config = ServerConfig(token=None, listen_hosts=os.environ["KALLICHORE_LISTEN_HOSTS"], profiles={"pods": profile})
     argv = ("python", "-m", "ipykernel_launcher", "-f", "{connection_file}")
-    request = NewSession(
-        session_id="s", argv=argv, engine={"profile": "pods"}, interrupt_mode=InterruptMode.SIGNAL
-    )
+    request = NewSession(session_id="s", argv=argv, engine={"profile": "pods"}, interrupt_mode=InterruptMode.SIGNAL)
     with trio.fail_after(PULLING):
         async with open_server(config) as server:
             problems = await server.facilities.engines.check("pods")

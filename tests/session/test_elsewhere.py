@@ -17,6 +17,8 @@ from kallichore.client.api_client import ApiError, send_request
 from kallichore.client.channel_client import make_execute_request, open_channel
 from kallichore.engines import elsewhere, registry
 from kallichore.engines.engine import Waiting
+from kallichore.server.end_kept import end_kept
+from kallichore.session.kept import look_at_kept
 from keeping import ending, keeping
 from kernels import (
     REAL_TIME,
@@ -376,6 +378,33 @@ async def test_kernel_elsewhere_outlives_its_server(world: World, private_place:
     assert "5\n" == kept
     assert "here" == described["place"]["engine"]
     assert 1 == len(world.submitted)
+
+
+async def test_kernel_is_found_again_without_its_profile(world: World, private_place: Path) -> None:
+    """What the engine was asked is known to the next server, though the profile is another one there, or gone."""
+    async with keeping(private_place, profiles={"big": HERE}) as client:
+        request = body(engine={"profile": "big"})
+        async with open_started(client, request) as channel:
+            await run_code(channel, "print there")
+    async with keeping(private_place) as client, open_channel(client.address, "s") as channel:
+        said = await run_code(channel, "print still")
+
+    assert "still\n" == said
+    assert 1 == len(world.submitted)
+
+
+async def test_kept_kernel_elsewhere_is_ended_without_a_server(world: World, private_place: Path) -> None:
+    """Who ends what a state directory holds ends the jobs of other machines too; whose process is here is no matter."""
+    async with keeping(private_place, profiles={"big": HERE}) as client:
+        async with open_started(client, body(engine={"profile": "big"})) as channel:
+            await run_code(channel, "print there")
+    kept = look_at_kept(private_place / "state")
+    ended: list[str] = []
+    await end_kept(private_place / "state", kept, lambda _, what: ended.append(what), forget=True)
+
+    assert [True] == [session.kernel_lives for session in kept]
+    assert ["forgotten"] == ended
+    assert world.submitted == world.ended
 
 
 async def test_session_that_waits_outlives_its_server(world: World, private_place: Path) -> None:
