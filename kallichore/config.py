@@ -141,7 +141,8 @@ class ServerConfig:
     """Whether kernels without activity are ended although something runs, waits or asks for input, where their session
     does not say."""
     resource_sample_interval_ms: int = attrs.field(default=1000, validator=_between(0, 2**31 - 1))
-    """Milliseconds between two samples of a kernel's resource usage; 0 for no samples."""
+    """Milliseconds between two samples of a kernel's resource usage; 0 for no samples. Five times as many for
+    kernels on other machines."""
     resource_include_children: bool = True
     """Whether resource usage counts the kernel's child processes too."""
 

@@ -20,7 +20,7 @@ from kallichore.session.session import Session
 QUIET_EVERY = 5
 """Intervals between two samples of a kernel that has nothing to do, where somebody only looks at all sessions together:
 of a hundred of them, most are such, and a look at each would be half of what that costs. And of one on another machine,
-whoever looks: there, a look is a question and an answer, which wake four processes."""
+whoever looks and whatever it does: there, a look is a question and an answer, which wake four processes."""
 
 
 async def sample_resources(

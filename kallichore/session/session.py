@@ -231,9 +231,9 @@ class Session(metaclass=ForUsers):
 
     @property
     def wants_few_samples(self) -> bool:
-        """Whether they may be rare: it has nothing to do, and nobody looks at it alone, or each costs a question."""
+        """Whether they may be rare: nobody looks at it alone while it has nothing to do, or each costs a question."""
         is_costly = self.process_elsewhere is not None
-        return self.conversation.busy_since is None and (is_costly or not self._is_watched_itself)
+        return is_costly or (self.conversation.busy_since is None and not self._is_watched_itself)
 
     @property
     def _is_watched_itself(self) -> bool:
