@@ -236,7 +236,9 @@ def _check(options: argparse.Namespace, transport: str, platform: str) -> None:
             option = name.replace("_", "-")
             raise ConfigurationError(f"--{option} {value!r} is unknown; use {', '.join(choices)}")
     for name in ("on_exit", "abandon_after", "replace"):
-        if getattr(options, name) not in (None, False) and options.state_dir is None:
+        # On other machines, kernels may be left by any server that is killed.
+        is_about_others = name == "abandon_after" and options.config is not None
+        if getattr(options, name) not in (None, False) and options.state_dir is None and not is_about_others:
             option = name.replace("_", "-")
             raise ConfigurationError(f"--{option} is about what outlives a server; give --state-dir as well")
     if options.warm and options.state_dir is not None:

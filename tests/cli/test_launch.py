@@ -343,3 +343,33 @@ def test_what_ends_with_its_server_is_refused_where_kernels_outlive_it(tmp_path:
     assert {"python3": 0} == ServerConfig(warm={"python3": 0}, state_directory=None).warm
     with pytest.raises(ConfigurationError, match="warm"):
         ServerConfig(warm={"python3": 1}, state_directory=tmp_path)
+
+
+def test_kernels_of_other_machines_may_be_abandoned_sooner_without_a_state_directory(tmp_path: Path) -> None:
+    """A server that is killed leaves kernels on other machines for so long, also where nobody can find them again."""
+    profiles = tmp_path / "engines.toml"
+    profiles.write_text('[profiles.far]\nkind = "ssh"\nhost = "far"\n')
+    launch = read_command_line(["--config", str(profiles), "--abandon-after", "60"], {})
+
+    assert (60, {"far": {"kind": "ssh", "host": "far"}}) == (launch.config.abandon_after, launch.config.profiles)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[profiles", "is no TOML"),
+        ("port = 7", "has 'port'; it can have tables"),
+        ("profiles = 7", "has to be tables"),
+        ("[profiles]\nbig = 7", "profiles.big .* has to be a table"),
+        ("[profiles.big]\npartition = 'x'", "has no kind; add one"),
+    ],
+)
+def test_file_of_profiles_that_is_wrong_is_refused_with_what_is_right(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    """A mistake in the file is named where the server starts."""
+    profiles = tmp_path / "engines.toml"
+    profiles.write_text(text)
+
+    with pytest.raises(ConfigurationError, match=complaint):
+        read_command_line(["--config", str(profiles)], {})

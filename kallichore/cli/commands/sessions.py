@@ -72,6 +72,7 @@ def list_(target: Target, warm: bool, as_json: bool) -> None:
             "Idle": [span(_seconds(session.idle_since, now)) for session in sessions],
             "Memory": [size(session.memory_bytes) for session in sessions],
         }
+        columns["Where"] = [(session.told.get("place") or {}).get("node") or "" for session in sessions]
         columns["Waits for"] = [_pending(session) for session in sessions]
         if any("cull" in session.told for session in sessions):
             columns["Ends"] = [_end(session.told.get("cull"), now) for session in sessions]
