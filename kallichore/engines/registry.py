@@ -107,7 +107,7 @@ class Engines:
         """Start a task of an engine's, as `trio.Nursery.start`; it goes on until the server has ended all sessions."""
         return await self.nursery.start(partial(self._run_shielded, function, *arguments))
 
-    async def _run_shielded(
+    async def _run_shielded(  # noqa: ASYNC128  # by what it runs
         self, function: Callable[..., Awaitable[None]], *arguments: Any, task_status: trio.TaskStatus[Any]
     ) -> None:
         # Sessions end by what engines do, so these are cancelled after them, whoever cancels the server.

@@ -55,6 +55,9 @@ logger = logging.getLogger(__name__)
 HOST_PATIENCE = 5.0
 """Seconds that a host which is to be let go may take to answer; it needs milliseconds."""
 
+JOB_PATIENCE = 20.0
+"""Seconds that may pass until a job has ended which was kept for a kernel that does not come; see `held_job`."""
+
 OUTBOX_MESSAGES = 10_000
 """Clients' messages kept for a kernel that is still starting. A client that sends more before its kernel is there is
 refused, with an answer and a log line: nobody types that fast, so it is a loop gone wild."""
@@ -562,7 +565,8 @@ class Supervisor:
                 finally:
                     self._end_life()
                     if self._life is None:
-                        await self.launcher.let_go()
+                        with trio.CancelScope(shield=True), trio.move_on_after(JOB_PATIENCE):
+                            await self.launcher.let_go()
                     done.set()
 
         async with trio.open_nursery() as nursery:

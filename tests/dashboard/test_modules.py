@@ -43,6 +43,24 @@ async def call() -> AsyncIterator[Modules]:
         yield Modules(browsing)
 
 
+@pytest.mark.parametrize(
+    ("session", "words"),
+    [
+        ({}, None),
+        ({"pending": None, "connection_lost": None}, None),
+        ({"pending": {"reason": "Resources"}}, "Waits for a machine: Resources"),
+        ({"pending": {"reason": "Priority", "position": 3}}, "Waits for a machine: Priority, 3 in the queue"),
+        ({"connection_lost": {"reason": ""}}, "Computes on, and cannot be reached"),
+        ({"connection_lost": {"reason": "no route"}}, "Computes on, and cannot be reached: no route"),
+    ],
+)
+async def test_kernel_elsewhere_that_can_do_nothing_says_why(
+    call: Modules, session: dict[str, Any], words: str | None
+) -> None:
+    """One without a machine, and one that is cut off, are told with the reason."""
+    assert words == await call("words", "hindrance", session)
+
+
 async def test_times_and_sizes_are_in_words(call: Modules) -> None:
     """A duration has one unit, a stopwatch is exact, and sizes have two digits at least."""
     expected = {

@@ -3,7 +3,7 @@ import { html, useState } from "./preact-htm.js";
 import { ACTS, menuItems } from "./acts.js";
 import { Menu, Status } from "./parts.js";
 import { Sparkline } from "./plot.js";
-import { ago, bytes, count, duration, endedBadly, isRunning, statusSince, stopwatch, until } from "./words.js";
+import { ago, bytes, count, duration, endedBadly, hindrance, isRunning, statusSince, stopwatch, until } from "./words.js";
 
 export const addressOf = (session) => `#/session/${encodeURIComponent(session.session_id)}`;
 
@@ -121,10 +121,13 @@ function shortened(path) {
 /** What a session is doing, or what became of it. */
 export function Doing({ session, now, bad }) {
   const facts = [];
+  if (session.place?.node) facts.push(`on ${session.place.node}`);
   if (session.queue_length) facts.push(`${session.queue_length} waiting`);
   if (session.journal_bytes > 1e6) facts.push(`${bytes(session.journal_bytes)} to be fetched`);
   if (session.cull?.deadline) facts.push(`ends ${until(Date.parse(session.cull.deadline), now)} if idle`);
   const more = facts.length > 0 && html`<small>${facts.join(" · ")}</small>`;
+  const hindered = hindrance(session);
+  if (hindered) return html`<span class="warning">${hindered}</span>${more}`;
   if (session.memory_warning) return html`<span class="warning">${session.memory_warning}</span>${more}`;
   if (session.waits_for_input) return html`<a class="asks" href=${addressOf(session)}>Asks for an answer</a>${more}`;
   if (session.running != null) return html`<code>${session.running || "(empty)"}</code><small>${["for " + stopwatch((now - (session.busy_since ?? now)) / 1000), ...facts].join(" · ")}</small>`;

@@ -67,3 +67,14 @@ export function statusSince(session, now) {
 export const endedBadly = (session) =>
   session.status === "exited" && session.last_exit && session.last_exit.cause !== "requested"
   && !(session.last_exit.cause === "exited" && session.last_exit.exit_code === 0);
+
+/** Why a kernel on another machine cannot do anything now: it has none yet, or it cannot be reached; null if it can. */
+export function hindrance(session) {
+  if (session.connection_lost) {
+    const { reason } = session.connection_lost;
+    return `Computes on, and cannot be reached${reason ? `: ${reason}` : ""}`;
+  }
+  if (!session.pending) return null;
+  const { reason, position } = session.pending;
+  return `Waits for a machine: ${reason}${position ? `, ${position} in the queue` : ""}`;
+}
