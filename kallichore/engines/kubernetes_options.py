@@ -16,8 +16,7 @@ from typing import Any
 
 import attrs
 
-from kallichore.errors import EngineError
-from kallichore.models.converter import make_converter
+from kallichore.models import converter
 
 MANAGER = "kallichore"
 
@@ -81,9 +80,6 @@ class KubernetesOptions:
     template: dict[str, Any] | None = None
 
 
-_converter = make_converter()
-
-
 def read_options(options: Mapping[str, Any]) -> KubernetesOptions:
     """Return what is asked of Kubernetes.
 
@@ -93,19 +89,7 @@ def read_options(options: Mapping[str, Any]) -> KubernetesOptions:
     Raises:
         EngineError: An option is unknown, or has a value that it cannot have; all of them are named.
     """
-    known = [field.name for field in attrs.fields(KubernetesOptions)]
-    problems = [f"{name} is none of {', '.join(known)}" for name in options if name not in known]
-    try:
-        found = _converter.structure({name: options[name] for name in known if name in options}, KubernetesOptions)
-    except ValueError as error:
-        # The converter's lines: what is wrong, and where.
-        lines = (line.partition("\0") for line in str(error).splitlines())
-        problems += [f"{path.lstrip('.')} {text}" for text, _, path in lines]
-    else:
-        problems += _problems(found)
-    if problems:
-        raise EngineError(f"The options for Kubernetes cannot be used: {'; '.join(problems)}")
-    return found
+    return converter.read_options(KubernetesOptions, options, "engine", _problems)
 
 
 def _problems(options: KubernetesOptions) -> list[str]:

@@ -13,8 +13,7 @@ from typing import Any
 
 import attrs
 
-from kallichore.errors import EngineError
-from kallichore.models.converter import make_converter
+from kallichore.models import converter
 
 DEFAULT_PYTHON = "python3"
 
@@ -121,8 +120,6 @@ ARGUMENTS = {
 }
 """What our options are called by sbatch."""
 
-_converter = make_converter()
-
 
 def read_options(options: Mapping[str, Any]) -> SlurmOptions:
     """Return what is asked of Slurm.
@@ -133,19 +130,7 @@ def read_options(options: Mapping[str, Any]) -> SlurmOptions:
     Raises:
         EngineError: An option is unknown, or has a value that it cannot have; all of them are named.
     """
-    known = [field.name for field in attrs.fields(SlurmOptions)]
-    problems = [f"{name} is none of {', '.join(known)}" for name in options if name not in known]
-    try:
-        found = _converter.structure({name: options[name] for name in known if name in options}, SlurmOptions)
-    except ValueError as error:
-        # The converter's lines: what is wrong, and where.
-        lines = (line.partition("\0") for line in str(error).splitlines())
-        problems += [f"{path.lstrip('.')} {text}" for text, _, path in lines]
-    else:
-        problems += _problems(found)
-    if problems:
-        raise EngineError(f"Slurm's options cannot be used: {'; '.join(problems)}")
-    return found
+    return converter.read_options(SlurmOptions, options, "engine", _problems)
 
 
 def _problems(options: SlurmOptions) -> list[str]:

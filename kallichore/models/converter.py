@@ -304,13 +304,16 @@ def refuse_unknown(kind: type, paths: Iterable[str]) -> BadBodyError:
     return BadBodyError("\n".join(islice(problems, MOST_PROBLEMS)))
 
 
-def read_options(kind: type[T], options: Mapping[str, Any], name: str) -> T:
+def read_options(
+    kind: type[T], options: Mapping[str, Any], name: str, check: Callable[[T], Iterable[str]] = lambda _: ()
+) -> T:
     """Return what a session asks of its engine.
 
     Args:
         kind: The class that has a field for each option.
         options: As they came.
         name: What they are members of, for people.
+        check: Returns what else is wrong with those that fit, each beginning with an option's name.
 
     Raises:
         EngineError: One does not fit, is missing, or is not known; each problem is named with its path.
@@ -323,6 +326,8 @@ def read_options(kind: type[T], options: Mapping[str, Any], name: str) -> T:
     except _Misfit as error:
         lines = (line.partition(_AT) for line in str(error).splitlines())
         problems += [f"{name}{path}: {text}" for text, _, path in lines]
+    else:
+        problems += [f"{name}.{problem}" for problem in check(read)]
     if problems:
         raise EngineError("; ".join(problems[:MOST_PROBLEMS]))
     return read

@@ -351,7 +351,7 @@ async def test_profile_is_checked_by_the_cluster_itself(tmp_path: Path) -> None:
 
     assert ([], ["Kubernetes refuses such a pod: 403 Forbidden: no pods for you"]) == (good, refused)
     assert "cannot be read" in unreadable[0]
-    assert "images is none of" in unknown[0]
+    assert "engine.images is not known" in unknown[0]
 
 
 async def test_token_that_was_changed_is_read_again(tmp_path: Path) -> None:

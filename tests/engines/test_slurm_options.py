@@ -67,17 +67,17 @@ def test_output_is_written_where_it_is_wanted() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"partitoin": "main"}, "partitoin is none of partition, account"),
-        ({"cpus": "4"}, 'cpus must be an integer of 32 bits, not "4"'),
+        ({"partitoin": "main"}, "engine.partitoin is not known; known are partition, account"),
+        ({"cpus": "4"}, 'cpus: must be an integer of 32 bits, not "4"'),
         ({"cpus": 0}, "cpus must be 1 or more, not 0"),
         ({"gpus": -1}, "gpus must be 1 or more, not -1"),
-        ({"memory": 4096}, "memory must be a string, not 4096"),
+        ({"memory": 4096}, "memory: must be a string, not 4096"),
         ({"memory": "4 GB"}, "memory must be a number with K, M, G or T"),
         ({"time": "1h"}, "time must be as Slurm has it"),
         ({"time": "1:2:3:4"}, "time must be as Slurm has it"),
         ({"partition": ""}, "partition must be a word, not ''"),
         ({"account": "a\nb"}, "account must be a word"),
-        ({"extra": "--hold"}, 'extra must be an array, not "--hold"'),
+        ({"extra": "--hold"}, 'extra: must be an array, not "--hold"'),
         ({"extra": ["-p", "main"]}, "extra must be options in full, as --name=value, not '-p'"),
         ({"extra": ["script.sh"]}, "extra must be options in full"),
         ({"extra": ["--"]}, "extra must be options in full"),
@@ -96,7 +96,7 @@ def test_output_is_written_where_it_is_wanted() -> None:
         ({"python": "a'b"}, "python must be one program"),
         ({"server": "a b\n"}, "server must be a word"),
         ({"setup": ["a\nb"]}, "setup must be lines"),
-        ({"cpus": 0, "nice": 1}, "nice is none of"),
+        ({"cpus": 0, "nice": 1}, "engine.nice is not known"),
     ],
 )
 def test_what_cannot_be_understood_is_named(options: dict[str, Any], words: str) -> None:
