@@ -50,10 +50,13 @@ class HeldJob:
         await self.end()
 
     async def _look_after(self) -> None:
-        await self._unneeded.wait()
-        if not self._is_left:
-            with trio.move_on_after(END_PATIENCE):
-                await self.job.end()
+        try:
+            await self._unneeded.wait()
+        finally:
+            # Also where whoever wanted it has gone in the moment in which it was submitted.
+            if not self._is_left:
+                with trio.CancelScope(shield=True), trio.move_on_after(END_PATIENCE):
+                    await self.job.end()
 
 
 async def hold_job(

@@ -20,6 +20,7 @@ import attrs
 import trio
 import trio_util
 
+from kallichore.engines.lasting import start_lasting
 from kallichore.engines.placement import Placement
 from kallichore.engines.provisioned_process import ProvisionedProcess
 from kallichore.engines.provisioner_process import Patience, ProgramProcess, open_program
@@ -388,10 +389,12 @@ async def open_provisioners(directory: Path, patience: Patience | None = None) -
             closing.set()
 
 
-async def _hold(closing: trio.Event, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-    with trio.CancelScope(shield=True):
+async def _hold(  # noqa: ASYNC128  # by `start_lasting`
+    closing: trio.Event, *, task_status: trio.TaskStatus[trio.Nursery]
+) -> None:
+    with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            task_status.started(nursery)
+            start_lasting(scope, task_status, nursery)
             await closing.wait()
             nursery.cancel_scope.cancel()
 

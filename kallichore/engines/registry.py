@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from kallichore.engines.engine import Engine, EngineServices
+from kallichore.engines.lasting import start_lasting
 from kallichore.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -145,8 +146,7 @@ class _Shielding:
 
     def started(self, value: Any = None) -> None:
         """See `trio.TaskStatus.started`."""
-        self.scope.shield = True
-        self.task_status.started(value)
+        start_lasting(self.scope, self.task_status, value)
 
 
 @attrs.define(eq=False)

@@ -328,7 +328,7 @@ async def test_dead_server_is_told_by_every_command(private_place: Path, connect
     commands = [
         *("list", "status", "configuration", "idle-timeout-hours --hours 1", "create", "start", "info", "connect"),
         *("execute --code 1", "exec 1", "console", "logs", "logs -f", "interrupt", "shutdown", "shutdown -s x"),
-        *("restart", "kill", "delete", "listen", "history", "kernels", f"run {here}", f"run -s x {here}"),
+        *("restart", "kill", "delete", "listen", "history", "kernels", "engines", f"run {here}", f"run -s x {here}"),
     ]
     over_tcp = f"-u {other.address} list"
     ended = await kcclient_each([over_tcp, *(f"-c {dead} {command}" for command in commands)])
