@@ -126,16 +126,17 @@ def end(name: str) -> int:
     directory = find(name)
     if directory is None:
         return say(left=None)
-    pid, until = pid_of_listener(directory), time.monotonic() + LAST_PATIENCE
-    if pid > 1:
-        # Who listens there cannot be another process by now: it has an open connection with us while we look.
-        kill(pid)
-    while pid and time.monotonic() < until:
-        time.sleep(PAUSE)
+    until = time.monotonic() + LAST_PATIENCE
+    while find(name) is not None and time.monotonic() < until:
+        # Again and again: one that is just starting puts files there, and listens only in the end.
         pid = pid_of_listener(directory)
-    if not pid:
-        # One that could not be killed is not to be out of reach as well.
-        shutil.rmtree(directory, ignore_errors=True)
+        if pid > 1:
+            # Who listens there cannot be another process by now: it has an open connection with us while we look.
+            kill(pid)
+        elif not pid:
+            # One that could not be killed is not to be out of reach as well.
+            shutil.rmtree(directory, ignore_errors=True)
+        time.sleep(PAUSE)
     return say(left=find(name))
 
 

@@ -199,7 +199,10 @@ async def test_shutdown_by_request_ends_kernels_and_leaves_the_session(private_p
         session = await client.call("GET", "/sessions/s")
         await client.call("POST", "/sessions/s/start")
         async with attend(client) as channel:
-            said = await run_code(channel, "print two")
+            # What the client before had, and did not come to confirm, comes once more.
+            running = await channel.send(make_execute_request("print two"))
+            messages = await receive_until(channel, is_done(running))
+        said = text_of([message for message in messages if is_type("stream", running)(message)])
         history = await client.call("GET", "/sessions/s/history")
 
     assert session["status"] == "exited"
