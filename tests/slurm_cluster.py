@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "iproute2")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "munged", "setpriv")
@@ -294,6 +295,16 @@ def open_cluster(place: Path, *, as_machines: bool = False) -> Iterator[Cluster]
             cluster.run("scancel", "--signal=KILL", "--full", job_id, check=False)
             cluster.run("scancel", job_id, check=False)
         cluster.wait_empty()
+
+
+def use(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Give a test a cluster that runs, and see that it leaves nothing in the queue or on the nodes."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    # Somebody whose login does nothing, which may take seconds otherwise.
+    monkeypatch.setenv("HOME", str(cluster.place / "home"))
+    yield cluster
+    cluster.wait_empty()
 
 
 def _configure(cluster: Cluster, name: str, controller: str, addresses: Sequence[str]) -> None:

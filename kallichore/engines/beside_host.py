@@ -25,12 +25,15 @@ from kallichore.kernel.process import signal_name
 from kallichore.kernel.spawn import startup_error
 from kallichore.kernel.survivors import describe_survivors
 from kallichore.wire.channels import OUTPUTS
-from kallichore.wire.host_frames import Frame
+from kallichore.wire.host_frames import Frame, HostEnding
 
 LAST_WORDS = 2000
 """Characters of a host's log that are told when it did not start: a traceback's end."""
 
 HOST_GONE = "was ended with the host beside it, which is gone: somebody killed it, or the machine did"
+
+KILL = 9
+"""SIGKILL, which Windows does not know, and hosts have."""
 
 TAKEN = "was taken over by another server"
 
@@ -138,18 +141,29 @@ class HostedProcess(ProcessHere):
             # The host's guardian ends them, unless it was killed as well.
             end_group(self.pid)
             return Ending(self.pid, ENDED_BY_SIGNAL, lost=HOST_GONE)
-        peak = None if ending.peak_kib is None else ending.peak_kib * 1024
-        if ending.signal is None:
-            return Ending(self.pid, ending.code or 0, killed_by_us=self._killed_by_us, peak_memory_bytes=peak)
-        is_kill = ending.signal == signal.SIGKILL and not self._killed_by_us
-        return Ending(
-            self.pid,
-            ENDED_BY_SIGNAL,
-            signal_name(ending.signal),
-            out_of_memory=is_kill and ending.memory_kill,
-            killed_by_us=self._killed_by_us,
-            peak_memory_bytes=peak,
-        )
+        return describe_told_end(ending, self.pid, killed_by_us=self._killed_by_us)
+
+
+def describe_told_end(told: HostEnding, pid: int, *, killed_by_us: bool) -> Ending:
+    """Return how a kernel's process ended, as its host tells it.
+
+    Args:
+        told: What the host says.
+        pid: The process.
+        killed_by_us: Whether it was killed from here.
+    """
+    peak = None if told.peak_kib is None else told.peak_kib * 1024
+    is_kill = told.signal == KILL and not killed_by_us
+    if told.signal is None:
+        return Ending(pid, told.code or 0, killed_by_us=killed_by_us, peak_memory_bytes=peak)
+    return Ending(
+        pid,
+        ENDED_BY_SIGNAL,
+        signal_name(told.signal),
+        out_of_memory=is_kill and told.memory_kill,
+        killed_by_us=killed_by_us,
+        peak_memory_bytes=peak,
+    )
 
 
 def end_group(pid: int) -> None:

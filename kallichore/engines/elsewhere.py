@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,10 +10,11 @@ import attrs
 import trio
 import trio_util
 
-from kallichore.engines.beside_host import HostedOutput
+from kallichore.engines.attaching import Attachment, attach
+from kallichore.engines.beside_host import KILL, HostedOutput, describe_told_end
 from kallichore.engines.engine import Job, Waiting
 from kallichore.engines.held_job import HeldJob
-from kallichore.engines.host_link import Attachment, HostLink, attach, open_link
+from kallichore.engines.host_link import HostLink, open_link
 from kallichore.engines.placement import Placement
 from kallichore.engines.reach import Reach
 from kallichore.errors import (
@@ -27,10 +27,9 @@ from kallichore.errors import (
     lone_error,
 )
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
-from kallichore.kernel.process import signal_name
 from kallichore.kernel.resources import Usage
 from kallichore.wire.channels import OUTPUTS
-from kallichore.wire.host_frames import Frame, HostEnding, HostFacts, HostFailure
+from kallichore.wire.host_frames import Frame, HostFacts, HostFailure
 
 KILL_PATIENCE = 10.0
 """Seconds that a host may take to say that a kernel which was killed has ended. Then its job is ended: a network that
@@ -134,7 +133,7 @@ class ProcessElsewhere:
         Raises:
             ProcessLookupError: It has ended.
         """
-        self.send_signal_to_group(getattr(signal, "SIGKILL", 9))
+        self.send_signal_to_group(KILL)
         self.killed.set()
 
     def kill_or_give_up(self) -> None:
@@ -149,7 +148,10 @@ class ProcessElsewhere:
         if self.ending is None:
             await trio_util.wait_any(self.link.ended.wait, self.link.lost.wait, self.given_up.wait)
             told = self.link.ending
-            ending = self._describe_lost() if told is None else self._describe_end(told)
+            if told is None:
+                ending = self._describe_lost()
+            else:
+                ending = describe_told_end(told, self.pid, killed_by_us=self.killed.is_set())
             explanation = ""
             with trio.move_on_after(EXPLAIN_PATIENCE):
                 explanation = await self.job.explain(None if told is None else ending)
@@ -164,20 +166,6 @@ class ProcessElsewhere:
         else:
             text = f"was lost: {self.link.why_lost}" if self.link.why_lost else "was lost with the host beside it"
         return Ending(self.pid, ENDED_BY_SIGNAL, lost=text)
-
-    def _describe_end(self, told: HostEnding) -> Ending:
-        peak = None if told.peak_kib is None else told.peak_kib * 1024
-        is_killed = self.killed.is_set()
-        if told.signal is None:
-            return Ending(self.pid, told.code or 0, killed_by_us=is_killed, peak_memory_bytes=peak)
-        return Ending(
-            self.pid,
-            ENDED_BY_SIGNAL,
-            signal_name(told.signal),
-            out_of_memory=told.memory_kill and not is_killed,
-            killed_by_us=is_killed,
-            peak_memory_bytes=peak,
-        )
 
 
 @asynccontextmanager

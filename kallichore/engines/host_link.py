@@ -19,28 +19,25 @@ often as it takes (`Reach.tell`): both sides go on where they were, and who uses
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 import socket
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import attrs
 import trio
 
+from kallichore.engines.attaching import READ_SIZE, Attachment, attach
 from kallichore.engines.reach import Reach
 from kallichore.errors import HostGoneError, HostRefusedError
 from kallichore.wire.host_frames import (
-    NONCE_SIZE,
     SIGNALS,
     Frame,
     Hello,
     HostChannelNumber,
-    HostDecoder,
     HostEnding,
     HostFacts,
     HostFrameError,
@@ -49,14 +46,11 @@ from kallichore.wire.host_frames import (
     Received,
     decode_ending,
     decode_facts,
-    decode_hello,
     decode_opening,
     encode_again,
     encode_ask,
-    encode_attach,
     encode_open,
     head,
-    is_proven,
 )
 
 # Looking up a member of an enumeration takes longer than what is done with it here.
@@ -64,13 +58,6 @@ _DATA, _ACCEPTED, _SEND = int(Kind.DATA), int(Kind.ACCEPTED), int(Kind.SEND)
 
 CONFIRM_AT_LEAST = 1 << 18
 """Bytes of one channel after which a host is told that it need not keep them, where nobody writes them down."""
-
-FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.2, 15.0, 1.6
-"""Seconds between two tries to open a connection again, and how they grow: a network that comes back is not to meet all
-of its sessions at once, and nobody waits long for one."""
-
-READ_SIZE = 1 << 18
-"""Bytes that are read at once: more than a Unix socket holds by default, so that one call takes all that is there."""
 
 MOST_READS = 4
 """Reads in one go, some hundred microseconds: then others have their turn."""
@@ -158,17 +145,6 @@ class _Request:
     answer: Opening | None = None
     was_given_up: bool = False
     """Whether the channel is no longer what was wished here: closed, opened again, or lost with the link."""
-
-
-class Attachment(NamedTuple):
-    """A connection on which both sides have proved themselves."""
-
-    connection: socket.socket
-    decoder: HostDecoder
-    """What has read from it so far."""
-    hello: Hello
-    early: list[Received]
-    """What came behind that, already."""
 
 
 class HostLink:
@@ -581,93 +557,6 @@ def _encode_send(number: int, channel: int, data: bytes) -> list[bytes]:
     """Return the frame that takes a payload to the kernel, in pieces."""
     beginning = head(_SEND, channel, number, len(data))
     return [beginning + data] if len(data) <= SMALL else [beginning, data]
-
-
-async def _receive(connection: socket.socket, decoder: HostDecoder, received: list[Received]) -> None:
-    """Add to what was received until there is something.
-
-    Raises:
-        ConnectionError: The other side hung up.
-        HostFrameError: It is no host.
-    """
-    while not received:
-        await trio.lowlevel.wait_readable(connection)
-        data = connection.recv(READ_SIZE)
-        if not data:
-            raise ConnectionAbortedError(errno.ECONNABORTED, "the host hung up")
-        received += decoder.feed(data)
-
-
-async def _shake_hands(
-    connection: socket.socket, decoder: HostDecoder, secret: bytes, positions: Mapping[int, int]
-) -> tuple[Hello, list[Received]]:
-    """Prove each other that both know the secret; return what the host says, and what came behind that."""
-    received: list[Received] = []
-    await _receive(connection, decoder, received)
-    challenge = received.pop(0)
-    if challenge.kind != Kind.CHALLENGE or len(challenge.payload) != NONCE_SIZE:
-        raise HostFrameError("it does not begin with a host's challenge")
-    nonce = secrets.token_bytes(NONCE_SIZE)
-    connection.sendall(encode_attach(secret, challenge.payload, nonce, positions))
-    await _receive(connection, decoder, received)
-    answer = received.pop(0)
-    if answer.kind != Kind.HELLO:
-        raise HostFrameError(f"it answers a proof with {answer.kind}")
-    hello = decode_hello(answer.payload)
-    if not is_proven(hello, secret, challenge.payload, nonce):
-        raise HostFrameError("it does not know the secret")
-    return hello, received
-
-
-async def attach(reach: Reach, secret: bytes, positions: Mapping[int, int] = {}) -> Attachment:
-    """Connect to a host, and have both sides prove themselves: as often as it takes, where connections can be cut.
-
-    Cancelling disturbs nobody, unless the host has taken the proof already: then the server before is replaced. A host
-    that does not answer is waited for without a limit.
-
-    Args:
-        reach: The way to the host.
-        secret: The session's.
-        positions: Where to go on reading, by channel; where there is none, from the first byte that the host has.
-
-    Raises:
-        HostGoneError: There is none any more.
-        HostRefusedError: The secret is wrong, or the version.
-        OSError: It cannot be reached.
-    """
-    pause = FIRST_PAUSE
-    while reach.tell is not None:
-        try:
-            attachment = await _attach_once(reach, secret, positions)
-        except OSError as error:
-            reach.tell(error.strerror or str(error))
-        else:
-            reach.tell(None)
-            return attachment
-        await trio.sleep(pause)
-        pause = min(pause * GROWTH, LONGEST_PAUSE)
-    return await _attach_once(reach, secret, positions)
-
-
-async def _attach_once(reach: Reach, secret: bytes, positions: Mapping[int, int]) -> Attachment:
-    connection = await reach.connect()
-    decoder = HostDecoder()
-    try:
-        return Attachment(connection, decoder, *await _shake_hands(connection, decoder, secret, positions))
-    except HostFrameError as error:
-        connection.close()
-        raise HostRefusedError(f"What listens {reach.name} is not this session's host: {error}") from error
-    except OSError as error:
-        connection.close()
-        if reach.tell is not None:
-            raise
-        hung_up = error
-    except BaseException:
-        connection.close()
-        raise
-    # Because it ended just now, or because it does not believe us.
-    (await reach.connect()).close()
-    raise HostRefusedError(f"The host {reach.name} does not take us for the server of its session") from hung_up
 
 
 @asynccontextmanager

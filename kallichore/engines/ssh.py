@@ -120,7 +120,8 @@ class SshJob:
         script = host_script(filled_in.document(name=self._id))
         try:
             failure = await self._start_once(script)
-        except trio.Cancelled:
+        except BaseException:
+            # A cancellation, which may come as a group of several.
             with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_PATIENCE):
                 await self.end()
             raise

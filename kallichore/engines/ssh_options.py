@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 
-from kallichore.errors import EngineError
 from kallichore.models.converter import read_options
 
 KIND = "ssh"
@@ -78,34 +77,30 @@ def read_ssh_options(options: Mapping[str, Any]) -> SshOptions:
     Raises:
         EngineError: One cannot; the text names it, and says what it may be.
     """
-    read = read_options(SshOptions, options, "engine")
-    problems = list(_problems(read))
-    if problems:
-        raise EngineError("; ".join(problems))
-    return read
+    return read_options(SshOptions, options, "engine", _problems)
 
 
 def _problems(options: SshOptions) -> Sequence[str]:
     found: list[str] = []
     if not _HOST.fullmatch(options.host):
         found.append(
-            f"engine.host is {options.host!r}; it can be an alias of ssh's configuration, a machine's name, or "
+            f"host is {options.host!r}; it can be an alias of ssh's configuration, a machine's name, or "
             "user@machine: without blanks, and without a hyphen at its beginning"
         )
     if not _PYTHON.fullmatch(options.python):
         found.append(
-            f"engine.python is {options.python!r}; it can be a program's name or path over there, without quotes, "
+            f"python is {options.python!r}; it can be a program's name or path over there, without quotes, "
             "backslashes, dollars and exclamation marks"
         )
     for option in options.options:
         match = _OPTION.fullmatch(option)
         if match is None:
-            found.append(f"engine.options has {option!r}; each is a name and a value of ssh_config, as in Port=2222")
+            found.append(f"options has {option!r}; each is a name and a value of ssh_config, as in Port=2222")
         elif match[1].lower() in OWN_NAMES:
-            found.append(f"engine.options has {option!r}; {match[1]} cannot be chosen for a kernel's connection")
+            found.append(f"options has {option!r}; {match[1]} cannot be chosen for a kernel's connection")
     for name in ("config", "kernelspec", "ssh"):
         if getattr(options, name) == "":
-            found.append(f"engine.{name} is empty")
+            found.append(f"{name} is empty")
     return found
 
 

@@ -517,6 +517,8 @@ class Peer:
         self._needed = 0
         self._unsent: list[Payload] = []
         """The rest of a frame that was begun, in pieces; empty while everything is taken at once."""
+        self._is_deaf = False
+        """Whether it has hung up. What it said before is still to be read: its last word, perhaps."""
         self.nonce = os.urandom(32)
         self.is_stranger, self.is_leaving = True, False
         self._loop.watch(connection.fileno(), READ, self._act)
@@ -529,7 +531,7 @@ class Peer:
     @property
     def is_blocked(self) -> bool:
         """Whether it does not take more now."""
-        return bool(self._unsent)
+        return self._is_deaf or bool(self._unsent)
 
     def drop(self) -> None:
         """Close the connection. Idempotent."""
@@ -561,7 +563,7 @@ class Peer:
 
     def send(self, pieces: list[Payload]) -> None:
         """Send a frame; what is not taken now goes out when it can."""
-        if self._socket is None:
+        if self._socket is None or self._is_deaf:
             return
         if self._unsent:
             self._unsent += pieces
@@ -571,7 +573,8 @@ class Peer:
         except BlockingIOError:
             count = 0
         except OSError:
-            self.drop()
+            # Whoever reads will notice, and drops it.
+            self._is_deaf = True
             return
         for place, piece in enumerate(pieces):
             if count < len(piece):

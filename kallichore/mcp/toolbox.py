@@ -281,6 +281,7 @@ async def _hear(execution: Execution, deadline: float, collector: ResultCollecto
             output = collector.take(message)
             if isinstance(output, Printed):
                 await caller.report(output.text)
-    except trio.Cancelled:
+    except BaseException:
+        # A cancellation, which may come as a group of several, or what an agent that is gone makes of a report.
         give_up(execution.session, execution.msg_id, "The agent does not wait any more")
         raise

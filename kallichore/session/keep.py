@@ -140,18 +140,24 @@ class Found:
     was_rebooted: bool
     is_elsewhere: bool = False
 
+    def lives_here(self) -> bool:
+        """Return whether the kernel's process is on this machine, and still the one that was noted."""
+        pid, started = self.process or (0, None)
+        is_here = not self.is_elsewhere and not self.was_rebooted
+        return is_here and pid > 0 and started is not None and is_own_kernel(pid, started)
+
     def end(self, why: HostGoneError) -> Ending:
         """Return how a kernel ended that has no host any more, once nothing is left of it.
 
         Args:
             why: What is known of that, where the kernel was on another machine.
         """
-        pid, started = self.process or (0, None)
+        pid = 0 if self.process is None else self.process[0]
         if self.is_elsewhere:
             return Ending(pid, ENDED_BY_SIGNAL, lost=f"was lost while no server was there: {why.message}")
         if self.was_rebooted:
             return Ending(pid, ENDED_BY_SIGNAL, lost="ended when the machine was restarted")
-        if pid and started is not None and is_own_kernel(pid, started):
+        if self.lives_here():
             end_group(pid)
         if not pid:
             return Ending(0, ENDED_BY_SIGNAL, lost="was not there yet when its server was killed")

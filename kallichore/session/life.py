@@ -45,6 +45,7 @@ from kallichore.session.alarm import Alarm
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.heart import Heart
 from kallichore.session.introduction import Introduction
+from kallichore.session.keep import Found
 from kallichore.session.keeper import Keeper
 from kallichore.session.pending import Pending
 from kallichore.session.process_output import OutputReader
@@ -127,6 +128,8 @@ class KernelLife:
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """What looks after the kernel runs in it, until it is left."""
     _identity: tuple[int, str | None] | None = None
+    _found_pid: int | None = None
+    """The process that another server launched, until its host or its end is reached."""
     _hosted_sockets: Sequence[tuple[int, HostedSocket]] = ()
     """The connections that the host has, by number, once there are any."""
     _hosted_outputs: Sequence[tuple[str, HostedOutput]] = ()
@@ -147,15 +150,26 @@ class KernelLife:
 
     @property
     def pid(self) -> int | None:
-        """The process id, while there is a process of ours."""
-        return None if self.process is None else self.process.pid or None
+        """The process id, while there is a process of ours; of one that was found, from the first moment."""
+        if self.process is None:
+            return self._found_pid
+        return self.process.pid or None
 
     @property
     def identity(self) -> tuple[int, str | None] | None:
         """The process id and when the process was started, in the machine's words: numbers are used again."""
-        if self._identity is None and self.process is not None and self.pid is not None:
+        if self.process is not None and self.pid is not None and (self._identity or (0,))[0] != self.pid:
             self._identity = self.pid, start_time(self.pid) if self.process.is_here else None
         return self._identity
+
+    def expect(self, found: Found) -> None:
+        """Know of the process that was launched, before its host tells of it."""
+        self.is_launched, self.is_adopted = True, found.is_adopted
+        self.requested_by, self.why_culled = found.requested_by, found.why_culled
+        self.last_words.extend(found.last_words)
+        self._identity = found.process
+        if found.process is not None and found.lives_here():
+            self._found_pid = found.process[0]
 
     @property
     def routing_name(self) -> str:
@@ -558,6 +572,7 @@ class KernelLife:
 
     async def _look_after(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> None:
         self.link, self.process, self._said = placement.link, placement.process, placement.said
+        self._found_pid = None
         self.is_elsewhere = not self.process.is_here
         if self.link is not None and self.is_elsewhere:
             self.link.on_facts = lambda facts: self.conversation.move_to(facts.directory)
@@ -620,7 +635,7 @@ class KernelLife:
             self.conversation.say_output("stderr", f"[kallichore] {text}\n")
         level = logging.INFO if ending.survivors is None else logging.ERROR
         logger.log(level, "[session %s] %s", self.sender.session, text)
-        self.process = None
+        self.process = self._found_pid = None
         self.conversation.change_status(StatusEvent.EXITED, text, trio.current_time())
         self.conversation.say("exited", ending.code)
         if error is not None:

@@ -316,10 +316,8 @@ class Supervisor:
     def _take_over_kernel(self, found: Found) -> None:
         """Look after the kernel that was launched, if it is there yet, and see to what was to become of it."""
         life = self._make_life()
-        life.is_launched, life.is_adopted = True, found.is_adopted
+        life.expect(found)
         life.attempt = found.attempt if self.conversation.is_introduced else found.attempt + 1
-        life.requested_by, life.why_culled = found.requested_by, found.why_culled
-        life.last_words.extend(found.last_words)
         self._life, self._run = life, lambda: self.launcher.run_found(life, found)
         self._life_given.set()
         # One that was to end with its server ends; but this server does not, so another may follow.

@@ -17,10 +17,12 @@ import json
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 import msgspec
+
+T = TypeVar("T")
 
 VERSION = 1
 """The version of all this that a host has to name."""
@@ -288,16 +290,20 @@ def decode_hello(payload: bytes) -> Hello:
     raise HostFrameError(f"the host speaks version {version}, and we speak {VERSION}")
 
 
+def _read_note(payload: bytes, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise HostFrameError(f"{what} cannot be read: {error}") from error
+
+
 def decode_ending(payload: bytes) -> HostEnding:
     """Return how a kernel's process ended.
 
     Raises:
         HostFrameError: It cannot be read.
     """
-    try:
-        return msgspec.json.decode(payload, type=HostEnding)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise HostFrameError(f"the end of the kernel cannot be read: {error}") from error
+    return _read_note(payload, HostEnding, "the end of the kernel")
 
 
 def decode_facts(payload: bytes) -> HostFacts:
@@ -306,10 +312,7 @@ def decode_facts(payload: bytes) -> HostFacts:
     Raises:
         HostFrameError: It cannot be read.
     """
-    try:
-        return msgspec.json.decode(payload, type=HostFacts)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise HostFrameError(f"what the kernel uses cannot be read: {error}") from error
+    return _read_note(payload, HostFacts, "what the kernel uses")
 
 
 @attrs.frozen
@@ -331,10 +334,7 @@ def decode_opening(payload: bytes) -> Opening:
     Raises:
         HostFrameError: It cannot be read.
     """
-    try:
-        return msgspec.json.decode(payload, type=Opening)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise HostFrameError(f"the answer to a connection cannot be read: {error}") from error
+    return _read_note(payload, Opening, "the answer to a connection")
 
 
 _DATA = int(Kind.DATA)

@@ -228,6 +228,34 @@ async def test_signals_end_the_server_and_kernels_as_told(private_place: Path) -
 # Hosts
 
 
+async def test_kernel_has_its_process_id_before_its_host_answers(private_place: Path) -> None:
+    """The next server knows what it goes on with from the first moment, however long the host takes."""
+    async with open_servers(private_place) as servers:
+        client = await servers.start()
+        assert client is not None
+        await client.call("PUT", "/sessions", body())
+        await client.call("POST", "/sessions/s/start")
+        pid = await pid_of(client)
+        host = psutil.Process(psutil.Process(pid).ppid())
+        codes = [await servers.end(signal.SIGTERM)]
+        host.suspend()
+        try:
+            client = await servers.start()
+            assert client is not None
+            early = await client.call("GET", "/sessions/s")
+        finally:
+            host.resume()
+        async with open_channel(client.address, "s") as channel:
+            said = await run_code(channel, "print again")
+        late = await pid_of(client)
+        await client.call("POST", "/shutdown")
+        codes.append(await servers.wait())
+
+    assert codes == [0, 0]
+    assert [early["process_id"], late] == [pid, pid]
+    assert said == "again\n"
+
+
 async def test_end_of_everything_but_the_directory_is_reported(private_place: Path) -> None:
     """Server, host and guardian are killed at once: the kernel ends too, and the next server says what it knows."""
     async with open_servers(private_place) as servers:

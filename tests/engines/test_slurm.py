@@ -17,7 +17,7 @@ from kallichore.engines import slurm
 from kallichore.engines.engine import EngineServices, Waiting
 from kallichore.errors import ConfigurationError, EngineError, HostGoneError
 from plain_kernel import lines
-from slurm_cluster import Cluster, can_limit_memory, open_cluster, why_not
+from slurm_cluster import Cluster, can_limit_memory, open_cluster, use, why_not
 from slurm_jobs import OWNER, PATIENCE, ending_of, open_desk, open_slurm, order, start, until
 
 pytestmark = [
@@ -44,12 +44,7 @@ def running_cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(running_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Give a test the cluster, and see that it leaves nothing in the queue or on the nodes."""
-    for name, value in running_cluster.environment.items():
-        monkeypatch.setenv(name, value)
-    # Somebody whose login does nothing, which may take seconds otherwise.
-    monkeypatch.setenv("HOME", str(running_cluster.place / "home"))
-    yield running_cluster
-    running_cluster.wait_empty()
+    yield from use(running_cluster, monkeypatch)
 
 
 Replace = Callable[[str, str], Path]

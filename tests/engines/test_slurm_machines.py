@@ -22,7 +22,7 @@ from kallichore.engines.dial_in import Desk, Registration
 from kallichore.engines.engine import Waiting
 from kallichore.errors import HostGoneError
 from plain_kernel import lines
-from slurm_cluster import Cluster, open_cluster, why_not
+from slurm_cluster import Cluster, open_cluster, use, why_not
 from slurm_jobs import Started, ending_of, open_desk, open_slurm, order, start, until
 
 pytestmark = [
@@ -50,11 +50,7 @@ def running_cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(running_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Give a test the cluster, and see that it leaves nothing in the queue or on the nodes."""
-    for name, value in running_cluster.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HOME", str(running_cluster.place / "home"))
-    yield running_cluster
-    running_cluster.wait_empty()
+    yield from use(running_cluster, monkeypatch)
 
 
 def wire_of(cluster: Cluster, started: Started) -> str:

@@ -339,9 +339,14 @@ async def test_greeting_of_a_login_shell_disturbs_nothing(setting: Setting[FarMa
         assert b"hello" == await read_line(link, CONTROL)
 
 
-async def test_cancelled_start_leaves_nothing(setting: Setting[FarMachine]) -> None:
+async def test_cancelled_start_leaves_nothing(setting: Setting[FarMachine], tmp_path: Path) -> None:
     """Who gives up a start has no host over there, and no ssh here."""
-    order = setting.order(SLEEP)
+    python = tmp_path / "python"
+    # A start goes on for as long as somebody listens: so it is not over when it is cancelled, however slow we are.
+    goes_on = 'if [ "$1" = - ]; then while printf .; do sleep 0.05; done; fi'
+    python.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\n{goes_on}\n')
+    python.chmod(0o700)
+    order = setting.order(SLEEP, python=str(python))
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
 

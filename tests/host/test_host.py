@@ -195,6 +195,26 @@ async def test_released_host_leaves_nothing(private_place: Path) -> None:
         assert not psutil.pid_exists(guardian)
 
 
+async def test_last_word_of_a_server_is_heard_though_it_has_hung_up(private_place: Path) -> None:
+    """A host that has just something to say to a server that is gone takes what that said before."""
+    go, done = private_place / "go", private_place / "done"
+    script = f"until [ -e {go} ]; do sleep 0.01; done; echo said; touch {done}; exec sleep 600"
+    async with open_host(private_place / "s", run(script)) as host:
+        process = psutil.Process(host.pid)
+        try:
+            async with host.link() as link:
+                process.suspend()
+                go.touch()
+                with trio.fail_after(PATIENCE):
+                    while not done.exists():  # noqa: ASYNC110  # a file that a shell makes
+                        await trio.sleep(0.01)
+                link.release()
+                link.flush()
+        finally:
+            process.resume()
+        await wait_gone(host.pid)
+
+
 async def test_host_that_is_released_early_kills_its_kernel(private_place: Path) -> None:
     """A host that is let go while its kernel lives takes the kernel along, with all of its group."""
     async with open_host(private_place / "s") as host, host.link() as link:

@@ -57,13 +57,8 @@ async def world(private_place: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 HERE = {"kind": "here"}
 
 
-def is_member(member: str) -> Any:
-    """Return a predicate: news of the session with this member, whatever its value."""
-    return lambda message: message["kind"] == "kernel" and member in message
-
-
 def is_value(member: str) -> Any:
-    """Return a predicate: the same, and the value is something."""
+    """Return a predicate: news of the session with this member, which is something."""
     return lambda message: message["kind"] == "kernel" and message.get(member) is not None
 
 
