@@ -1,6 +1,9 @@
 // An agent as the official TypeScript SDK is one: each step says what came of it, as a line of JSON.
 // Arguments: "http", the endpoint's address and token; or "stdio", and a command that is an MCP server.
 "use strict";
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
 const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
 const { StdioClientTransport } = require("@modelcontextprotocol/sdk/client/stdio.js");
 const { StreamableHTTPClientTransport } = require("@modelcontextprotocol/sdk/client/streamableHttp.js");
@@ -39,9 +42,16 @@ Image(base64.b64decode(
   tell("refused", [refused.isError, refused.structuredContent.error.code]);
   tell("unknown", await agent.callTool({ name: "nothing" }).then(() => null, (error) => error.code));
 
+  // The SDK forgets a call's progress that comes together with its result, so the code goes on until it was heard.
   const progress = [];
-  const onprogress = ({ message }) => progress.push(message);
-  await agent.callTool({ name: "execute_code", arguments: { code: "print('on it', flush=True)" } }, CallToolResultSchema, { onprogress });
+  const heard = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "agent-")), "heard");
+  const onprogress = ({ message }) => {
+    progress.push(message);
+    fs.writeFileSync(heard, "");
+  };
+  const waits = `import os, time\nwhile not os.path.exists(${JSON.stringify(heard)}): time.sleep(0.01)`;
+  const code = `print('on it', flush=True)\n${waits}`;
+  await agent.callTool({ name: "execute_code", arguments: { code } }, CallToolResultSchema, { onprogress });
   tell("progress", progress.join(""));
 
   const stop = new AbortController();
