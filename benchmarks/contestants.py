@@ -115,7 +115,8 @@ class _Process:
     def end(self) -> None:
         """End the server and whatever it has started."""
         self._channels.close()
-        children = psutil.Process(self.pid).children(recursive=True)
+        # One that has ended by itself left nobody that could be told as its own; why it did is raised already.
+        children = psutil.Process(self.pid).children(recursive=True) if self._process.poll() is None else []
         self._process.terminate()
         self._process.wait()
         _, left = psutil.wait_procs(children, timeout=5)
