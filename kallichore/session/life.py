@@ -129,7 +129,7 @@ class KernelLife:
     """What looks after the kernel runs in it, until it is left."""
     _identity: tuple[int, str | None] | None = None
     _found_pid: int | None = None
-    """The process that another server launched, until its host or its end is reached."""
+    """The process that another server launched, if it was there still when this one began."""
     _hosted_sockets: Sequence[tuple[int, HostedSocket]] = ()
     """The connections that the host has, by number, once there are any."""
     _hosted_outputs: Sequence[tuple[str, HostedOutput]] = ()
@@ -152,7 +152,7 @@ class KernelLife:
     def pid(self) -> int | None:
         """The process id, while there is a process of ours; of one that was found, from the first moment."""
         if self.process is None:
-            return self._found_pid
+            return None if self.over.is_set() else self._found_pid
         return self.process.pid or None
 
     @property
@@ -572,7 +572,6 @@ class KernelLife:
 
     async def _look_after(self, placement: Placement, relay: Callable[[], Awaitable[None]]) -> None:
         self.link, self.process, self._said = placement.link, placement.process, placement.said
-        self._found_pid = None
         self.is_elsewhere = not self.process.is_here
         if self.link is not None and self.is_elsewhere:
             self.link.on_facts = lambda facts: self.conversation.move_to(facts.directory)
@@ -635,7 +634,7 @@ class KernelLife:
             self.conversation.say_output("stderr", f"[kallichore] {text}\n")
         level = logging.INFO if ending.survivors is None else logging.ERROR
         logger.log(level, "[session %s] %s", self.sender.session, text)
-        self.process = self._found_pid = None
+        self.process = None
         self.conversation.change_status(StatusEvent.EXITED, text, trio.current_time())
         self.conversation.say("exited", ending.code)
         if error is not None:

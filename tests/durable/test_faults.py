@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import psutil
 import pytest
 import trio
 
-from durable.servers import open_servers, processes_below, wait_nothing_left
+from durable.servers import Servers, open_servers, processes_below, wait_nothing_left
 from kallichore.client.api_client import ApiClient, ApiError
 from kallichore.client.channel_client import make_execute_request, make_message, open_channel
 from kallichore.session.session import Session
@@ -58,13 +59,33 @@ async def pid_of(client: ApiClient) -> int:
     return int((await client.call("GET", "/sessions/s"))["process_id"])
 
 
-async def wait_connected(client: ApiClient) -> None:
-    """Wait until all five sockets of a kernel that starts have been connected to."""
+async def begin(servers: Servers, session: dict[str, Any] | None = None) -> ApiClient:
+    """Start a server with a session whose kernel has started; return the server's client."""
+    client = await servers.start()
+    assert client is not None
+    await client.call("PUT", "/sessions", session or body())
+    await client.call("POST", "/sessions/s/start")
+    return client
+
+
+async def wait_connected(client: ApiClient, besides: Collection[int] = ()) -> set[int]:
+    """Wait until all five sockets of a kernel that starts have been connected to; return from which ports.
+
+    Args:
+        client: The server's.
+        besides: Ports of another server's connections, which do not count.
+    """
     session = await ask_until(client, lambda session: session.get("process_id") is not None)
     process = psutil.Process(session["process_id"])
     with trio.fail_after(REAL_TIME):
-        while sum(each.status == psutil.CONN_ESTABLISHED for each in process.net_connections()) < 5:  # noqa: ASYNC110
+        while len(ports := ports_of_peers(process) - set(besides)) < 5:  # noqa: ASYNC110
             await trio.sleep(0.01)
+    return ports
+
+
+def ports_of_peers(process: psutil.Process) -> set[int]:
+    """Return the ports from which a process has connections."""
+    return {each.raddr.port for each in process.net_connections() if each.status == psutil.CONN_ESTABLISHED}
 
 
 async def is_refused(client: ApiClient, path: str) -> str:
@@ -152,10 +173,10 @@ async def test_kernel_that_two_servers_left_while_it_started_can_ask_for_input(p
         await client.call("PUT", "/sessions", body("s", "slow-info=1.5"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.call, "POST", "/sessions/s/start")
-            await wait_connected(client)
+            ports = await wait_connected(client)
             nursery.cancel_scope.cancel()
     async with keeping(private_place) as client:
-        await wait_connected(client)
+        await wait_connected(client, besides=ports)
     async with ending(private_place) as client, open_channel(client.address, "s") as channel:
         msg_id = await channel.send(make_execute_request("input name?", allow_stdin=True))
         asked = (await receive_until(channel, is_type("input_request")))[-1]
@@ -182,10 +203,7 @@ async def test_environment_of_a_restart_is_kept(private_place: Path) -> None:
 async def test_session_that_was_being_ended_can_be_started_again(private_place: Path) -> None:
     """A server that is killed while it ends its kernels leaves that to the next one, which has sessions to start."""
     async with open_servers(private_place) as servers:
-        client = await servers.start()
-        assert client is not None
-        await client.call("PUT", "/sessions", body("s", "ignore-shutdown"))
-        await client.call("POST", "/sessions/s/start")
+        client = await begin(servers, body("s", "ignore-shutdown"))
         async with open_channel(client.address, "s") as channel:
             pid = await pid_of(client)
             await client.call("POST", "/shutdown")
@@ -207,10 +225,7 @@ async def test_session_that_was_being_ended_can_be_started_again(private_place: 
 async def test_signals_end_the_server_and_kernels_as_told(private_place: Path) -> None:
     """SIGTERM and SIGINT leave the kernels to the next server, or end them where they are to stop with it."""
     async with open_servers(private_place) as servers:
-        client = await servers.start()
-        assert client is not None
-        await client.call("PUT", "/sessions", body())
-        await client.call("POST", "/sessions/s/start")
+        client = await begin(servers)
         pids, codes = [await pid_of(client)], []
         for number, options in ((signal.SIGTERM, ()), (signal.SIGINT, ("--on-exit", "stop"))):
             codes.append(await servers.end(number))
@@ -231,10 +246,7 @@ async def test_signals_end_the_server_and_kernels_as_told(private_place: Path) -
 async def test_kernel_has_its_process_id_before_its_host_answers(private_place: Path) -> None:
     """The next server knows what it goes on with from the first moment, however long the host takes."""
     async with open_servers(private_place) as servers:
-        client = await servers.start()
-        assert client is not None
-        await client.call("PUT", "/sessions", body())
-        await client.call("POST", "/sessions/s/start")
+        client = await begin(servers)
         pid = await pid_of(client)
         host = psutil.Process(psutil.Process(pid).ppid())
         codes = [await servers.end(signal.SIGTERM)]
@@ -491,10 +503,7 @@ async def test_replaced_server_hands_over_under_load(private_place: Path) -> Non
     """With --replace the next server takes over in the middle of a flood, and a client has each message once."""
     count = 3000
     async with open_servers(private_place) as servers:
-        client = await servers.start()
-        assert client is not None
-        await client.call("PUT", "/sessions", body())
-        await client.call("POST", "/sessions/s/start")
+        client = await begin(servers)
         reader = ReturningClient(client.address)
         async with open_channel(client.address, "s", attach="visit") as channel:
             await channel.send(make_execute_request(f"flood {count} 50\nafter {private_place / 'go'}"))
