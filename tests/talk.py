@@ -15,7 +15,7 @@ from kallichore.conversation.voice import Voice
 from kallichore.models.bodies import NewSession
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.wire.client_messages import ClientMessage, make
-from kallichore.wire.envelope import Excerpt, Header, KernelMessage
+from kallichore.wire.envelope import Excerpt, Header, KernelMessage, excerpt_of
 
 INTRODUCTION = "server-1"
 """The id of the server's own kernel info request."""
@@ -120,7 +120,7 @@ class Talk:
         parent: ClientMessage | Header | str | None,
         content: dict[str, Any] | bytes,
         channel: str = "iopub",
-        excerpt: Excerpt = Excerpt(),  # noqa: B008  # frozen
+        excerpt: Excerpt | None = None,
     ) -> ClientMessage | KernelMessage | None:
         """Have the kernel say something; send what that releases, and return what was returned."""
         match parent:
@@ -131,7 +131,7 @@ class Talk:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         named = {"msg_type": msg_type, "parent": parent and parent.msg_id}
         payload = json.dumps({**named, "channel": channel, "content": body.decode()}).encode()
-        message = KernelMessage(channel, Header("k", msg_type), parent, body, excerpt, payload)
+        message = KernelMessage(channel, Header("k", msg_type), parent, body, excerpt or excerpt_of(body), payload)
         self.conversation.begin_hearing(self.now, is_output=channel == "iopub")
         result = self.conversation.hear(message, self.now, lambda: self.directory)
         self.conversation.voice.end_batch()

@@ -34,7 +34,12 @@ def text_frames(payloads: Iterable[bytes]) -> list[bytes]:
     """Return text frames in parts: a head, its payload, the next head, and so on. An empty payload makes no frame."""
     parts: list[bytes] = []
     for payload in payloads:
-        parts += (head(TEXT, len(payload)) if payload else b"", payload)
+        size = len(payload)
+        if _SHORT <= size < _MEDIUM:
+            # As nearly all have: a third of the time.
+            parts += (_pack_medium(TEXT, 126, size), payload)
+        else:
+            parts += (head(TEXT, size) if payload else b"", payload)
     return parts
 
 

@@ -55,7 +55,8 @@ class Outgoing:
             now: The time in seconds.
         """
         batch, pings = self.slot.take_nowait(), self.pings
-        self.control += filter(None, map(self.dialect.live, self.slot.take_live()))
+        if self.slot.live:
+            self.control += filter(None, map(self.dialect.live, self.slot.take_live()))
         if pings.is_wanted or (batch is not None and pings.is_due(now)):
             self.control.append(pings.make(self.slot.delivery.given, now))
         if batch is None and not self.control:
@@ -72,8 +73,9 @@ class Outgoing:
                 self._add_frames(parts, batch, now)
         self._parts, self._batch = parts, batch
         pings.sent_at = inf
-        pings.unpinged_bytes += sum(map(len, parts))
-        self.pieces.extend(map(memoryview, join_small(parts)))
+        pieces = join_small(parts)
+        pings.unpinged_bytes += sum(map(len, pieces))
+        self.pieces.extend(map(memoryview, pieces))
         return True
 
     def _add_frames(self, parts: list[bytes], batch: Batch, now: float) -> None:
@@ -107,7 +109,9 @@ class Outgoing:
         if self._batch is None:
             return
         batch, self._batch = self._batch, None
-        unsent = _count_unsent(self._parts, self._pings_among, self.unsent, len(batch.payloads))
+        unsent = 0
+        if self.pieces:
+            unsent = _count_unsent(self._parts, self._pings_among, self.unsent, len(batch.payloads))
         self.slot.delivery.give(batch.next_position - unsent)
 
 

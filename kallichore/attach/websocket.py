@@ -90,6 +90,8 @@ class _Attachment:
     """Ends when it is time to think of a ping."""
     _alarm_at: float = attrs.field(default=inf, init=False)
     """When that is."""
+    _fileno: Callable[[], int] | None = attrs.field(default=None, init=False)
+    """Returns the descriptor of the connection, if that is a socket which can be written to as a file."""
     _may_push: bool = attrs.field(default=False, init=False)
     """Whether the writer waits for news, and so somebody else may send."""
 
@@ -99,6 +101,8 @@ class _Attachment:
         by_numbers = self.dialect.goes_by_numbers
         pings = Pings(slot.deliveries, slot.delivery, by_numbers, interval, allowance, tick_after(now, interval))
         self._outgoing = Outgoing(slot, pings, self.dialect)
+        if _CAN_PUSH and isinstance(self.stream, trio.SocketStream):
+            self._fileno = self.stream.socket.fileno
 
     async def run(self) -> None:
         """Serve the client until one side closes."""
@@ -225,10 +229,10 @@ class _Attachment:
             BlockingIOError: The client takes no more now.
             OSError: The connection is broken.
         """
-        assert isinstance(self.stream, trio.SocketStream)
+        assert self._fileno is not None
         outgoing = self._outgoing
         while outgoing.pieces:
-            outgoing.went_out(os.write(self.stream.socket.fileno(), outgoing.pieces[0]))
+            outgoing.went_out(os.write(self._fileno(), outgoing.pieces[0]))
         self._settle(now)
 
     def _settle(self, now: float) -> None:
@@ -258,7 +262,8 @@ class _Attachment:
         except OSError:
             return False
         self._may_push = True
-        return not self.slot.is_behind and self.slot.leaving is None and self._closing is None
+        slot = self.slot
+        return not slot.is_behind and slot.leaving is None and self._closing is None
 
     async def _write(self) -> None:
         """Send control frames and batches until the client has to leave.
@@ -293,7 +298,7 @@ class _Attachment:
                 await self._wait_for_news()
 
     async def _wait_for_news(self) -> None:
-        self._may_push = isinstance(self.stream, trio.SocketStream) and _CAN_PUSH
+        self._may_push = self._fileno is not None
         try:
             await self.slot.wait_woken()
         finally:

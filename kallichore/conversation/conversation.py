@@ -7,6 +7,7 @@ the journal of what clients are to be told, and leaves sockets, processes and wa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -36,7 +37,7 @@ from kallichore.conversation.whereabouts import Whereabouts
 from kallichore.errors import ExecutionCancelledError, KallichoreError, KernelDiedError
 from kallichore.models.bodies import KernelExit, NewSession, ResourceUsage, RunningRequest, Status
 from kallichore.wire.client_messages import ClientMessage, kernel_message
-from kallichore.wire.envelope import UNREADABLE, EnvelopeError, Header, KernelMessage, decode
+from kallichore.wire.envelope import EnvelopeError, Header, KernelMessage, decode
 
 CLEARS_PENDING = {"shutdown_request": "the kernel was asked to shut down", "interrupt_request": "it was interrupted"}
 """Requests for which executions that wait are dropped, and why."""
@@ -51,18 +52,6 @@ _FOR_CONTROL = frozenset(
     }
 )
 """Requests that kernels take on control only (messaging spec, JEP 91), whoever sent them."""
-
-
-class _ExecutionState(msgspec.Struct):
-    execution_state: str
-
-
-class _Outcome(msgspec.Struct):
-    status: str = ""
-
-
-_read_execution_state = msgspec.json.Decoder(_ExecutionState).decode
-_read_outcome = msgspec.json.Decoder(_Outcome).decode
 
 
 @attrs.frozen
@@ -268,7 +257,7 @@ class Conversation:
             self.answer_at_the_end(reason)
         if self.status.apply(event, reason, now) is None:
             return False
-        self.say("status", {"status": self.status.current.value, "reason": reason})
+        self.voice.put((_status_message(self.status.current, reason),))
         if self.status.idle_since is not None:
             self.on_rest()
         return True
@@ -376,8 +365,10 @@ class Conversation:
         # What does not say what it answers belongs to what the kernel executes.
         parent_id = self.queue.active_id if parent is None else parent.msg_id
         released: ClientMessage | None = None
-        is_status = message.header.msg_type == "status"
-        if (is_status or message.channel != "iopub") and self._is_for_the_server(message, parent_id):
+        is_output, is_status = message.channel == "iopub", message.header.msg_type == "status"
+        # Nobody else asks a kernel that has not said who it is, and its answer may have any parent.
+        is_introduction = not self.is_introduced and message.header.msg_type == "kernel_info_reply"
+        if (is_introduction or parent_id in self._silent_requests) and (is_status or not is_output):
             return message if message.header.msg_type == "kernel_info_reply" else None
         if is_status:
             released = self._hear_status(message, now, read_directory)
@@ -386,26 +377,14 @@ class Conversation:
         if self.listeners and parent_id in self.listeners:
             self.listeners[parent_id](message)
             self.given.note(parent_id, self.voice.next_number - 1)
-        if message.channel != "iopub":
+        if not is_output:
             released = self._hear_answer(message, parent_id, now)
         return released
-
-    def _is_for_the_server(self, message: KernelMessage, parent_id: str | None) -> bool:
-        """Whether a message is about the server's own kernel info request.
-
-        While a kernel has not said who it is, nobody else has asked it, and its answer may have any parent.
-        """
-        if message.header.msg_type == "kernel_info_reply" and not self.is_introduced:
-            return True
-        return parent_id in self._silent_requests
 
     def _hear_status(
         self, message: KernelMessage, now: float, read_directory: Callable[[], str | None]
     ) -> ClientMessage | None:
-        try:
-            state = _read_execution_state(message.content).execution_state
-        except UNREADABLE:
-            return None
+        state = message.excerpt.execution_state
         if state not in ("busy", "idle"):
             return None
         parent, active_id = message.parent, self.queue.active_id
@@ -518,12 +497,10 @@ class Conversation:
 
     def _has_failed(self, reply: KernelMessage) -> bool:
         """Whether the reply to the active execution says that what waits behind it is not to run."""
-        try:
-            outcome = _read_outcome(reply.content)
-        except UNREADABLE:
+        if reply.excerpt.status != "error":
             return False
         active = self.queue.active
-        if outcome.status != "error" or active is None or active.msg_id == self._interrupted:
+        if active is None or active.msg_id == self._interrupted:
             # What waited when it was interrupted is gone already; what came since was sent in spite of it.
             return False
         return stops_on_error(active)
@@ -643,6 +620,12 @@ class Conversation:
         self._latest, self._late = saved.latest, saved.late
         self._interrupted, self._is_answered = saved.interrupted, saved.is_answered
         self._silent_requests = saved.silent_requests
+
+
+@lru_cache(64)
+def _status_message(status: Status, reason: str | None) -> bytes:
+    """Return the message that tells a status: mostly one of few, with each request."""
+    return kernel_message("status", {"status": status.value, "reason": reason})
 
 
 _talk_of = attrgetter(

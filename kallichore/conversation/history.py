@@ -37,7 +37,7 @@ class _Error(msgspec.Struct):
     status: str = "error"
 
 
-class _Attribution(msgspec.Struct):
+class _Attribution(msgspec.Struct, frozen=True):
     source: str | None = None
     agent_name: str | None = None
 
@@ -45,6 +45,8 @@ class _Attribution(msgspec.Struct):
 class _Metadata(msgspec.Struct):
     attribution: _Attribution | None = None
 
+
+_NOBODY = _Attribution()
 
 _read_request = msgspec.json.Decoder(_Request).decode
 _read_text = msgspec.json.Decoder(str).decode
@@ -297,6 +299,8 @@ class History:
                         entry.output.add_literal(memoryview(text))
                 case "execute_result" | "display_data" if message.excerpt.data is not None:
                     entry.output.add(_in_words(message.excerpt.data) + "\n")
+                case "execute_reply" if message.excerpt.status != "error":
+                    return
                 case "error" | "execute_reply":
                     if not _note_error(entry, _read_error(message.content)):
                         return
@@ -348,10 +352,12 @@ class History:
 
 
 def _attribution_of(request: ClientMessage) -> _Attribution:
+    if request.metadata == b"{}":
+        return _NOBODY
     try:
-        return _read_metadata(request.metadata).attribution or _Attribution()
+        return _read_metadata(request.metadata).attribution or _NOBODY
     except UNREADABLE:
-        return _Attribution()
+        return _NOBODY
 
 
 def _in_words(data: dict[str, msgspec.Raw]) -> str:

@@ -10,7 +10,7 @@ unless the kernel has said otherwise meanwhile (saying anything ends ``offline``
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -21,8 +21,8 @@ from kallichore.conversation.activity import moved
 from kallichore.models.bodies import Status
 
 
-class StatusEvent(Enum):
-    """What can happen to a status."""
+class StatusEvent(IntEnum):
+    """What can happen to a status. Numbers, as these have a hash that takes no call."""
 
     START_REQUESTED = auto()
     ADOPTION_REQUESTED = auto()

@@ -78,6 +78,8 @@ class ClientSlot:
     """Called when it is known what this client has, once it is gone."""
     on_news: Callable[[], bool] | None = attrs.field(default=None, init=False)
     """Called when there may be something to send; true if all of it was sent."""
+    live: list[bytes] = attrs.field(factory=list, init=False)
+    """Messages that only matter now, which are to be sent next; see `take_live`."""
     _replayed: int = attrs.field(init=False)
     """Up to where it is told what was said before it came, which is in order."""
     _hurried: int = attrs.field(init=False)
@@ -87,7 +89,6 @@ class ClientSlot:
     _is_answered: bool = attrs.field(default=False, init=False)
     """Whether a visitor was sent anything of its own; what processes print from then on is shown to it, too."""
     _question: tuple[bytes, int] | None = attrs.field(default=None, init=False)
-    _live: list[bytes] = attrs.field(factory=list, init=False)
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -144,8 +145,8 @@ class ClientSlot:
 
     def tell(self, payload: bytes) -> None:
         """Send a message that only matters now: it has no number, and is nobody else's if this client goes."""
-        del self._live[: max(0, len(self._live) - LIVE_MESSAGES + 1)]
-        self._live.append(payload)
+        del self.live[: max(0, len(self.live) - LIVE_MESSAGES + 1)]
+        self.live.append(payload)
         self.wake()
 
     def show(self, question: bytes, number: int) -> None:
@@ -157,7 +158,7 @@ class ClientSlot:
 
     def take_live(self) -> list[bytes]:
         """Return the live messages that are to be sent next."""
-        live, self._live = self._live, []
+        live, self.live = self.live, []
         return [] if self.displaced else live
 
     def take_nowait(self) -> Batch | None:

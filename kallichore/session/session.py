@@ -262,7 +262,7 @@ class Session(metaclass=ForUsers):
     def _tell_news(self) -> None:
         """Let clients, and who follows all sessions, know that there is something new."""
         self.audience.wake()
-        self.facilities.news.note(self.session_id)
+        self.facilities.news.note(self.request.session_id)
 
     def _write_down(self) -> None:
         """Write down what is new, so that there is no message without its number."""

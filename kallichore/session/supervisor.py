@@ -151,15 +151,17 @@ class Supervisor:
 
     def send(self, message: ClientMessage) -> None:
         """See `kallichore.session.session.Session.send`."""
-        named, conversation = (self.session_id, message.msg_type), self.conversation
+        conversation = self.conversation
+        status = conversation.status.current
         if message.channel not in TO_KERNEL:
-            logger.warning("[session %s] Dropped %s: kernels take nothing on %s", *named, message.channel)
-        elif self.phase is Phase.RESTARTING and (message.channel == "shell" or self.status is Status.EXITED):
+            text = "[session %s] Dropped %s: kernels take nothing on %s"
+            logger.warning(text, self.session_id, message.msg_type, message.channel)
+        elif self.phase is Phase.RESTARTING and (message.channel == "shell" or status is Status.EXITED):
             # For the kernel to come: this one is asked to end.
             conversation.requests.add(message)
             self._keep(conversation.held, message)
-        elif self.status is Status.EXITED:
-            logger.warning("[session %s] Refused %s: the kernel has exited", *named)
+        elif status is Status.EXITED:
+            logger.warning("[session %s] Refused %s: the kernel has exited", self.session_id, message.msg_type)
             conversation.refuse(message, "KernelExited", "The kernel has exited; start or restart it first")
         elif (following := conversation.tell(message, trio.current_time())) is None:
             return

@@ -11,13 +11,14 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from hmac import compare_digest
 from typing import Any
 
 import msgspec
 from pybase64 import b64encode
 
 from kallichore.wire.deep_json import DeepJsonError, members_of
-from kallichore.wire.frames import AFTER_DELIMITER, WRONG_SIGNATURE, Frames, FramesError, locate
+from kallichore.wire.frames import AFTER_DELIMITER, DELIMITER, WRONG_SIGNATURE, Frames, FramesError, locate
 from kallichore.wire.signing import Signer
 
 
@@ -39,12 +40,18 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
 
 class Excerpt(msgspec.Struct, frozen=True, gc=False):
-    """What a session's history is made of: found in a content while that is checked, as another look takes as long."""
+    """What a session goes by, and its history is made of: found in a content while that is checked, as another look
+    takes as long.
+    """
 
     data: dict[str, msgspec.Raw] | None = None
     """Of a result or a display: its representations by MIME type."""
     text: msgspec.Raw = msgspec.Raw(b"")
     """Of a stream: a JSON string."""
+    execution_state: str = ""
+    """Of a status."""
+    status: str = ""
+    """Of a reply."""
 
 
 class KernelMessage(msgspec.Struct, frozen=True, gc=False):
@@ -172,6 +179,14 @@ def _encode_buffers(buffers: Sequence[bytes]) -> list[bytes]:
     return [b'["', *pieces[1:], b'"]']
 
 
+def excerpt_of(content: bytes) -> Excerpt:
+    """Return the excerpt of a content; an empty one where that is of another shape, which is its own business."""
+    try:
+        return _excerpt(content)
+    except UNREADABLE:
+        return Excerpt()
+
+
 _BEGINNING = b'{"kind":"jupyter","header":'
 
 _PLAIN_END = (b',"metadata":{},"buffers":[]}',)
@@ -195,7 +210,9 @@ class KernelReader:
 
     def __init__(self, channel: str, signer: Signer) -> None:
         self._channel = channel
-        self._verify = signer.verify
+        self._is_signed, self._sign = bool(signer.key), signer.sign
+        self._start = 1
+        """Where the signature of the message before was."""
         self._raw_parent: bytes | None = None
         self._parent: Header | None = None
         self._between = b""
@@ -208,10 +225,13 @@ class KernelReader:
             FramesError: These frames are not a message, or not one that was signed with our key.
             EnvelopeError: A part is not JSON, or the header lacks ``msg_id`` or ``msg_type``.
         """
-        start = locate(frames)
+        start = self._start
         end = start + AFTER_DELIMITER
+        if len(frames) < end or frames[start - 1] != DELIMITER:
+            start = self._start = locate(frames)
+            end = start + AFTER_DELIMITER
         signature, raw_header, raw_parent, metadata, content = frames[start:end]
-        if not self._verify(signature, (raw_header, raw_parent, metadata, content)):
+        if self._is_signed and not compare_digest(signature, self._sign((raw_header, raw_parent, metadata, content))):
             raise FramesError(WRONG_SIGNATURE)
         if raw_parent != self._raw_parent:
             self._take_parent(raw_parent)
@@ -227,7 +247,9 @@ class KernelReader:
         payload = b"".join((_BEGINNING, raw_header, self._between, content, *rest))
         # Buffers are base64 by now, and may be most of it.
         text = payload if len(frames) == end else b"".join((raw_header, self._between, content, metadata))
-        if not text.isascii() or _has_escape(text):
+        # One byte is found ten times as fast as two, so these only behind the first.
+        escape = text.find(b"\\")
+        if not text.isascii() or (escape >= 0 and text.find(b"\\u", escape) >= 0):
             return self._read_again(frames[start + 1 :])
         return KernelMessage(self._channel, header, self._parent, content, excerpt, payload)
 
@@ -240,12 +262,7 @@ class KernelReader:
         between = self._join_parent(b"null" if absent else _strict(raw_parent))
         rest = _end(_strict(metadata), buffers)
         payload = b"".join((_BEGINNING, _strict(raw_header), between, content, *rest))
-        try:
-            excerpt = _excerpt(content)
-        except UNREADABLE:
-            # Of another shape than results and streams have, which is its own business.
-            excerpt = Excerpt()
-        return KernelMessage(self._channel, header, self._parent, content, excerpt, payload)
+        return KernelMessage(self._channel, header, self._parent, content, excerpt_of(content), payload)
 
     def _take_parent(self, raw_parent: bytes) -> None:
         if len(raw_parent) <= _LONGEST_ABSENT_PARENT:
@@ -262,12 +279,6 @@ class KernelReader:
 def _end(metadata: bytes, buffers: Sequence[bytes]) -> Sequence[bytes]:
     encoded = _encode_buffers(buffers) if buffers else (b"[]",)
     return (b',"metadata":', metadata, b',"buffers":', *encoded, b"}")
-
-
-def _has_escape(document: bytes) -> bool:
-    """Tell whether there is a ``\\u``: one byte is found ten times as fast as two, so these only behind the first."""
-    first = document.find(b"\\")
-    return first >= 0 and document.find(b"\\u", first) >= 0
 
 
 def encode(value: Any) -> bytes:

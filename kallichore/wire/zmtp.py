@@ -69,11 +69,13 @@ def opening(kind: str, identity: bytes = b"") -> bytes:
 def encode(frames: Sequence[bytes]) -> list[bytes]:
     """Return a message's bytes in pieces; frames that are large are not copied."""
     pieces: list[bytes] = []
-    last = len(frames) - 1
-    for index, frame in enumerate(frames):
-        pieces.append(_head(_MORE if index < last else 0, len(frame)))
-        pieces.append(frame)
-    return pieces if any(len(frame) >= LARGE for frame in frames) else [b"".join(pieces)]
+    more = len(frames)
+    for frame in frames:
+        more -= 1
+        size = len(frame)
+        # As `_head` does, whose call would take as long as all of this.
+        pieces += (bytes((_MORE if more else 0, size)) if size < 256 else _head(_MORE if more else 0, size), frame)
+    return pieces if max(map(len, frames), default=0) >= LARGE else [b"".join(pieces)]
 
 
 def _head(flags: int, size: int) -> bytes:

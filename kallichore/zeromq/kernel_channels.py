@@ -48,10 +48,12 @@ class KernelChannels:
         self.unread = unread
         self.readers = {channel: KernelReader(channel, signer) for channel in FROM_KERNEL}
         self._signer = signer
+        # To make a channel of its name would take as long as the rest of `send`.
+        self._by_name = {channel.value: socket for channel, socket in sockets.items()}
 
     def send(self, channel: str, parts: MessageParts) -> None:
         """Sign and send a message to the kernel on ``channel``, now."""
-        self.sockets[Channel(channel)].send(join(parts, self._signer))
+        self._by_name[channel].send(join(parts, self._signer))
 
     async def wait_connected(self) -> None:
         """Connect all five. Cancelling it leaves those open that are.

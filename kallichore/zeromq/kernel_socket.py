@@ -178,7 +178,7 @@ class KernelSocket:
             await trio.lowlevel.checkpoint()
         self._came_at_once = True
         # A read that did not fill its piece has most likely left nothing: another would be a system call in vain.
-        batch = None if self.is_drained else self._advance()
+        batch = None if self._is_empty and not self._unread.pieces else self._advance()
         while not batch:
             self._came_at_once = False
             if self._socket is None:
@@ -237,7 +237,7 @@ class KernelSocket:
             data = self._unread.take()
         messages = decoder.feed(data)
         # The rest of a large frame is read where it belongs, and not copied there.
-        if not decoder.missing and not self.is_drained:
+        if not decoder.missing and (not self._is_empty or self._unread.pieces):
             self._read(connection, MOST_PIECES)
         return messages
 
