@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from kallichore.wire.envelope import EnvelopeError, Header, KernelMessage, KernelReader, decode, decode_header, encode
+from kallichore.wire.envelope import (
+    EnvelopeError,
+    Excerpt,
+    Header,
+    KernelMessage,
+    KernelReader,
+    decode,
+    decode_header,
+    encode,
+    excerpt_of,
+)
 from kallichore.wire.frames import MessageParts, join
 from kallichore.wire.signing import Signer
 
@@ -154,13 +164,36 @@ def test_absent_parent_header_is_null(absent: bytes) -> None:
 parents = st.sampled_from([b"", b"{}", b"null", PARENT, b'{"msg_id":"\\u00e4","msg_type":"t"}'])
 
 
-@given(st.lists(st.tuples(parents, values, st.lists(st.binary(max_size=5), max_size=1)), max_size=6))
-def test_messages_of_a_run_are_each_as_if_alone(run: list[tuple[bytes, Any, list[bytes]]]) -> None:
-    """What a reader remembers of one message changes nothing of the next."""
-    reader = KernelReader("shell", SIGNER)
-    parts = [MessageParts(HEADER, parent, b"{}", encode(content), buffers) for parent, content, buffers in run]
+identities = st.lists(st.binary(max_size=3), max_size=2)
+runs = st.lists(st.tuples(identities, parents, values, st.lists(st.binary(max_size=5), max_size=1)), max_size=6)
 
-    assert [from_kernel("shell", each) for each in parts] == [reader.read(join(each, SIGNER)) for each in parts]
+
+@given(runs)
+def test_messages_of_a_run_are_each_as_if_alone(run: list[tuple[list[bytes], bytes, Any, list[bytes]]]) -> None:
+    """What a reader remembers of one message changes nothing of the next, whatever is in front of them."""
+    reader = KernelReader("shell", SIGNER)
+    parts = [MessageParts(HEADER, parent, b"{}", encode(content), buffers) for _, parent, content, buffers in run]
+    came = [[*first, *join(each, SIGNER)] for (first, *_), each in zip(run, parts, strict=True)]
+
+    assert [from_kernel("shell", each) for each in parts] == [reader.read(frames) for frames in came]
+
+
+@pytest.mark.parametrize(
+    ("content", "excerpt"),
+    [
+        (b'{"execution_state":"busy"}', Excerpt(execution_state="busy")),
+        (b'{"payload":[],"status":"error","ename":"E"}', Excerpt(status="error")),
+        (b'{"status":7}', Excerpt()),
+        (b'{"status":"\\ud800","execution_state":"idle"}', Excerpt(status="\ufffd", execution_state="idle")),
+        (b'{"execution_state":null}', Excerpt()),
+        (b"[]", Excerpt()),
+    ],
+)
+def test_status_is_told_where_a_content_has_one(content: bytes, excerpt: Excerpt) -> None:
+    """A content of another shape is passed on all the same."""
+    message = from_kernel("iopub", parts_with(content))
+
+    assert (message.excerpt, excerpt_of(message.content)) == (excerpt, excerpt)
 
 
 @pytest.mark.parametrize("member", ["header", "parent_header", "metadata", "content"])
