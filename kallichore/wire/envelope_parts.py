@@ -7,6 +7,8 @@ way is checked: a part that is not a JSON document by itself was cut in the wron
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 from pybase64 import b64decode
 
@@ -19,11 +21,19 @@ _CHANNEL = b',"channel":"'
 _CONTENT = b'","content":'
 _METADATA = b',"metadata":'
 _BUFFERS = b',"buffers":'
+_ONE_BUFFER = b',"buffers":["'
+_END_OF_BUFFERS = b'"]}'
 _NO_BUFFERS = b',"buffers":[]}'
 _PLAIN_END = b',"metadata":{},"buffers":[]}'
 
 LONGEST_HEADER = 4096
 """Bytes within which a header is looked for; a longer one is read as JSON."""
+
+LARGE = 1 << 18
+"""Bytes from which on a content is not copied."""
+
+NEAR = 1 << 14
+"""Bytes of a content and metadata within which the beginning of a buffer is looked for from the front."""
 
 _START = len(_BEGINNING)
 _LIMIT = _START + LONGEST_HEADER
@@ -76,9 +86,12 @@ class EnvelopeReader:
             _check(header)
             content = end + len(self._between)
             if payload.endswith(_PLAIN_END):
-                return Parts(self.channel, header, self.parent, b"{}", payload[content : -len(_PLAIN_END)])
-            buffers_at, buffers = _read_buffers(payload)
-            metadata_at = payload.rindex(_METADATA, content, buffers_at)
+                return Parts(self.channel, header, self.parent, b"{}", _piece(payload, content))
+            if alone := _read_one_buffer(payload, content):
+                metadata_at, buffers_at, buffers = alone
+            else:
+                buffers_at, buffers = _read_buffers(payload)
+                metadata_at = payload.rindex(_METADATA, content, buffers_at)
             metadata = payload[metadata_at + len(_METADATA) : buffers_at]
             _check(metadata)
         except (ValueError, *UNREADABLE):
@@ -99,6 +112,33 @@ class EnvelopeReader:
         return parent_at
 
 
+def _piece(payload: bytes, content: int) -> bytes:
+    """Return the content of a plain message; a view of it where it is large."""
+    end = len(payload) - len(_PLAIN_END)
+    if end - content < LARGE:
+        return payload[content:end]
+    # It does for bytes wherever it is put into a frame, and is sent from where it is.
+    return cast("bytes", memoryview(payload)[content:end])
+
+
+def _read_one_buffer(payload: bytes, content: int) -> tuple[int, int, tuple[bytes, ...]] | None:
+    """Return where the members for metadata and buffers begin, and the buffer, if there is one and no more.
+
+    From the beginning, as what a large buffer belongs to is mostly small, and a look at the whole of it takes half as
+    long as to decode it. None where what looks like a member is inside of the content, or of the metadata.
+    """
+    metadata_at = payload.find(_METADATA, content, content + NEAR)
+    buffers_at = payload.find(_ONE_BUFFER, metadata_at, content + NEAR)
+    if metadata_at < 0 or buffers_at < 0 or not payload.endswith(_END_OF_BUFFERS):
+        return None
+    try:
+        _check(payload[content:metadata_at])
+        encoded = memoryview(payload)[buffers_at + len(_ONE_BUFFER) : -len(_END_OF_BUFFERS)]
+        return metadata_at, buffers_at, (b64decode(encoded, validate=True),)
+    except (ValueError, *UNREADABLE):
+        return None
+
+
 def _read_buffers(payload: bytes) -> tuple[int, tuple[bytes, ...]]:
     """Return where the buffers' member begins, and the buffers. From the end, since base64 has no quotes.
 
@@ -107,9 +147,9 @@ def _read_buffers(payload: bytes) -> tuple[int, tuple[bytes, ...]]:
     """
     if payload.endswith(_NO_BUFFERS):
         return len(payload) - len(_NO_BUFFERS), ()
-    if not payload.endswith(b'"]}'):
+    if not payload.endswith(_END_OF_BUFFERS):
         raise ValueError("no buffers at the end")
-    view, end, buffers = memoryview(payload), len(payload) - len(b'"]}'), []
+    view, end, buffers = memoryview(payload), len(payload) - len(_END_OF_BUFFERS), []
     while True:
         start = payload.rindex(b'"', 0, end) + 1
         buffers.append(b64decode(view[start:end], validate=True))

@@ -6,9 +6,10 @@ import json
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
 from kallichore.wire.envelope import KernelReader
-from kallichore.wire.envelope_parts import LONGEST_HEADER, EnvelopeReader
+from kallichore.wire.envelope_parts import LARGE, LONGEST_HEADER, NEAR, EnvelopeReader
 from kallichore.wire.frames import MessageParts, join
 from kallichore.wire.jupyter_frames import Parts
 from kallichore.wire.signing import Signer
@@ -28,6 +29,7 @@ TRAPS = (
     ',"metadata":{},"buffers":[]}',
     '"]}',
     '["',
+    ',"metadata":{},"buffers":["AAAA"]}',
     ',"metadata":',
 )
 
@@ -151,3 +153,26 @@ def test_channel_is_empty_where_none_was_read() -> None:
     reader.read(b'{"kind":"jupyter","header":{}}')
 
     assert (("", b""), ("iopub", b'{"msg_id": "q"}'), "") == (before, read, reader.channel)
+
+
+@pytest.mark.parametrize("size", [LARGE - 3, LARGE - 2, 2 * LARGE])
+def test_large_content_is_not_copied(size: int) -> None:
+    """It is a view of the envelope, with the same bytes."""
+    parts = Parts("iopub", HEADER, b"{}", b"{}", b'"%s"' % (b"a" * size))
+    payload = envelope(parts)
+
+    read = EnvelopeReader().read(payload)
+
+    assert read is not None
+    assert (read.content, isinstance(read.content, memoryview)) == (parts.content, size + 2 >= LARGE)
+
+
+@pytest.mark.parametrize("size", [0, NEAR, 2 * NEAR])
+@pytest.mark.parametrize("member", ["content", "metadata"])
+def test_buffer_is_found_behind_whatever_it_belongs_to(size: int, member: str) -> None:
+    """Also where that is long, or has what looks like a buffer in it."""
+    document = json.dumps({"metadata": {}, "x": "a" * size, "buffers": ["AAAA"]}, separators=(",", ":")).encode()
+    parts = Parts("iopub", HEADER, b"{}", b'{"a":1}', b'{"b":2}', (b"c" * 9,))
+    parts = replace(parts, **{member: document})
+
+    assert EnvelopeReader().read(envelope(parts)) == parts
