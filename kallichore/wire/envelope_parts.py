@@ -7,6 +7,7 @@ way is checked: a part that is not a JSON document by itself was cut in the wron
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import cast
 
 import msgspec
@@ -87,11 +88,8 @@ class EnvelopeReader:
             content = end + len(self._between)
             if payload.endswith(_PLAIN_END):
                 return Parts(self.channel, header, self.parent, b"{}", _piece(payload, content))
-            if alone := _read_one_buffer(payload, content):
-                metadata_at, buffers_at, buffers = alone
-            else:
-                buffers_at, buffers = _read_buffers(payload)
-                metadata_at = payload.rindex(_METADATA, content, buffers_at)
+            buffers_at, buffers = _read_buffers(payload, content)
+            metadata_at = payload.rindex(_METADATA, content, buffers_at)
             metadata = payload[metadata_at + len(_METADATA) : buffers_at]
             _check(metadata)
         except (ValueError, *UNREADABLE):
@@ -121,25 +119,7 @@ def _piece(payload: bytes, content: int) -> bytes:
     return cast("bytes", memoryview(payload)[content:end])
 
 
-def _read_one_buffer(payload: bytes, content: int) -> tuple[int, int, tuple[bytes, ...]] | None:
-    """Return where the members for metadata and buffers begin, and the buffer, if there is one and no more.
-
-    From the beginning, as what a large buffer belongs to is mostly small, and a look at the whole of it takes half as
-    long as to decode it. None where what looks like a member is inside of the content, or of the metadata.
-    """
-    metadata_at = payload.find(_METADATA, content, content + NEAR)
-    buffers_at = payload.find(_ONE_BUFFER, metadata_at, content + NEAR)
-    if metadata_at < 0 or buffers_at < 0 or not payload.endswith(_END_OF_BUFFERS):
-        return None
-    try:
-        _check(payload[content:metadata_at])
-        encoded = memoryview(payload)[buffers_at + len(_ONE_BUFFER) : -len(_END_OF_BUFFERS)]
-        return metadata_at, buffers_at, (b64decode(encoded, validate=True),)
-    except (ValueError, *UNREADABLE):
-        return None
-
-
-def _read_buffers(payload: bytes) -> tuple[int, tuple[bytes, ...]]:
+def _read_buffers(payload: bytes, content: int) -> tuple[int, tuple[bytes, ...]]:
     """Return where the buffers' member begins, and the buffers. From the end, since base64 has no quotes.
 
     Raises:
@@ -150,6 +130,11 @@ def _read_buffers(payload: bytes) -> tuple[int, tuple[bytes, ...]]:
     if not payload.endswith(_END_OF_BUFFERS):
         raise ValueError("no buffers at the end")
     view, end, buffers = memoryview(payload), len(payload) - len(_END_OF_BUFFERS), []
+    at = payload.find(_ONE_BUFFER, content, content + NEAR)
+    if at >= 0:
+        # One alone, with little in front of it: then a look at all of it for a quote would take half its time.
+        with suppress(ValueError):
+            return at, (b64decode(view[at + len(_ONE_BUFFER) : end], validate=True),)
     while True:
         start = payload.rindex(b'"', 0, end) + 1
         buffers.append(b64decode(view[start:end], validate=True))
