@@ -60,6 +60,7 @@ def test_quick_form_yields_all_figures(tmp_path: Path, page: Path) -> None:
     assert ElementTree.parse(page.with_name("comparison.svg")).getroot().tag.endswith("svg")
 
 
+@pytest.mark.benchmarks
 def test_growth_yields_both_points_of_each_count(page: Path) -> None:
     """The table has a line for each number of sessions when idle and when busy, and the picture can be read."""
     run("benchmarks.growth", "--counts", "1", "2", "--seconds", "0.5", "--page", str(page))
@@ -70,6 +71,7 @@ def test_growth_yields_both_points_of_each_count(page: Path) -> None:
     assert ElementTree.parse(page.with_name("growth.svg")).getroot().tag.endswith("svg")
 
 
+@pytest.mark.benchmarks
 def test_large_message_and_long_history_pass_whole(page: Path) -> None:
     """What the benchmark sends arrives, or it would fail or wait for it; each stage has its line."""
     run("benchmarks.bounds", "--large", "1000000", "--history", "1000", "--page", str(page))
@@ -88,6 +90,7 @@ def test_guard_fails_at_twice_the_cost() -> None:
     assert ["history"] == pure_path.beyond(costs)
 
 
+@pytest.mark.benchmarks
 def test_losses_of_a_busy_machine_are_counted() -> None:
     """A case is run as often as asked for, and says how many executions lost something, and how much."""
     header, outcome = run("benchmarks.busy", "--rounds", "1", "stopped").splitlines()
@@ -96,6 +99,7 @@ def test_losses_of_a_busy_machine_are_counted() -> None:
     assert re.match(r"  [01] of 1 executions lossy, \d+\.\d% missing, \d+\.\d µs of server CPU", outcome)
 
 
+@pytest.mark.benchmarks
 def test_starts_of_kernels_that_are_ready_are_timed() -> None:
     """There is a line for starts and one for restarts, both ways, and what a kernel that waits has in memory."""
     _, _, start, restart, memory = run("benchmarks.warm", "--count", "1").splitlines()
@@ -123,6 +127,7 @@ def test_guard_names_what_costs_too_much() -> None:
     ]
 
 
+@pytest.mark.benchmarks
 @pytest.mark.parametrize("way", [[], ["--sockets"]])
 def test_sessions_elsewhere_are_measured(way: list[str]) -> None:
     """One row at rest and one at work, whether hosts call the server or are connected to, and messages come in it."""

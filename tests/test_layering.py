@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,10 @@ def _module_name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {_module_name(path): ast.parse(path.read_bytes()) for path in sorted(PACKAGE.rglob("*.py"))}
+@cache
+def _modules() -> dict[str, ast.Module]:
+    """Return all modules by name, read when the first test wants them: each worker that collects tests imports this."""
+    return {_module_name(path): ast.parse(path.read_bytes()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def _imports_of(tree: ast.Module) -> set[str]:
@@ -116,8 +120,8 @@ def _imports_of(tree: ast.Module) -> set[str]:
 
 def _own_imports_of(module: str) -> set[str]:
     """Return the modules of ours that a module imports."""
-    own = {name for name in _imports_of(MODULES[module]) if name.split(".")[0] == "kallichore"}
-    return {name if name in MODULES else name.rpartition(".")[0] for name in own}
+    own = {name for name in _imports_of(_modules()[module]) if name.split(".")[0] == "kallichore"}
+    return {name if name in _modules() else name.rpartition(".")[0] for name in own}
 
 
 def _room_of(module: str) -> str:
@@ -125,7 +129,7 @@ def _room_of(module: str) -> str:
 
 
 def _is_pure(module: str) -> bool:
-    opening = (ast.get_docstring(MODULES[module]) or "").split("\n\n")[0]
+    opening = (ast.get_docstring(_modules()[module]) or "").split("\n\n")[0]
     return _room_of(module) in PURE_ROOMS or "[pure]" in opening
 
 
@@ -133,7 +137,7 @@ def test_rooms_import_only_what_is_left_of_them() -> None:
     """A room imports only itself, the rooms before it, and what is there for all."""
     wrong = [
         f"{module} imports {name}"
-        for module in MODULES
+        for module in _modules()
         if module != "kallichore"
         for name in _own_imports_of(module)
         if name != "kallichore" and _room_of(name) not in {_room_of(module), *MAY_IMPORT.get(_room_of(module), ())}
@@ -144,27 +148,27 @@ def test_rooms_import_only_what_is_left_of_them() -> None:
 
 def test_public_package_is_imported_by_no_room() -> None:
     """The names that kallichore/__init__.py gathers are for others; inside, a module is imported where it lives."""
-    assert [module for module in MODULES if "kallichore" in _own_imports_of(module)] == []
+    assert [module for module in _modules() if "kallichore" in _own_imports_of(module)] == []
 
 
 @pytest.mark.parametrize("name", ["dial", "errands", "host", "relay"])
 def test_program_beside_a_kernel_stands_alone(name: str) -> None:
     """What travels to where a kernel is is imported by nobody, and imports what comes with Python and nothing else."""
     program = f"kallichore.host.{name}"
-    wanted = {name.split(".")[0] for name in _imports_of(MODULES[program])}
+    wanted = {name.split(".")[0] for name in _imports_of(_modules()[program])}
 
-    assert [] == [module for module in MODULES if program in _own_imports_of(module)]
+    assert [] == [module for module in _modules() if program in _own_imports_of(module)]
     assert set() == wanted - sys.stdlib_module_names
 
 
 def test_every_module_is_in_a_known_room() -> None:
     """There is no module outside of the rooms, and no room without a module."""
-    assert {_room_of(module) for module in MODULES} - {""} == set(MAY_IMPORT)
+    assert {_room_of(module) for module in _modules()} - {""} == set(MAY_IMPORT)
 
 
 def test_what_is_imported_exists() -> None:
     """Every module of ours that is imported is there, also those for another system, which no test here imports."""
-    missing = [f"{module} imports {name}" for module in MODULES for name in _own_imports_of(module) - {*MODULES}]
+    missing = [f"{module} imports {name}" for module in _modules() for name in _own_imports_of(module) - {*_modules()}]
 
     assert missing == []
 
@@ -173,8 +177,8 @@ def test_pure_modules_import_nothing_that_waits_or_touches_the_world() -> None:
     """A pure module imports no concurrency, network, process, file or clock."""
     wrong = [
         f"{module} imports {name}"
-        for module in filter(_is_pure, MODULES)
-        for name in _imports_of(MODULES[module])
+        for module in filter(_is_pure, _modules())
+        for name in _imports_of(_modules()[module])
         if name in IMPURE or name.split(".")[0] in IMPURE
     ]
 
@@ -185,7 +189,7 @@ def test_pure_modules_import_only_pure_modules_of_ours() -> None:
     """What a pure module takes from us is pure too."""
     wrong = [
         f"{module} imports {name}"
-        for module in filter(_is_pure, MODULES)
+        for module in filter(_is_pure, _modules())
         for name in _own_imports_of(module)
         if not _is_pure(name)
     ]
@@ -197,7 +201,7 @@ def test_http_rooms_take_only_decisions_from_transport() -> None:
     """The HTTP app asks transport who is let in, and knows nothing of listeners."""
     wrong = [
         f"{module} imports {name}"
-        for module in MODULES
+        for module in _modules()
         if _room_of(module) == "api"
         for name in _own_imports_of(module)
         if _room_of(name) == "transport" and not _is_pure(name)
@@ -214,4 +218,4 @@ def test_module_that_must_be_pure_says_so(module: str) -> None:
 
 def test_every_module_has_a_docstring() -> None:
     """A module says why it exists."""
-    assert [module for module, tree in MODULES.items() if not ast.get_docstring(tree)] == []
+    assert [module for module, tree in _modules().items() if not ast.get_docstring(tree)] == []

@@ -55,6 +55,14 @@ QUICK = [
 ]
 """Servers that die one after another in a life: a step of each part of it."""
 
+LIVES = [
+    pytest.param(faults, is_numbered, id="+".join(map("-".join, faults)) + "-" + KINDS[is_numbered], marks=marks)
+    for number, faults in enumerate(QUICK)
+    for is_numbered in (True, False)
+    # Each takes ten seconds.
+    for marks in [() if is_numbered == bool(number % 2) else pytest.mark.durability]
+]
+
 
 async def live(place: Path, is_numbered: bool, *faults: tuple[str, str, str]) -> Life:
     """Go through a session's life with servers that die at these steps, and see that nothing is left of it."""
@@ -81,8 +89,7 @@ async def test_life_without_a_fault(private_place: Path) -> None:
     assert life.exits() == [0, 3]
 
 
-@pytest.mark.parametrize("is_numbered", [True, False], ids=["numbered", "compatible"])
-@pytest.mark.parametrize("faults", QUICK, ids=lambda faults: "+".join(map("-".join, faults)))
+@pytest.mark.parametrize(("faults", "is_numbered"), LIVES)
 async def test_life_with_several_servers(
     private_place: Path, faults: list[tuple[str, str, str]], is_numbered: bool
 ) -> None:
