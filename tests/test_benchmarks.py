@@ -137,3 +137,14 @@ def test_sessions_elsewhere_are_measured(way: list[str]) -> None:
     assert [["2", "nothing"], ["2", "a message a second"]] == [row[:2] for row in rows]
     assert ["0.00"] == [row[5] for row in rows[:1]]
     assert all(float(cell) > 0 for row in rows for cell in row[3:5])
+
+
+@pytest.mark.benchmarks
+def test_starts_of_servers_are_compared(page: Path) -> None:
+    """Each command has a row in the page, and each start takes time and memory."""
+    ours = str(Path(sys.executable).with_name("kcserver"))
+    run("benchmarks.starts", "--rounds", "1", "--page", str(page), ours)
+
+    rows = [line.split(" | ") for line in table(page, "starts") if line.startswith("| CPython")]
+    assert len(rows) == 1
+    assert all(float(cell.rstrip(" |")) > 0 for cell in rows[0][1:])
