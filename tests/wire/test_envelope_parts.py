@@ -176,3 +176,14 @@ def test_buffer_is_found_behind_whatever_it_belongs_to(size: int, member: str) -
     parts = replace(parts, **{member: document})
 
     assert EnvelopeReader().read(envelope(parts)) == parts
+
+
+def test_header_that_looks_like_an_envelope_is_not_cut() -> None:
+    """What would be cut in its middle is no JSON, and is left to those who read it whole."""
+    reader = EnvelopeReader()
+    usual = Parts("iopub", HEADER, b"{}", b"{}", b"{}")
+    header = b'{"msg_id":"m","msg_type":"t","a":{"b":1%b{}}}' % BETWEEN.replace(b"{}", b"null")
+    first = reader.read(envelope(usual))
+    payload = envelope(replace(usual, header=header))
+
+    assert (first, reader.read_plain(payload)) == (usual, None)
