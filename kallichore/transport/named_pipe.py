@@ -27,9 +27,9 @@ BUSY_PAUSE = 0.05
 """A pipe whose instances are all taken frees one within moments, where its server is not very busy: half a minute, as
 in Node, with a look every 50 ms."""
 
-PLACES = 4
-"""How many instances wait for clients, as in Node. There are clients that open a pipe once, and fail where all are
-taken: with one instance, half of those that come a dozen at a time."""
+PLACES = 16
+"""How many instances wait for clients; each is no more than a handle. So many clients may come at the same moment, and
+there are some that open a pipe once, and fail where all instances are taken."""
 
 SCARCITY_PAUSE = 0.1
 """Seconds until the next try where the system refused to have a client wait, as Trio does it with sockets."""
