@@ -171,17 +171,7 @@ def package(session: nox.Session) -> None:
 def binary(session: nox.Session) -> None:
     """Make one self-contained kcserver and try it: how it starts, a kernel in it, what is left of it."""
     session.install(*CONSTRAINTS, ".[packaging]")
-    place = Path(session.create_tmp())
-    unused = ["IPython", "ipykernel", "prompt_toolkit", "tkinter"]
-    session.run(
-        "pyinstaller", "--onefile", "--name", "kcserver", "--noconfirm", "--log-level", "WARN",
-        "--collect-submodules", "kallichore", "--collect-data", "kallichore",
-        f"--add-data={Path('kallichore.json').resolve()}:kallichore",
-        *(f"--add-data={path}:kallichore/host" for path in Path("kallichore/host").resolve().glob("[a-z]*.py")),
-        *(f"--exclude-module={name}" for name in unused),
-        "--distpath", "dist", "--workpath", str(place / "work"), "--specpath", str(place),
-        "packaging/kcserver.py",
-    )  # fmt: skip
+    session.run("python", "packaging/build_binary.py")
     suffix = ".exe" if sys.platform == "win32" else ""
     session.run("python", "packaging/check_binary.py", str(Path("dist", f"kcserver{suffix}").resolve()))
 

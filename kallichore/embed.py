@@ -52,6 +52,7 @@ from kallichore.transport.request_head import (
     is_channels_path,
     refusal,
 )
+from kallichore.transport.tcp import TcpListener, open_tcp_listeners
 from kallichore.transport.unix_socket import open_unix_listener
 
 logger = logging.getLogger(__name__)
@@ -209,27 +210,27 @@ async def _open_listeners(
             ) from error
         for listener in listeners:
             stack.push_async_callback(listener.aclose)
-        port = listeners[0].socket.getsockname()[1]
+        port = listeners[0].port
         return list(listeners), ServerAddress(transport="tcp", port=port, base_path=f"http://127.0.0.1:{port}")
     if config.transport == "socket":
         path = config.unix_socket or _socket_path(config, runtime_directory)
         owners = await stack.enter_async_context(open_unix_listener(path))
         return [owners], ServerAddress(transport="socket", socket_path=str(path))
-    from kallichore.transport.named_pipe import open_pipe_listener
+    from kallichore.transport.named_pipe import open_pipe_listeners
 
     name = rf"\\.\pipe\kallichore-{os.getpid()}"
-    pipe = await stack.enter_async_context(open_pipe_listener(name))
-    return [pipe], ServerAddress(transport="named-pipe", named_pipe=name)
+    places = await stack.enter_async_context(open_pipe_listeners(name))
+    return [*places], ServerAddress(transport="named-pipe", named_pipe=name)
 
 
-async def _listen_on_tcp(port: int, *, may_move: bool) -> list[trio.SocketListener]:
+async def _listen_on_tcp(port: int, *, may_move: bool) -> list[TcpListener]:
     try:
-        return await trio.open_tcp_listeners(port, host="127.0.0.1")
+        return await open_tcp_listeners(port, "127.0.0.1")
     except OSError as error:
         if not may_move:
             raise
         logger.warning("Port %d, which the server before had, is somebody else's now: %s", port, error)
-        return await trio.open_tcp_listeners(0, host="127.0.0.1")
+        return await open_tcp_listeners(0, "127.0.0.1")
 
 
 def _socket_path(config: ServerConfig, runtime_directory: Path) -> Path:

@@ -20,8 +20,9 @@ CHAIN = (
 )
 """The rooms that lead from Jupyter's protocol to the command lines; each may import those before it."""
 
-TRANSPORT_USERS = {"client", "attach", "server", "api", "jupyter", "mcp", "dashboard", "embed", "cli"}
-"""Who may import transport. It knows nothing of kernels, so that it can be used from attach on, and by clients."""
+TRANSPORT_USERS = {"client", "engines", "attach", "server", "api", "jupyter", "mcp", "dashboard", "embed", "cli"}
+"""Who may import transport. It knows nothing of kernels, so that it can be used from attach on, by clients,
+and where hosts dial in."""
 
 STATE_USERS = {"session", "server", "embed", "cli"}
 """Who may import state: who keeps sessions, who begins and ends a server, and who shows what is kept."""

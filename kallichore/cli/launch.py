@@ -63,6 +63,16 @@ class Launch:
     """Whether it takes over from the server that has the state directory."""
 
 
+_NO_SOCKETS = "the server has a named pipe there, not a Unix socket"
+_NOT_OUTLIVED = "kernels end with their server there"
+NOT_ON_WINDOWS = {
+    **dict.fromkeys(("socket_dir", "unix_socket"), _NO_SOCKETS),
+    **dict.fromkeys(("state_dir", "on_exit", "replace"), _NOT_OUTLIVED),
+    "warm": "what interrupts a kernel there is its session's from the start",
+}
+"""Options that are for other systems, and why."""
+
+
 class _Once(argparse.Action):
     """Stores a value, and refuses a second one: launchers build these command lines, and one of the two is wrong."""
 
@@ -119,6 +129,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+def _help_elsewhere(platform: str, text: str) -> str:
+    """Return the help for one of `NOT_ON_WINDOWS`: there it is not listed."""
+    return argparse.SUPPRESS if platform == "win32" else text
+
+
 def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     """Return the parser of kcserver's options."""
     parser = _Parser(
@@ -151,22 +166,30 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
         help="milliseconds between two looks at what kernels use (1000); 0 for none",
     )
     add("-l", "--log-level", metavar="LEVEL", help="trace, debug, info, warn or error")
-    if platform != "win32":
-        add("--socket-dir", metavar="DIR", help="where sockets go (XDG_RUNTIME_DIR, else the temporary directory)")
-        add("--unix-socket", metavar="PATH", help="listen on this Unix socket")
-        add("--state-dir", metavar="DIR", help="keep sessions there: they and their kernels outlive the server")
-        add(
-            "--on-exit", metavar="WHAT", help="keep (the default) or stop kernels when a server with a --state-dir ends"
-        )
-        add(
-            "--abandon-after",
-            type=_up_to(MOST_SECONDS),
-            metavar="SECONDS",
-            help="end kernels that no server came back for in so long (86400, a day); 0 for never",
-        )
-        parser.add_argument(
-            "--replace", action="store_true", help="take over from the server that has the --state-dir now"
-        )
+    elsewhere = partial(_help_elsewhere, platform)
+    add(
+        "--socket-dir",
+        metavar="DIR",
+        help=elsewhere("where sockets go (XDG_RUNTIME_DIR, else the temporary directory)"),
+    )
+    add("--unix-socket", metavar="PATH", help=elsewhere("listen on this Unix socket"))
+    add(
+        "--state-dir",
+        metavar="DIR",
+        help=elsewhere("keep sessions there: they and their kernels outlive the server"),
+    )
+    add(
+        "--on-exit",
+        metavar="WHAT",
+        help=elsewhere("keep (the default) or stop kernels when a server with a --state-dir ends"),
+    )
+    add(
+        "--abandon-after",
+        type=_up_to(MOST_SECONDS),
+        metavar="SECONDS",
+        help="end kernels that no server came back for in so long (86400, a day); 0 for never",
+    )
+    flag("--replace", help=elsewhere("take over from the server that has the --state-dir now"))
     add("--config", metavar="FILE", help="profiles of kernels on other machines, as TOML")
     add("--listen-hosts", metavar="HOST:PORT", help="where hosts of kernels on other machines connect to, encrypted")
     add("--hosts-certificate", metavar="FILE", help="the certificate that is shown there, as PEM; made if left out")
@@ -175,14 +198,13 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     add("--transport", metavar="KIND", help="tcp, socket or named-pipe")
     add("--transport-encryption", metavar="POLICY", help="to kernels: disabled (the default), auto or required")
     add("--kernel-transport", metavar="KIND", help="to kernels: tcp (the default) or ipc, which is Unix sockets")
-    if platform != "win32":
-        parser.add_argument(
-            "--warm",
-            action=_Counts,
-            type=_warm,
-            metavar="NAME=N",
-            help="keep N kernels of this kernelspec ready before anybody asks for them; may be repeated",
-        )
+    parser.add_argument(
+        "--warm",
+        action=_Counts,
+        type=_warm,
+        metavar="NAME=N",
+        help=elsewhere("keep N kernels of this kernelspec ready before anybody asks for them; may be repeated"),
+    )
     flag("--no-jupyter", help="do not serve Jupyter's own API beside ours")
     add("--base-url", metavar="PATH", help="serve Jupyter's API, and all else too, below this path, as behind a proxy")
     parser.add_argument(
@@ -193,9 +215,6 @@ def make_parser(platform: str = sys.platform) -> argparse.ArgumentParser:
     )
     add("--root-dir", metavar="DIR", help="the directory below which the paths of Jupyter's API are (this one)")
     parser.add_argument("-V", "--version", action="version", version=f"kcserver {__version__}")
-    parser.set_defaults(
-        socket_dir=None, unix_socket=None, state_dir=None, on_exit=None, abandon_after=None, replace=False, warm=None
-    )
     return parser
 
 
@@ -211,6 +230,10 @@ def choose_transport(options: argparse.Namespace, platform: str) -> str:
 
 
 def _check(options: argparse.Namespace, transport: str, platform: str) -> None:
+    for name, reason in NOT_ON_WINDOWS.items() if platform == "win32" else ():
+        if getattr(options, name) not in (None, False):
+            option = name.replace("_", "-")
+            raise ConfigurationError(f"--{option} does not work on Windows: {reason}")
     if options.port and transport != "tcp":
         raise ConfigurationError(
             f"--port {options.port} needs --transport tcp, but the transport is {transport!r}; drop one of them"

@@ -20,6 +20,7 @@ import trio
 
 from kallichore.engines.certificate import Certificate, server_context
 from kallichore.engines.complaints import Complaints
+from kallichore.transport.tcp import open_tcp_listeners
 
 logger = logging.getLogger(__name__)
 
@@ -250,9 +251,9 @@ async def open_dial_in(host: str, port: int, certificate: Certificate) -> AsyncI
         OSError: It cannot listen there, or the certificate cannot be understood.
     """
     context = server_context(certificate)
-    listeners = await trio.open_tcp_listeners(port, host=host or None)
+    listeners = await open_tcp_listeners(port, host or None)
     secure = [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners]
-    number = listeners[0].socket.getsockname()[1]
+    number = listeners[0].port
     desk = Desk((socket.gethostname() if host in EVERYWHERE else host, number), certificate.pem)
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, desk._meet, secure)

@@ -32,6 +32,7 @@ from kallichore.server import Server
 from kallichore.session.session import cancel_when
 from kallichore.transport.front_door import FrontDoor, close_in_order
 from kallichore.transport.request_head import RequestHead, decode_segment, refusal
+from kallichore.transport.tcp import TcpListener, open_tcp_listeners
 
 logger = logging.getLogger(__name__)
 
@@ -188,19 +189,19 @@ class McpSide:
         port = preferred_port if preferred_port is not None and 0 < preferred_port < 1 << 16 else 0
         try:
             try:
-                listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
+                listeners = await open_tcp_listeners(port, "127.0.0.1")
             except OSError:
                 # Somebody else has it by now.
-                listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+                listeners = await open_tcp_listeners(0, "127.0.0.1")
         except OSError as error:
             raise McpListenerError(f"Agents could not be listened for: {error.strerror or error}") from error
-        listening = _Listening(listeners[0].socket.getsockname()[1])
+        listening = _Listening(listeners[0].port)
         self._listening = listening
         self._nursery.start_soon(self._serve, listening, listeners)
         logger.info("Listening for agents on port %d", listening.port)
         return listening
 
-    async def _serve(self, listening: _Listening, listeners: list[trio.SocketListener]) -> None:
+    async def _serve(self, listening: _Listening, listeners: list[TcpListener]) -> None:
         access = Access(self._tokens, self._has_session, self.server.shutdown_requested.is_set)
         door = FrontDoor(self._make_app(), None, access, serves_half_closed=False)
         try:
@@ -208,7 +209,7 @@ class McpSide:
                 await trio.serve_listeners(door.serve, listeners)
         finally:
             for listener in listeners:
-                listener.socket.close()
+                listener.close()
             listening.closed.set()
 
     def _has_session(self, session_id: str) -> bool:

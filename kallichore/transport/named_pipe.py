@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 import attrs
@@ -22,9 +22,14 @@ logger = logging.getLogger(__name__)
 
 READ_SIZE = 1 << 16
 
-BUSY_ATTEMPTS = 20
+BUSY_PATIENCE = 30.0
 BUSY_PAUSE = 0.05
-"""A pipe whose instances are all taken frees one within moments: twenty looks, 50 ms apart."""
+"""A pipe whose instances are all taken frees one within moments, where its server is not very busy: half a minute, as
+in Node, with a look every 50 ms."""
+
+PLACES = 16
+"""How many instances wait for clients; each is no more than a handle. So many clients may come at the same moment, and
+there are some that open a pipe once, and fail where all instances are taken."""
 
 SCARCITY_PAUSE = 0.1
 """Seconds until the next try where the system refused to have a client wait, as Trio does it with sockets."""
@@ -193,18 +198,34 @@ def this_system() -> PipeSystem:
 
 
 @asynccontextmanager
-async def open_pipe_listener(name: str, system: PipeSystem | None = None) -> AsyncIterator[PipeListener]:
+async def open_pipe_listeners(name: str, system: PipeSystem | None = None) -> AsyncIterator[list[PipeListener]]:
+    """Listen on a pipe in several places, so that clients may come at the same time; see `open_pipe_listener`."""
+    system = system or this_system()
+    async with AsyncExitStack() as stack:
+        places = [open_pipe_listener(name, system, first=number == 0) for number in range(PLACES)]
+        yield [await stack.enter_async_context(place) for place in places]
+
+
+@asynccontextmanager
+async def open_pipe_listener(
+    name: str, system: PipeSystem | None = None, *, first: bool = True
+) -> AsyncIterator[PipeListener]:
     r"""Listen on a pipe such as ``\\.\pipe\name``; closed on leaving.
+
+    Args:
+        name: The pipe.
+        system: Whose pipes; this system's by default.
+        first: The name has to be free, as it has to be for a server's first listener.
 
     Raises:
         ConfigurationError: Another server has the name, or there are no named pipes here.
     """
     system = system or this_system()
     try:
-        first = system.create_instance(name, first=True)
+        waiting = system.create_instance(name, first=first)
     except OSError as error:
         raise ConfigurationError(f"Could not listen on {name}: {error.strerror or error}") from error
-    async with PipeListener(system, name, first) as listener:
+    async with PipeListener(system, name, waiting) as listener:
         yield listener
 
 
@@ -215,9 +236,11 @@ async def connect_named_pipe(name: str, system: PipeSystem | None = None) -> Pip
         OSError: There is no such pipe, or it stayed busy.
     """
     system = system or this_system()
-    for _ in range(BUSY_ATTEMPTS):
+    deadline = trio.current_time() + BUSY_PATIENCE
+    while True:
         try:
             return PipeStream(system, system.open_client(name))
         except PipeBusyError:
-            await trio.sleep(BUSY_PAUSE)
-    raise PipeBusyError(f"{name} is busy")
+            if trio.current_time() >= deadline:
+                raise
+        await trio.sleep(BUSY_PAUSE)

@@ -23,8 +23,8 @@ SECOND = 1_000_000_000
     ],
 )
 def test_date_has_milliseconds_and_is_utc(monkeypatch: pytest.MonkeyPatch, nanoseconds: int, date: str) -> None:
-    """Cut off, not rounded, so that no message is from the future; the second before is no hindrance."""
-    monkeypatch.setattr(time, "time_ns", lambda: nanoseconds - SECOND)
+    """Cut off, not rounded, so that no message is from the future; the second asked for before is no hindrance."""
+    monkeypatch.setattr(time, "time_ns", lambda: nanoseconds + SECOND)
     utc_date()
     monkeypatch.setattr(time, "time_ns", lambda: nanoseconds)
 

@@ -9,7 +9,15 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kallichore.errors import ConfigurationError
-from kallichore.transport.named_pipe import SCARCITY_PAUSE, PipeBusyError, connect_named_pipe, open_pipe_listener
+from kallichore.transport.named_pipe import (
+    BUSY_PATIENCE,
+    PLACES,
+    SCARCITY_PAUSE,
+    PipeBusyError,
+    connect_named_pipe,
+    open_pipe_listener,
+    open_pipe_listeners,
+)
 from memory_pipes import MemoryPipes
 
 NAME = r"\\.\pipe\kallichore-test"
@@ -42,7 +50,7 @@ async def test_name_that_is_taken_is_refused_in_words() -> None:
 
 
 async def test_busy_pipe_is_waited_for(autojump_clock: trio.abc.Clock) -> None:
-    """A client that finds all instances taken tries again for a second, and then says that it is busy."""
+    """A client that finds all instances taken tries again for half a minute, and then says that it is busy."""
     system = MemoryPipes()
     async with open_pipe_listener(NAME, system) as listener, trio.open_nursery() as nursery:
         first = await connect_named_pipe(NAME, system)
@@ -56,7 +64,28 @@ async def test_busy_pipe_is_waited_for(autojump_clock: trio.abc.Clock) -> None:
         await connect_named_pipe(NAME, system)
         with pytest.raises(PipeBusyError):
             await connect_named_pipe(NAME, system)
-        assert trio.current_time() - began == pytest.approx(1.0)
+        assert trio.current_time() - began == pytest.approx(BUSY_PATIENCE)
+
+
+async def test_clients_that_come_at_once_find_a_place_each() -> None:
+    """As many as there are places need not wait until the server has seen the one before; the name stays taken."""
+    system = MemoryPipes()
+    async with open_pipe_listeners(NAME, system) as listeners:
+        clients = [system.open_client(NAME) for _ in listeners]
+        with pytest.raises(PipeBusyError):
+            system.open_client(NAME)
+        for listener, client in zip(listeners, clients, strict=True):
+            async with await listener.accept() as server:
+                await system.write(client, b"hello")
+                assert await server.receive_some() == b"hello"
+            system.close(client)
+        with pytest.raises(ConfigurationError, match="Access is denied"):
+            async with open_pipe_listeners(NAME, system):
+                pytest.fail("it must not listen")
+
+    assert len(clients) == PLACES
+    with pytest.raises(FileNotFoundError):
+        system.open_client(NAME)
 
 
 async def test_closing_the_listener_ends_accept() -> None:

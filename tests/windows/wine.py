@@ -1,5 +1,7 @@
 """Run what can be run of the tests on a Windows Python, under Wine: ``python tests/windows/wine.py [--short | --all]``.
 
+With ``--binary`` it makes the self-contained kcserver.exe there instead, and tries that.
+
 The environment, a Windows CPython with our dependencies in a Wine prefix of its own, is made once and kept in the cache
 directory, under a name made of all that goes into it. Our own code is copied in anew each time. Wine comes from
 Debian's packages; where it is missing, root gets it with apt-get.
@@ -54,7 +56,7 @@ def _in_room(room: str, *names: str) -> tuple[str, ...]:
 USUAL = (
     *("tests/windows", "tests/zeromq"),
     *_in_room("transport", "auth", "connection_file", "front_door", "named_pipe", "permissions"),
-    *_in_room("transport", "places", "request_head", "runtime_directory", "unix_socket"),
+    *_in_room("transport", "places", "request_head", "runtime_directory", "tcp", "unix_socket"),
     *_in_room("kernel", "batch_files", "environment", "launch_plan", "memory_alarm", "output", "ports"),
     *_in_room("kernel", "program_path", "spawn", "windows_codes"),
     *_in_room("session", "exit_report", "inheritance", "intake", "line_log", "overflow_file"),
@@ -67,6 +69,7 @@ models, conversation) have nothing of a system in them; they pass, and are left 
 ALL = (
     *USUAL,
     "tests/session",
+    *_in_room("transport", "front_door_abuse"),
     *_in_room("api", "by_name", "events", "execute", "http", "logs", "metrics", "pages", "secrets", "sessions"),
     *_in_room("api", "too_large"),
     *_in_room("jupyter", "access", "clients", "dialect", "oddities", "rest", "sockets"),
@@ -95,8 +98,10 @@ def get_wine() -> None:
 
 def requirements() -> list[str]:
     """Return what has to be installed beside our own code."""
-    document = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    return [*document["project"]["dependencies"], *document["project"]["optional-dependencies"]["tests"]]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    packers = [requirement for requirement in extras["packaging"] if requirement.startswith("pyinstaller")]
+    return [*project["dependencies"], *extras["tests"], *packers]
 
 
 def cache_place() -> Path:
@@ -199,7 +204,7 @@ def copy_project(place: Path) -> Path:
     """Put our own code and tests into the prefix and return where they are."""
     target = place / "prefix/drive_c/project"
     shutil.rmtree(target, ignore_errors=True)
-    for name in ("kallichore", "tests", "docs"):
+    for name in ("kallichore", "tests", "docs", "packaging"):
         shutil.copytree(PROJECT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
     for name in ("kallichore.json", "pyproject.toml"):
         shutil.copy(PROJECT / name, target)
@@ -207,15 +212,27 @@ def copy_project(place: Path) -> Path:
 
 
 def run_tests(place: Path, tests: tuple[str, ...], options: list[str]) -> int:
-    """Run pytest under Wine and return its exit code; what it says goes to our output, line by line."""
+    """Run pytest under Wine and return its exit code."""
+    copy_project(place)
+    return run_python(place, ["-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests])
+
+
+def make_binary(place: Path) -> int:
+    """Make the self-contained kcserver.exe, with what Wine needs in it, and try it; return an exit code."""
     here = copy_project(place)
+    shutil.copy(WINE_CUSTOMS, here)
+    build = run_python(place, ["packaging/build_binary.py", "--runtime-hook", f"C:\\project\\{WINE_CUSTOMS.name}"])
+    return build or run_python(place, ["packaging/check_binary.py", "C:\\project\\dist\\kcserver.exe"])
+
+
+def run_python(place: Path, arguments: list[str]) -> int:
+    """Run the Windows Python in the project and return its exit code; what it says goes to our output, line by line."""
     environment = wine_environment(place)
-    command = [str(WINE), "C:\\python\\python.exe", "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
-    limit = ["timeout", "--kill-after=10", str(LIMIT)]
+    command = ["timeout", "--kill-after=10", str(LIMIT), str(WINE), "C:\\python\\python.exe", *arguments]
     # Wine's standard input must be no terminal, and its output a pipe.
     with subprocess.Popen(
-        [*limit, *command], cwd=here, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace",
+        command, cwd=place / "prefix/drive_c/project", env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     ) as process:  # fmt: skip
         assert process.stdout is not None
         try:
@@ -234,6 +251,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--short", action="store_true", help="only what Windows does in its own way; three minutes")
     parser.add_argument("--all", action="store_true", help="also what starts many kernels; half an hour")
+    parser.add_argument("--binary", action="store_true", help="make kcserver.exe and try it; ten minutes")
     arguments, options = parser.parse_known_args()
     named = tuple(option for option in options if option.startswith("tests/"))
     tests = named or (SHORT if arguments.short else ALL if arguments.all else USUAL)
@@ -253,10 +271,11 @@ def main() -> int:
             program = " ".join(map(str, error.cmd[:5]))
             print(f"Windows was not tried: its Python could not be set up, as `{program} ...` failed")
             return NO_WINE
-        code = run_tests(place, tests, options)
+        code = make_binary(place) if arguments.binary else run_tests(place, tests, options)
     outcome = "passed" if code == 0 else f"failed ({code})"
     left_out = f", {NOT_SHORT} (nox -s windows runs more)" if arguments.short else ""
-    print(f"Windows, under Wine: {outcome}: {' '.join(tests)}{left_out}")
+    tried = "kcserver.exe" if arguments.binary else f"{' '.join(tests)}{left_out}"
+    print(f"Windows, under Wine: {outcome}: {tried}")
     return code
 
 
