@@ -6,6 +6,7 @@ It holds the session's key, so only its owner may read it, and it goes when the 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,12 +22,13 @@ def open_kernel_file(
 ) -> Iterator[Path]:
     """Write ``document`` to ``path``, for its owner only; removed on leaving, unless it stays.
 
+    Yield where it is: beside ``path``, where that is the file of a kernel before and cannot be removed.
+
     Raises:
         StartupError: ``KS-5``, the file could not be written.
     """
     try:
-        with suppress(FileNotFoundError):
-            path.unlink()
+        path = _free_path(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
             file.write(to_file(document))
@@ -45,3 +47,12 @@ def open_kernel_file(
         if not stays():
             with suppress(OSError):
                 path.unlink()
+
+
+def _free_path(path: Path) -> Path:
+    """Remove what is at a path and return it; or another one, as Windows keeps what a virus scanner has open."""
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:
+        return path.with_stem(f"{path.stem}-{secrets.token_hex(4)}")
+    return path

@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from kallichore.errors import ConfigurationError
-from kallichore.transport.held_files import FAREWELL_PATIENCE, when_free
+from kallichore.transport.held_files import PATIENCE, when_free
 from kallichore.transport.private_files import make_private
 
 HANDSHAKE_PATIENCE = 10.0
@@ -62,7 +62,7 @@ async def open_connection_file(path: Path, document: dict[str, Any]) -> AsyncIte
     """Write the connection file; on leaving it is removed, if it is still ours.
 
     A file that somebody else has open (on Windows, a virus scanner) is waited for. Cancelled while writing, nothing is
-    left; the removal cannot be cancelled, and takes `FAREWELL_PATIENCE` at most.
+    left; the removal cannot be cancelled, and takes `PATIENCE` at most.
 
     Raises:
         ConfigurationError: It cannot be written.
@@ -74,7 +74,7 @@ async def open_connection_file(path: Path, document: dict[str, Any]) -> AsyncIte
     try:
         yield
     finally:
-        with trio.CancelScope(deadline=trio.current_time() + FAREWELL_PATIENCE, shield=True):
+        with trio.CancelScope(deadline=trio.current_time() + PATIENCE, shield=True):
             await _remove(path, ours)
 
 
@@ -86,7 +86,7 @@ async def _write_whole(path: Path, text: str) -> int:
         ours = _fill(descriptor, temporary, text)
         await when_free(partial(os.replace, temporary, path))
     except BaseException:
-        with trio.CancelScope(deadline=trio.current_time() + FAREWELL_PATIENCE, shield=True):
+        with trio.CancelScope(deadline=trio.current_time() + PATIENCE, shield=True):
             await _remove(temporary, None)
         raise
     return ours
@@ -109,7 +109,7 @@ async def _remove(path: Path, number: int | None) -> None:
             path.unlink()
 
     with suppress(OSError):
-        await when_free(remove, FAREWELL_PATIENCE)
+        await when_free(remove)
 
 
 def read_connection_file(path: Path) -> dict[str, Any]:

@@ -20,10 +20,8 @@ HELD = frozenset({_ACCESS_DENIED, _SHARING_VIOLATION, _LOCK_VIOLATION})
 so that this shows only when patience has ended."""
 
 PATIENCE = 5.0
-"""Seconds that somebody may hold a file that the server needs: scanners take long where the machine is busy."""
-
-FAREWELL_PATIENCE = 1.0
-"""Seconds that the end of the server waits for such a file."""
+"""Seconds that somebody may hold a file that the server needs, or removes at its end: scanners take long on a busy
+machine."""
 
 PAUSE = 0.05
 """Seconds until the next try."""

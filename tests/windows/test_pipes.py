@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 if sys.platform != "win32":
     pytest.skip("Windows only: `nox -s windows` runs it under Wine", allow_module_level=True)
 
+from kallichore.session.kernel_files import open_kernel_file
 from kallichore.transport.connection_file import open_connection_file, read_connection_file
 from kallichore.transport.named_pipe import connect_named_pipe, open_pipe_listener
 from kallichore.transport.windows_pipes import WindowsPipes
@@ -165,4 +166,22 @@ async def test_connection_file_that_somebody_reads_is_replaced_and_removed(tmp_p
                 await wait_all_tasks_blocked()
 
     assert {"transport": "tcp"} == written
+    assert [] == os.listdir(tmp_path)
+
+
+def test_file_of_a_kernel_that_somebody_reads_does_not_keep_the_next_from_its_own(tmp_path: Path) -> None:
+    """A restart while a scanner has the file of the kernel before writes another one beside it, and removes its own."""
+    path = tmp_path / "connection.json"
+    with open_kernel_file(path, {"shell_port": 1}):
+        held = path.open("rb")
+    with open_kernel_file(path, {"shell_port": 2}) as another:
+        written = another.read_bytes()
+    held.close()
+    left = os.listdir(tmp_path)
+    with open_kernel_file(path, {"shell_port": 3}) as again:
+        assert again == path
+
+    assert b'"shell_port": 2' in written
+    assert path != another
+    assert ["connection.json"] == left
     assert [] == os.listdir(tmp_path)

@@ -70,12 +70,15 @@ ALL = (
     *USUAL,
     "tests/session",
     *_in_room("transport", "front_door_abuse"),
-    *_in_room("api", "by_name", "events", "execute", "http", "logs", "metrics", "pages", "secrets", "sessions"),
+    *_in_room(
+        "api", "by_name", "description", "events", "execute", "http", "logs", "metrics", "pages", "secrets", "sessions"
+    ),
     *_in_room("api", "too_large"),
     *_in_room("jupyter", "access", "clients", "dialect", "oddities", "rest", "sockets"),
     *("tests/agents", "tests/mcp_room"),
-    *_in_room("cli", "answers", "cells", "escapes", "exit_codes", "exit_warning", "images", "installed", "kcclient"),
-    *_in_room("cli", "kcserver", "launch", "tables", "target"),
+    *_in_room("cli", "answers", "cells", "console", "escapes", "exit_codes", "exit_warning", "images", "installed"),
+    *_in_room("cli", "kcclient", "kcserver", "launch", "run_code", "tables", "target"),
+    "tests/cli/bridge",
 )
 """The lives of sessions too, and all that people, agents and Jupyter's clients reach them by: tests that start kernels,
 which takes seconds each under Wine."""
