@@ -17,7 +17,7 @@ from kallichore.wire.signing import Signer
 SIGNER = Signer("key")
 HEADER = b'{"msg_id": "m", "msg_type": "stream"}'
 
-BETWEEN = b',"parent_header":{},"channel":"iopub","content":'
+BETWEEN = b',"parent_header":null,"channel":"iopub","content":'
 """What an envelope has between its header and its content."""
 
 MARKS = ("parent_header", "channel", "content", "metadata", "buffers", "header")
