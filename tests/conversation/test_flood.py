@@ -161,6 +161,6 @@ def test_flood_of_a_kernel_that_executes_nothing_is_one() -> None:
 )
 def test_clients_are_waited_for_by_the_size_of_what_is_large(sizes: list[int], counted: int) -> None:
     """Small messages wait for nobody: the kernel's queue is short for them. The bytes of the last frames count."""
-    batch = [[b"topic", bytes(size)] for size in sizes]
+    batch = [[b"topic", b"header", bytes(size)] for size in sizes]
 
     assert counted / SLOWEST == patience_for(batch)

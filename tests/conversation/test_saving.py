@@ -10,11 +10,11 @@ import pytest
 from kallichore.conversation.activity import NEVER, Activity, moved
 from kallichore.conversation.delivery import Deliveries, Ending
 from kallichore.conversation.execution_queue import ExecutionQueue
-from kallichore.conversation.history import MOST_ENTRIES, History
+from kallichore.conversation.history import MOST_BYTES, MOST_ENTRIES, History, SavedEntry
 from kallichore.conversation.journal import Journal
 from kallichore.conversation.requests import Requests
-from kallichore.conversation.status import SessionStatus, StatusEvent
-from kallichore.models.bodies import Status
+from kallichore.conversation.status import SavedStatus, SessionStatus, StatusEvent
+from kallichore.models.bodies import ExecutionHistoryEntry, Status
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.wire.envelope import Excerpt, Header, KernelMessage
 from talk import request
@@ -111,6 +111,24 @@ def test_status_goes_on() -> None:
     assert after.current is Status.BUSY
 
 
+def test_status_of_which_nothing_was_written_is_the_first() -> None:
+    """It is so from the beginning of the clock on."""
+    after = SessionStatus(created=50.0)
+    after.load(msgspec.json.decode(b"{}", type=SavedStatus), 10.0)
+
+    assert (after.current, after.reason, after.since, after.idle_since) == (Status.UNINITIALIZED, None, 10.0, None)
+
+
+def test_marks_of_a_status_change_with_it() -> None:
+    """And are the same as long as it is."""
+    status = SessionStatus(created=1.0)
+    before, same = status.marks(), status.marks()
+    status.apply(StatusEvent.START_REQUESTED, None, 1.0)
+
+    assert same == before
+    assert status.marks() != before
+
+
 def test_requests_go_on() -> None:
     """What is owed an answer is owed one, in its order, and what is beside is."""
     before, after = Requests(), Requests()
@@ -186,6 +204,73 @@ def test_history_has_the_latest_in_their_order() -> None:
     assert [entry.input for entry in after.entries()][:1] == ["2"]
     assert [entry.input for entry in after.entries()][-3:] == ["again", "new", "newer"]
     assert len(saved["entries"]) == MOST_ENTRIES
+
+
+def failed(msg_id: str, value: str) -> KernelMessage:
+    """Return an error that code ended with."""
+    content = msgspec.json.encode({"ename": "E", "evalue": value})
+    return KernelMessage("iopub", Header("k", "error"), Header(msg_id, ""), content, Excerpt(), b"")
+
+
+@pytest.mark.parametrize("value", ["no", "no" * MOST_BYTES], ids=["short", "shortened"])
+def test_error_is_saved_once(value: str) -> None:
+    """With whether it was shortened, and though the output is saved already; another one changes nothing."""
+    history, saved = History(), nothing_saved()
+    history.begin(request("a"), 1)
+    history.hear(printed("a", "x"))
+    before = saved_of(history, saved).entries()
+    history.hear(failed("a", value))
+    after = saved_of(history, saved).entries()
+    history.hear(failed("a", "another"))
+
+    assert [(entry.output, entry.error) for entry in before] == [("x", None)]
+    assert after == history.entries()
+    assert after[0].error is not None
+    assert list(history.take_changes()) == []
+
+
+def test_of_long_output_only_the_newest_half_is_saved_again() -> None:
+    """Also by who has loaded it."""
+    history = History()
+    history.begin(request("a"), 1)
+    history.hear(printed("a", "x" * MOST_BYTES))
+    for each in (history, saved_of(history, nothing_saved())):
+        each.hear(printed("a", "y"))
+        (change,) = each.take_changes()
+        assert change.tail is not None
+
+        assert change.entry is None
+        assert (change.tail.head, change.tail.tail[-2:]) == (b"", b"xy")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_loaded_history_is_saved_and_counts_on(count: int) -> None:
+    """What it had before is gone."""
+    history, after, saved = History(), History(), nothing_saved()
+    for number in range(count):
+        history.begin(request(str(number)), number)
+    saved_of(history, saved)
+    after.begin(request("before"), 1)
+    after.load(saved["entries"], saved["tails"])
+    changes = list(after.take_changes())
+    after.begin(request("new"), 1)
+
+    assert (changes, [*saved["entries"]]) == ([], [*range(count)])
+    assert [change.place for change in after.take_changes()] == [count]
+    assert after.entries()[:-1] == history.entries()
+
+
+def test_entry_of_which_little_was_written_has_nothing_else() -> None:
+    """No text, no error, and nothing that was left out."""
+    history = History()
+    history.load({0: msgspec.json.decode(b'{"msg_id":"a","timestamp":1,"input":{}}', type=SavedEntry)}, {})
+    before = history.entries()
+    history.hear(printed("a", "x" * 2 * MOST_BYTES))
+
+    assert before == (
+        ExecutionHistoryEntry(input="", output="", error=None, timestamp=1, source=None, agent=None, truncated=False),
+    )
+    assert f"[... {MOST_BYTES} bytes left out ...]" in history.entries()[0].output
 
 
 def test_history_that_nobody_saves_remembers_no_changes() -> None:

@@ -48,6 +48,7 @@ def test_new_session_is_uninitialized() -> None:
     status = SessionStatus(created=CREATED)
 
     assert (status.current, status.reason, status.idle_seconds(CREATED + 7.9)) == (Status.UNINITIALIZED, None, 7)
+    assert status.since == CREATED
 
 
 @pytest.mark.parametrize(("reached", "path"), PATHS.items())
