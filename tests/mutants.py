@@ -90,6 +90,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "server/changes.py": ("server/test_changes.py",),
     "attach/pings.py": ("attach/test_pings.py",),
     "attach/outgoing.py": ("attach/test_outgoing.py",),
+    "engines/complaints.py": ("engines/test_complaints.py",),
+    "engines/ssh_words.py": ("engines/test_ssh_words.py",),
     "session/clients.py": ("session/test_clients.py", "attach/test_outgoing.py", "conversation/test_callers.py"),
 }
 """The modules, and which tests are to notice a change."""

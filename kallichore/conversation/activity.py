@@ -102,7 +102,6 @@ class Activity:
 
     def end(self, msg_id: str, now: float) -> None:
         """Note the ``idle`` of a request."""
-        self.changes += 1
         self._latest = msg_id
         if msg_id in self._open:
             began = list(self._open)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -87,6 +88,45 @@ def test_activity_goes_on() -> None:
 
     assert seen == (11.0, None, 13.0)
     assert (is_over, after.at_rest_since) == ((False, True), 13.0)
+
+
+@pytest.mark.parametrize(
+    ("is_at_work", "step"),
+    [
+        (False, lambda activity: activity.begin("a", "execute_request", 3.0)),
+        (True, lambda activity: activity.end("a", 3.0)),
+        (True, lambda activity: activity.end_nameless("a", 3.0)),
+        (True, lambda activity: activity.reply("c", 3.0)),
+        (True, lambda activity: activity.postpone(3.0)),
+        (True, lambda activity: activity.expire(9.0)),
+        (True, lambda activity: activity.clear()),
+        (True, lambda activity: activity.load(Activity().save(), 0.0)),
+    ],
+    ids=["begin", "end", "idle without a name", "reply", "postpone", "expire", "clear", "load"],
+)
+def test_whatever_changes_an_activity_is_counted(is_at_work: bool, step: Callable[[Activity], object]) -> None:
+    """So what was saved is saved again."""
+    activity = Activity()
+    if is_at_work:
+        activity.begin("a", "execute_request", 1.0)
+        activity.begin_nameless("a", 1.5)
+        activity.reply("b", 2.0)
+    saved, changes = msgspec.json.encode(activity.save()), activity.changes
+    step(activity)
+
+    assert saved != msgspec.json.encode(activity.save())
+    assert activity.changes > changes
+
+
+def test_reply_behind_its_idle_is_expected_after_a_load() -> None:
+    """It says nothing new: no idle is due."""
+    before, after = Activity(), Activity()
+    before.begin("a", "execute_request", 1.0)
+    before.end("a", 2.0)
+    after.load(through_json(before.save()), 10.0)
+    after.reply("a", 12.5)
+
+    assert after.look_at is None
 
 
 def test_kernel_that_never_worked_has_never_come_to_rest() -> None:

@@ -113,6 +113,20 @@ def test_complaint_becomes_a_sentence() -> None:
     assert "ssh to far lost the connection" == read_complaint(255, "").describe("far")
 
 
+def test_each_trouble_has_words() -> None:
+    """A sentence without them would only name the machine."""
+    assert all(each.value for each in Trouble)
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [(LONGEST_WORDS, "x" * LONGEST_WORDS), (LONGEST_WORDS + 1, "x" * (LONGEST_WORDS - 3) + "...")],
+)
+def test_what_is_too_long_is_cut_and_says_so(length: int, words: str) -> None:
+    """What just fits is whole."""
+    assert words == read_complaint(1, "x" * length).words
+
+
 @given(st.integers(-64, 255).filter(bool), st.text())
 def test_anything_that_is_said_can_be_told(code: int, said: str) -> None:
     """Whatever comes, there is one line of it, and not a long one."""
