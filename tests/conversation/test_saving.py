@@ -182,6 +182,30 @@ def test_requests_go_on() -> None:
     assert (list(after), after.is_beside("a"), after.is_beside("b")) == (messages, True, False)
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda requests: requests.add(request("c")),
+        lambda requests: requests.add(request("c", "debug_request", "control")),
+        lambda requests: requests.replied("b"),
+        lambda requests: requests.ended("a"),
+        lambda requests: requests.take(request("b")),
+        lambda requests: requests.load([], []),
+    ],
+    ids=["one more", "one more beside", "replied", "ended beside", "taken", "load"],
+)
+def test_whatever_changes_requests_is_counted(step: Callable[[Requests], object]) -> None:
+    """What is owed and what is beside, each for itself."""
+    requests = Requests()
+    for message in (request("b"), request("a", "debug_request", "control")):
+        requests.add(message)
+    before = list(requests), requests.save_beside(), requests.changes, requests.changes_beside
+    step(requests)
+
+    assert (before[0] != list(requests)) == (requests.changes > before[2])
+    assert (before[1] != requests.save_beside()) == (requests.changes_beside > before[3])
+
+
 # The history
 
 
