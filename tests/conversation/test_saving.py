@@ -73,6 +73,28 @@ def test_queue_goes_on_without_what_is_lost() -> None:
     assert queue.proceed(3.0) == "C"
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda queue: queue.submit("d", "D", 3.0),
+        lambda queue: queue.on_idle("a", 3.0),
+        lambda queue: queue.withdraw("b"),
+        lambda queue: queue.clear_pending(),
+        lambda queue: queue.proceed(9.0),
+        lambda queue: queue.load(ExecutionQueue().save(ord), lambda number: None, "?", 0.0),
+    ],
+    ids=["one more", "idle", "withdrawn", "none waits", "the next", "load"],
+)
+def test_whatever_changes_a_queue_is_counted(step: Callable[[ExecutionQueue[str]], object]) -> None:
+    """So what was saved is saved again."""
+    queue = a_queue()
+    saved, changes = queue.save(ord), queue.changes
+    step(queue)
+
+    assert saved != queue.save(ord)
+    assert queue.changes > changes
+
+
 # Activity, status, requests
 
 
