@@ -73,6 +73,28 @@ def test_queue_goes_on_without_what_is_lost() -> None:
     assert queue.proceed(3.0) == "C"
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda queue: queue.submit("d", "D", 3.0),
+        lambda queue: queue.on_idle("a", 3.0),
+        lambda queue: queue.withdraw("b"),
+        lambda queue: queue.clear_pending(),
+        lambda queue: queue.proceed(9.0),
+        lambda queue: queue.load(ExecutionQueue().save(ord), lambda number: None, "?", 0.0),
+    ],
+    ids=["one more", "idle", "withdrawn", "none waits", "the next", "load"],
+)
+def test_whatever_changes_a_queue_is_counted(step: Callable[[ExecutionQueue[str]], object]) -> None:
+    """So what was saved is saved again."""
+    queue = a_queue()
+    saved, changes = queue.save(ord), queue.changes
+    step(queue)
+
+    assert saved != queue.save(ord)
+    assert queue.changes > changes
+
+
 # Activity, status, requests
 
 
@@ -180,6 +202,30 @@ def test_requests_go_on() -> None:
 
     assert bytes(numbers) == b"[[0,2]]"
     assert (list(after), after.is_beside("a"), after.is_beside("b")) == (messages, True, False)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda requests: requests.add(request("c")),
+        lambda requests: requests.add(request("c", "debug_request", "control")),
+        lambda requests: requests.replied("b"),
+        lambda requests: requests.ended("a"),
+        lambda requests: requests.take(request("b")),
+        lambda requests: requests.load([], []),
+    ],
+    ids=["one more", "one more beside", "replied", "ended beside", "taken", "load"],
+)
+def test_whatever_changes_requests_is_counted(step: Callable[[Requests], object]) -> None:
+    """What is owed and what is beside, each for itself."""
+    requests = Requests()
+    for message in (request("b"), request("a", "debug_request", "control")):
+        requests.add(message)
+    before = list(requests), requests.save_beside(), requests.changes, requests.changes_beside
+    step(requests)
+
+    assert (before[0] != list(requests)) == (requests.changes > before[2])
+    assert (before[1] != requests.save_beside()) == (requests.changes_beside > before[3])
 
 
 # The history

@@ -98,3 +98,21 @@ def test_only_what_is_urgent_may_go_ahead(listener: Listener) -> None:
     listener.voice.put([b"news"])
 
     assert listener.journal.urgent_after(0) == [1]
+
+
+def test_what_is_held_back_has_its_numbers_until_it_is_published(listener: Listener) -> None:
+    """What came together stays so, and what was urgent is."""
+    voice = listener.voice
+    voice.is_held = True
+    voice.put((b"a", b"b"))
+    batch = voice.begin_batch(urgent=True)
+    within = voice.is_within_batch
+    batch.append(b"c")
+    voice.end_batch()
+    held = (list(voice.held), voice.next_number, listener.messages())
+    voice.publish()
+
+    assert (within, voice.is_within_batch) == (True, False)
+    assert held == ([((b"a", b"b"), False), ([b"c"], True)], 3, [])
+    assert (listener.messages(), list(voice.held), voice.next_number) == ([b"a", b"b", b"c"], [], 3)
+    assert voice.journal.urgent_after(0) == [2]
