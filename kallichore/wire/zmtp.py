@@ -67,7 +67,7 @@ def opening(kind: str, identity: bytes = b"") -> bytes:
 
 
 def encode(frames: Sequence[bytes]) -> list[bytes]:
-    """Return a message's bytes in pieces; frames that are large are not copied."""
+    """Return the bytes of a message, of one frame or more, in pieces; frames that are large are not copied."""
     pieces: list[bytes] = []
     more = len(frames)
     for frame in frames:
@@ -75,7 +75,7 @@ def encode(frames: Sequence[bytes]) -> list[bytes]:
         size = len(frame)
         # As `_head` does, whose call would take as long as all of this.
         pieces += (bytes((_MORE if more else 0, size)) if size < 256 else _head(_MORE if more else 0, size), frame)
-    return pieces if max(map(len, frames), default=0) >= LARGE else [b"".join(pieces)]
+    return pieces if max(map(len, frames)) >= LARGE else [b"".join(pieces)]
 
 
 def _head(flags: int, size: int) -> bytes:

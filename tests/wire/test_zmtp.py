@@ -5,7 +5,7 @@ That libzmq understands us, and we it, is tested in tests/zeromq.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -57,6 +57,22 @@ def test_messages_survive_any_cutting(sent: list[list[bytes]], places: list[int]
     assert received == sent
     assert decoder.is_open
     assert decoder.missing == 0
+
+
+@given(messages, st.lists(st.integers(0, 1_000_000), max_size=12), st.lists(commands, max_size=5))
+@settings(deadline=None, max_examples=60)
+def test_what_is_held_is_what_came_behind_the_last_whole_message(
+    sent: list[list[bytes]], places: list[int], between: list[bytes]
+) -> None:
+    """Or behind a command: from there on it has to come again, if the decoder is lost with what it holds."""
+    items = [item for number, message in enumerate(sent) for item in (*between[number : number + 1], wire(message))]
+    ends = [0, *accumulate(map(len, items))]
+    decoder, fed = Decoder(is_open=True), 0
+    for piece in cut(b"".join(items), places):
+        decoder.feed(piece)
+        fed += len(piece)
+
+        assert decoder.held == fed - max(end for end in ends if end <= fed)
 
 
 flood_sizes = st.tuples(
