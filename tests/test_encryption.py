@@ -105,7 +105,7 @@ async def test_encrypted_kernel_works_also_for_jupyter(
         info = await connection_of(client)
         jupyters = await ask_as_jupyter(info, private_place)
         await client.call("POST", session_path("s", "restart"), {})
-        again = await run_code(channel, "print(2)")
+        again = text_of(await execute(channel, "print(2)"))
         log = await log_of(client)
         later = await connection_of(client)
 
