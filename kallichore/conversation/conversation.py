@@ -6,7 +6,7 @@ the journal of what clients are to be told, and leaves sockets, processes and wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -177,6 +177,8 @@ class Conversation:
     _turn: str | None = attrs.field(default=None, init=False)
     """The execution of a caller that the kernel turned from idle to busy for, as the caller is given."""
     _silent_requests: frozenset[str] = attrs.field(default=frozenset(), init=False)
+    _with_buffers: KernelMessage | None = attrs.field(default=None, init=False)
+    """The latest message, if it has buffers."""
     _batch: list[bytes] = attrs.field(factory=list, init=False)
     """What the batch that is taken in has brought for the journal so far."""
 
@@ -224,6 +226,11 @@ class Conversation:
             "seq": self.journal.end,
         }
         return kernel_message("sessionState", value)
+
+    def buffers_of(self, payload: bytes) -> Sequence[bytes]:
+        """Return the buffers of a message that clients are told as they came, if it is the latest; else none."""
+        latest = self._with_buffers
+        return latest.buffers if latest is not None and latest.payload is payload else ()
 
     # What the session says to its clients
 
@@ -320,7 +327,7 @@ class Conversation:
         self.queue.clear()
         self.activity.clear()
         self._late = ()
-        self.open_input = self.memory_warning = None
+        self.open_input = self.memory_warning = self._with_buffers = None
         died = KernelDiedError(f"The kernel ended during the execution: {why}")
         for msg_id, listener in self.listeners.items():
             if msg_id not in held:
@@ -373,6 +380,7 @@ class Conversation:
         if is_status:
             released = self._hear_status(message, now, read_directory)
         self._batch.append(message.payload)
+        self._with_buffers = message if message.buffers else None
         self.history.hear(message)
         if self.listeners and parent_id in self.listeners:
             self.listeners[parent_id](message)

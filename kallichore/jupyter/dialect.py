@@ -6,7 +6,7 @@ Jupyter has for them: a dead kernel is a ``status``, and why it died a ``stream`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, Literal
 
@@ -107,6 +107,7 @@ class JupyterDialect:
         asked: What it asked.
         is_dead: Tells whether the kernel is gone, and no other on its way in its place.
         write_header: Makes the header of a message of this type, for what is said in the kernel's place.
+        buffers_of: Returns the buffers of a message, where they are still known as they came.
     """
 
     is_v1: bool
@@ -114,6 +115,7 @@ class JupyterDialect:
     asked: Asked
     is_dead: Callable[[], bool]
     write_header: Callable[[str], dict[str, Any]]
+    buffers_of: Callable[[bytes], Sequence[bytes]] = lambda _: ()
     _reader: EnvelopeReader = attrs.field(factory=EnvelopeReader, init=False)
     _our_session: bytes = attrs.field(init=False)
     """How a header says that a message was said in the kernel's place."""
@@ -179,7 +181,7 @@ class JupyterDialect:
         return b""
 
     def _frames_of(self, payload: bytes) -> list[bytes]:
-        parts = self._reader.read(payload)
+        parts = self._reader.read(payload, self.buffers_of(payload))
         if parts is None:
             told = _read_told(payload)
             if told.kind != "jupyter":

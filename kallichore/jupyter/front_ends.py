@@ -137,6 +137,7 @@ class FrontEnds:
             asked=front_end.asked,
             is_dead=lambda: session.status is Status.EXITED and not session.is_changing,
             write_header=session.conversation.write_header,
+            buffers_of=session.conversation.buffers_of,
         )
         since = session.conversation.journal.end if front_end.position is None else front_end.position
         attend = partial(self._attend, session, front_end, visit, session_id)

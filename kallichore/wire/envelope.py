@@ -63,6 +63,7 @@ class KernelMessage(msgspec.Struct, frozen=True, gc=False):
     content: bytes
     excerpt: Excerpt
     payload: bytes
+    buffers: Sequence[bytes] = ()
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
@@ -251,7 +252,7 @@ class KernelReader:
         escape = text.find(b"\\")
         if not text.isascii() or (escape >= 0 and text.find(b"\\u", escape) >= 0):
             return self._read_again(frames[start + 1 :])
-        return KernelMessage(self._channel, header, self._parent, content, excerpt, payload)
+        return KernelMessage(self._channel, header, self._parent, content, excerpt, payload, frames[end:])
 
     def _read_again(self, parts: Frames) -> KernelMessage:
         """Read a message with more or other in it than most have, or that has to be repaired."""
@@ -262,7 +263,7 @@ class KernelReader:
         between = self._join_parent(b"null" if absent else _strict(raw_parent))
         rest = _end(_strict(metadata), buffers)
         payload = b"".join((_BEGINNING, _strict(raw_header), between, content, *rest))
-        return KernelMessage(self._channel, header, self._parent, content, excerpt_of(content), payload)
+        return KernelMessage(self._channel, header, self._parent, content, excerpt_of(content), payload, buffers)
 
     def _take_parent(self, raw_parent: bytes) -> None:
         if len(raw_parent) <= _LONGEST_ABSENT_PARENT:

@@ -7,6 +7,7 @@ way is checked: a part that is not a JSON document by itself was cut in the wron
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -77,8 +78,13 @@ class EnvelopeReader:
             return None
         return header, payload[end + len(self._between) : -len(_PLAIN_END)]
 
-    def read(self, payload: bytes) -> Parts | None:
-        """Return a message's parts; None if this is no kernel's message, or has to be read as JSON."""
+    def read(self, payload: bytes, known: Sequence[bytes] = ()) -> Parts | None:
+        """Return a message's parts; None if this is no kernel's message, or has to be read as JSON.
+
+        Args:
+            payload: The envelope.
+            known: Its buffers, where they are known: then they are not decoded again.
+        """
         if not payload.startswith(_BEGINNING):
             return None
         try:
@@ -88,7 +94,7 @@ class EnvelopeReader:
             content = end + len(self._between)
             if payload.endswith(_PLAIN_END):
                 return Parts(self.channel, header, self.parent, b"{}", _piece(payload, content))
-            buffers_at, buffers = _read_buffers(payload, content)
+            buffers_at, buffers = _find_buffers(payload, known) if known else _read_buffers(payload, content)
             metadata_at = payload.rindex(_METADATA, content, buffers_at)
             metadata = payload[metadata_at + len(_METADATA) : buffers_at]
             _check(metadata)
@@ -117,6 +123,20 @@ def _piece(payload: bytes, content: int) -> bytes:
         return payload[content:end]
     # It does for bytes wherever it is put into a frame, and is sent from where it is.
     return cast("bytes", memoryview(payload)[content:end])
+
+
+def _find_buffers(payload: bytes, known: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
+    """Return where the member of buffers that are known begins, and these.
+
+    Raises:
+        ValueError: It is not there.
+    """
+    # Four letters for three bytes or fewer; "," stands between two of them.
+    size = sum((len(buffer) + 2) // 3 * 4 for buffer in known) + len(b'","') * (len(known) - 1)
+    at = len(payload) - len(_END_OF_BUFFERS) - size - len(_ONE_BUFFER)
+    if payload[at : at + len(_ONE_BUFFER)] != _ONE_BUFFER:
+        raise ValueError("other buffers")
+    return at, known
 
 
 def _read_buffers(payload: bytes, content: int) -> tuple[int, tuple[bytes, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -896,3 +897,23 @@ def test_code_and_answers_are_activity_and_questions_about_the_kernel_are_not(ta
     never, now = float("-inf"), talk.now
     assert moments == [never, never, now - 7, now - 6, now - 6, now - 4, now - 4, now - 2, now - 1, now - 1]
     assert Talk(now=7.0).conversation.created_at == 7.0
+
+
+def test_buffers_are_known_of_the_latest_message_only(talk: Talk) -> None:
+    """Of that very envelope, and until the kernel says something else, or has ended."""
+    message = KernelMessage("iopub", Header("k", "display_data"), None, b"{}", Excerpt(), b'{"p":1}', (b"buffer",))
+    other = KernelMessage("iopub", Header("k", "stream"), None, b"{}", Excerpt(), b'{"p":2}')
+
+    def hear(*messages: KernelMessage) -> list[Sequence[bytes]]:
+        for each in messages:
+            talk.conversation.begin_hearing(talk.now, is_output=True)
+            talk.conversation.hear(each, talk.now, lambda: None)
+            talk.conversation.voice.end_batch()
+        return [talk.conversation.buffers_of(each.payload) for each in (message, other)]
+
+    latest, behind, again = hear(message), hear(other), hear(message)
+    alike = talk.conversation.buffers_of(bytes(bytearray(message.payload)))
+    talk.conversation.answer_at_the_end("it ended")
+
+    assert [latest, behind, again] == [[(b"buffer",), ()], [(), ()], [(b"buffer",), ()]]
+    assert (alike, talk.conversation.buffers_of(message.payload)) == ((), ())

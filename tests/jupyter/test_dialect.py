@@ -818,3 +818,16 @@ def test_what_is_no_id_was_not_asked(msg_id: object) -> None:
     asked.add("m")
 
     assert msg_id not in asked
+
+
+@framings
+def test_buffer_that_is_known_is_sent_as_it_came(is_v1: bool) -> None:
+    """Nobody takes it out of base64 again; the message is the same."""
+    known = (b"m" * LARGE,)
+    payload = said("display_data", buffers=known)
+    dialect, plain = make_dialect(is_v1=is_v1), make_dialect(is_v1=is_v1)
+    dialect.buffers_of = lambda asked: known if asked is payload else ()
+    frames = dialect.frames(batch_of(payload))
+
+    assert frames[-1] is known[0]
+    assert b"".join(frames) == b"".join(plain.frames(batch_of(payload)))

@@ -187,3 +187,21 @@ def test_header_that_looks_like_an_envelope_is_not_cut() -> None:
     payload = envelope(replace(usual, header=header))
 
     assert (first, reader.read_plain(payload)) == (usual, None)
+
+
+@given(messages)
+def test_known_buffers_are_not_decoded(parts: Parts) -> None:
+    """They are what would be, and the message is the same."""
+    payload = envelope(parts)
+    alone, read = EnvelopeReader().read(payload), EnvelopeReader().read(payload, parts.buffers)
+
+    assert read == alone
+    assert not parts.buffers or read is None or read.buffers is parts.buffers
+
+
+@pytest.mark.parametrize("known", [(b"abcd",), (b"",), (b"a", b"b")])
+def test_buffers_of_another_message_are_refused(known: tuple[bytes, ...]) -> None:
+    """Those of the same sizes in base64 cannot be told from its own."""
+    payload = envelope(Parts("iopub", HEADER, b"{}", b"{}", b"{}", (b"abc",)))
+
+    assert EnvelopeReader().read(payload, known) is None
