@@ -45,7 +45,7 @@ KEEP_COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 
 UNTHROTTLED = ("--log-level=ERROR", "--ZMQChannelsWebsocketConnection.limit_rate=False")
 
-QUIET_SERVER = ("-m", "kallichore.cli.kcserver", "--token", "none", "--log-level", "error")
+QUIET_SERVER = (sys.executable, "-m", "kallichore.cli.kcserver", "--token", "none", "--log-level", "error")
 
 
 class Channel(Protocol):
@@ -81,7 +81,7 @@ class _Process:
         self._channels = ExitStack()
         began = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, *command], env={**os.environ, **KEEP_COMPILED, **environment}, cwd=ROOT, **NOTHING_SAID
+            command, env={**os.environ, **KEEP_COMPILED, **environment}, cwd=ROOT, **NOTHING_SAID
         )
         self.pid = self._process.pid
         try:
@@ -260,7 +260,7 @@ def open_jupyter(*options: str) -> Iterator[Server]:
     with _kernelspecs() as place:
         environment = dict.fromkeys(("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"), place)
         command = [option.format(port=port, place=place) for option in options]
-        server = JupyterServer(["-m", *command], Address(port=port), "/api", environment)
+        server = JupyterServer([sys.executable, "-m", *command], Address(port=port), "/api", environment)
         try:
             yield server
         finally:
@@ -281,7 +281,7 @@ def _kernelspecs() -> Iterator[str]:
 
 def open_kallichore_jupyter() -> Any:
     """Run kcserver, and speak Jupyter's API to it."""
-    return open_jupyter(*QUIET_SERVER[1:], "--transport", "tcp", "--port", "{port}")
+    return open_jupyter(*QUIET_SERVER[2:], "--transport", "tcp", "--port", "{port}")
 
 
 def open_jupyter_server() -> Any:

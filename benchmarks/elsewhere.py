@@ -77,8 +77,8 @@ def open_farm(pipe: Path) -> Iterator[None]:
 def open_server(place: Path) -> Iterator[KallichoreServer]:
     """Run kcserver with the engine of this machine."""
     port, hosts = free_ports(2)
-    command = ["-m", "benchmarks.engine_here", "--token", "none", "--log-level", "error", "--transport", "tcp"]
-    command += ["--port", str(port), "--listen-hosts", f"127.0.0.1:{hosts}"]
+    command = [sys.executable, "-m", "benchmarks.engine_here", "--token", "none", "--log-level", "error"]
+    command += ["--transport", "tcp", "--port", str(port), "--listen-hosts", f"127.0.0.1:{hosts}"]
     server = KallichoreServer(command, Address(port=port), "/status", {"TMPDIR": str(place)})
     try:
         yield server

@@ -11,7 +11,6 @@ import argparse
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +18,8 @@ import psutil
 
 from benchmarks.accounting import cpu_seconds, resident_megabytes
 from benchmarks.clients import Address
-from benchmarks.contestants import KEEP_COMPILED, NOTHING_SAID, free_ports
+from benchmarks.contestants import KallichoreServer, free_ports
 from benchmarks.page import add_option, rewrite
-
-PAUSE = 0.002
-"""Seconds between two looks whether it answers: as exact as a start is measured."""
-
-PATIENCE = 60.0
 
 
 class Start(NamedTuple):
@@ -41,28 +35,13 @@ class Start(NamedTuple):
 def measure(command: Path) -> Start:
     """Start a server, ask it once, and end it."""
     (port,) = free_ports(1)
-    address, began = Address(port=port), time.perf_counter()
     options = ("--transport", "tcp", "--port", str(port), "--token", "none", "--log-level", "error")
-    process = subprocess.Popen([command, *options], env={**psutil.Process().environ(), **KEEP_COMPILED}, **NOTHING_SAID)
+    server = KallichoreServer([str(command), *options], Address(port=port), "/status", {})
     try:
-        while True:
-            try:
-                address.call("GET", "/status")
-                break
-            except ConnectionRefusedError:
-                assert process.poll() is None, f"{command} ended with {process.returncode}"
-                assert time.perf_counter() < began + PATIENCE, f"{command} does not answer"
-                time.sleep(PAUSE)
-        seconds = time.perf_counter() - began
-        pids = [process.pid, *(child.pid for child in psutil.Process(process.pid).children())]
-        cpu, memory = (sum(map(count, pids)) for count in (cpu_seconds, resident_megabytes))
-        address.call("POST", "/shutdown")
-    except BaseException:
-        process.kill()
-        raise
+        pids = [server.pid, *(child.pid for child in psutil.Process(server.pid).children())]
+        return Start(server.start_seconds, *(sum(map(count, pids)) for count in (cpu_seconds, resident_megabytes)))
     finally:
-        process.wait()
-    return Start(seconds, cpu, memory)
+        server.end()
 
 
 def name_of(command: Path) -> str:

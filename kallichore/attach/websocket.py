@@ -90,8 +90,8 @@ class _Attachment:
     """Ends when it is time to think of a ping."""
     _alarm_at: float = attrs.field(default=inf, init=False)
     """When that is."""
-    _fileno: Callable[[], int] | None = attrs.field(default=None, init=False)
-    """Returns the descriptor of the connection, if that is a socket which can be written to as a file."""
+    _socket: trio.socket.SocketType | None = attrs.field(default=None, init=False)
+    """The connection, if that is a socket which can be read and written to as a file."""
     _may_push: bool = attrs.field(default=False, init=False)
     """Whether the writer waits for news, and so somebody else may send."""
 
@@ -102,7 +102,7 @@ class _Attachment:
         pings = Pings(slot.deliveries, slot.delivery, by_numbers, interval, allowance, tick_after(now, interval))
         self._outgoing = Outgoing(slot, pings, self.dialect)
         if _CAN_PUSH and isinstance(self.stream, trio.SocketStream):
-            self._fileno = self.stream.socket.fileno
+            self._socket = self.stream.socket
 
     async def run(self) -> None:
         """Serve the client until one side closes."""
@@ -147,22 +147,22 @@ class _Attachment:
 
     async def _receive(self) -> bytes:
         """Return what came, empty at the end of the stream."""
-        if not isinstance(self.stream, trio.SocketStream) or not _CAN_PUSH:
+        if self._socket is None:
             return bytes(await self.stream.receive_some(READ_SIZE))
         while True:
             # Not a try first, as Trio's sockets do: a client sends one message and waits for the answer.
-            await trio.lowlevel.wait_readable(self.stream.socket)
+            await trio.lowlevel.wait_readable(self._socket)
             try:
-                return os.read(self.stream.socket.fileno(), READ_SIZE)
+                return os.read(self._socket.fileno(), READ_SIZE)
             except BlockingIOError:
                 pass
 
     def _read_last(self) -> None:
         """Take in what is here already of a connection that broke: answers to pings, and perhaps requests."""
-        if not isinstance(self.stream, trio.SocketStream) or not _CAN_PUSH:
+        if self._socket is None:
             return
         try:
-            while data := os.read(self.stream.socket.fileno(), READ_SIZE):
+            while data := os.read(self._socket.fileno(), READ_SIZE):
                 self.incoming.receive(data)
                 for event in self._events():
                     self._take(event)
@@ -229,10 +229,10 @@ class _Attachment:
             BlockingIOError: The client takes no more now.
             OSError: The connection is broken.
         """
-        assert self._fileno is not None
+        assert self._socket is not None
         outgoing = self._outgoing
         while outgoing.pieces:
-            outgoing.went_out(os.write(self._fileno(), outgoing.pieces[0]))
+            outgoing.went_out(os.write(self._socket.fileno(), outgoing.pieces[0]))
         self._settle(now)
 
     def _settle(self, now: float) -> None:
@@ -262,8 +262,7 @@ class _Attachment:
         except OSError:
             return False
         self._may_push = True
-        slot = self.slot
-        return not slot.is_behind and slot.leaving is None and self._closing is None
+        return not self.slot.is_behind and self.slot.leaving is None and self._closing is None
 
     async def _write(self) -> None:
         """Send control frames and batches until the client has to leave.
@@ -278,7 +277,7 @@ class _Attachment:
             self.slot.on_displaced = hasten
             self.slot.on_news = self._send_at_once
             await self.slot.wait_turn()
-            self.slot.note_pace(keeps_up=_CAN_PUSH and isinstance(self.stream, trio.SocketStream))
+            self.slot.note_pace(keeps_up=self._socket is not None)
             try:
                 await self._write_on()
             finally:
@@ -298,7 +297,7 @@ class _Attachment:
                 await self._wait_for_news()
 
     async def _wait_for_news(self) -> None:
-        self._may_push = self._fileno is not None
+        self._may_push = self._socket is not None
         try:
             await self.slot.wait_woken()
         finally:
@@ -308,11 +307,11 @@ class _Attachment:
         """Send what is ready; False if the client is gone. However it ends, what went out is settled."""
         try:
             while self._outgoing.pieces:
-                if isinstance(self.stream, trio.SocketStream) and _CAN_PUSH:
+                if self._socket is not None:
                     try:
                         self._push(trio.current_time())
                     except BlockingIOError:
-                        await self._wait_writable(self.stream.socket)
+                        await self._wait_writable(self._socket)
                 else:
                     # How far it came if it fails is not told; then all of it counts as unsent.
                     piece = self._outgoing.pieces[0]

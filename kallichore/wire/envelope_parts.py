@@ -8,7 +8,6 @@ way is checked: a part that is not a JSON document by itself was cut in the wron
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import cast
 
 import msgspec
@@ -23,7 +22,7 @@ _CHANNEL = b',"channel":"'
 _CONTENT = b'","content":'
 _METADATA = b',"metadata":'
 _BUFFERS = b',"buffers":'
-_ONE_BUFFER = b',"buffers":["'
+_FIRST_BUFFER = b',"buffers":["'
 _END_OF_BUFFERS = b'"]}'
 _NO_BUFFERS = b',"buffers":[]}'
 _PLAIN_END = b',"metadata":{},"buffers":[]}'
@@ -33,9 +32,6 @@ LONGEST_HEADER = 4096
 
 LARGE = 1 << 18
 """Bytes from which on a content is not copied."""
-
-NEAR = 1 << 14
-"""Bytes of a content and metadata within which the beginning of a buffer is looked for from the front."""
 
 _START = len(_BEGINNING)
 _LIMIT = _START + LONGEST_HEADER
@@ -94,7 +90,7 @@ class EnvelopeReader:
             content = end + len(self._between)
             if payload.endswith(_PLAIN_END):
                 return Parts(self.channel, header, self.parent, b"{}", _piece(payload, content))
-            buffers_at, buffers = _find_buffers(payload, known) if known else _read_buffers(payload, content)
+            buffers_at, buffers = _find_buffers(payload, known) if known else _read_buffers(payload)
             metadata_at = payload.rindex(_METADATA, content, buffers_at)
             metadata = payload[metadata_at + len(_METADATA) : buffers_at]
             _check(metadata)
@@ -133,13 +129,13 @@ def _find_buffers(payload: bytes, known: Sequence[bytes]) -> tuple[int, Sequence
     """
     # Four letters for three bytes or fewer; "," stands between two of them.
     size = sum((len(buffer) + 2) // 3 * 4 for buffer in known) + len(b'","') * (len(known) - 1)
-    at = len(payload) - len(_END_OF_BUFFERS) - size - len(_ONE_BUFFER)
-    if payload[at : at + len(_ONE_BUFFER)] != _ONE_BUFFER:
+    at = len(payload) - len(_END_OF_BUFFERS) - size - len(_FIRST_BUFFER)
+    if payload[at : at + len(_FIRST_BUFFER)] != _FIRST_BUFFER:
         raise ValueError("other buffers")
     return at, known
 
 
-def _read_buffers(payload: bytes, content: int) -> tuple[int, tuple[bytes, ...]]:
+def _read_buffers(payload: bytes) -> tuple[int, tuple[bytes, ...]]:
     """Return where the buffers' member begins, and the buffers. From the end, since base64 has no quotes.
 
     Raises:
@@ -150,11 +146,6 @@ def _read_buffers(payload: bytes, content: int) -> tuple[int, tuple[bytes, ...]]
     if not payload.endswith(_END_OF_BUFFERS):
         raise ValueError("no buffers at the end")
     view, end, buffers = memoryview(payload), len(payload) - len(_END_OF_BUFFERS), []
-    at = payload.find(_ONE_BUFFER, content, content + NEAR)
-    if at >= 0:
-        # One alone, with little in front of it: then a look at all of it for a quote would take half its time.
-        with suppress(ValueError):
-            return at, (b64decode(view[at + len(_ONE_BUFFER) : end], validate=True),)
     while True:
         start = payload.rindex(b'"', 0, end) + 1
         buffers.append(b64decode(view[start:end], validate=True))
