@@ -199,6 +199,16 @@ def test_known_buffers_are_not_decoded(parts: Parts) -> None:
     assert not parts.buffers or read is None or read.buffers is parts.buffers
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_several_known_buffers_are_found(count: int) -> None:
+    """Of whatever sizes: base64 fills up with signs, and something stands between two of them."""
+    buffers = tuple(b"a" * number for number in range(1, count + 1))
+    read = EnvelopeReader().read(envelope(Parts("iopub", HEADER, b"{}", b"{}", b"{}", buffers)), buffers)
+
+    assert read is not None
+    assert read.buffers is buffers
+
+
 @pytest.mark.parametrize("known", [(b"abcd",), (b"",), (b"a", b"b")])
 def test_buffers_of_another_message_are_refused(known: tuple[bytes, ...]) -> None:
     """Those of the same sizes in base64 cannot be told from its own."""
