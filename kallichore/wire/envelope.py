@@ -188,6 +188,11 @@ def excerpt_of(content: bytes) -> Excerpt:
         return Excerpt()
 
 
+LARGE = 1 << 20
+"""Bytes of content from which on a message is read and hashed at the same time: the thread takes 0.1 ms, either 0.7."""
+
+UNSIGNED = Signer("")
+
 _BEGINNING = b'{"kind":"jupyter","header":'
 
 _PLAIN_END = (b',"metadata":{},"buffers":[]}',)
@@ -211,7 +216,7 @@ class KernelReader:
 
     def __init__(self, channel: str, signer: Signer) -> None:
         self._channel = channel
-        self._is_signed, self._sign = bool(signer.key), signer.sign
+        self._is_signed, self._sign, self._sign_beside = bool(signer.key), signer.sign, signer.sign_beside
         self._start = 1
         """Where the signature of the message before was."""
         self._raw_parent: bytes | None = None
@@ -232,8 +237,11 @@ class KernelReader:
             start = self._start = locate(frames)
             end = start + AFTER_DELIMITER
         signature, raw_header, raw_parent, metadata, content = frames[start:end]
-        if self._is_signed and not compare_digest(signature, self._sign((raw_header, raw_parent, metadata, content))):
-            raise FramesError(WRONG_SIGNATURE)
+        if self._is_signed:
+            if len(content) >= LARGE:
+                return self._read_large(frames, signature, frames[start + 1 : end])
+            if not compare_digest(signature, self._sign((raw_header, raw_parent, metadata, content))):
+                raise FramesError(WRONG_SIGNATURE)
         if raw_parent != self._raw_parent:
             self._take_parent(raw_parent)
         is_plain = metadata == b"{}" and len(frames) == end
@@ -253,6 +261,16 @@ class KernelReader:
         if not text.isascii() or (escape >= 0 and text.find(b"\\u", escape) >= 0):
             return self._read_again(frames[start + 1 :])
         return KernelMessage(self._channel, header, self._parent, content, excerpt, payload, frames[end:])
+
+    def _read_large(self, frames: Frames, signature: bytes, signed: Frames) -> KernelMessage:
+        """Read a message while it is hashed: either takes about half of the time that both take together."""
+        sign = self._sign_beside(signed)
+        try:
+            return KernelReader(self._channel, UNSIGNED).read(frames)
+        finally:
+            # Whatever was found in it, it is no message if it is not from the kernel.
+            if not compare_digest(signature, sign()):
+                raise FramesError(WRONG_SIGNATURE) from None
 
     def _read_again(self, parts: Frames) -> KernelMessage:
         """Read a message with more or other in it than most have, or that has to be repaired."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kallichore.wire.envelope import (
+    LARGE,
     EnvelopeError,
     Excerpt,
     Header,
@@ -20,7 +21,7 @@ from kallichore.wire.envelope import (
     encode,
     excerpt_of,
 )
-from kallichore.wire.frames import MessageParts, join
+from kallichore.wire.frames import FramesError, MessageParts, join
 from kallichore.wire.signing import Signer
 
 SIGNER = Signer("key")
@@ -76,6 +77,36 @@ def test_message_arrives_as_it_was_sent(content: Any, metadata: Any, buffers: li
         "content": content,
         "metadata": metadata,
     }
+
+
+@pytest.mark.parametrize("size", [LARGE - 1, LARGE, LARGE + 1])
+def test_large_message_is_read_as_a_small_one(size: int) -> None:
+    """Also what has to be repaired, and the buffers; and the next message is read as ever."""
+    reader, beginning, end = KernelReader("iopub", SIGNER), b'{"text":"', b'\\ud800"}'
+    content = beginning + b"x" * (size - len(beginning) - len(end)) + end
+    large = reader.read(join(parts_with(content, buffers=[b"12"]), SIGNER))
+    small = reader.read(join(parts_with(), SIGNER))
+
+    assert len(content) == size
+    assert large.header.msg_type == "stream"
+    assert large.parent == small.parent
+    assert large.buffers == [b"12"]
+    text = read_strictly(large.payload)["content"]["text"]
+    assert text == "x" * (len(text) - 1) + "\ufffd"
+    assert read_strictly(small.payload)["content"] == {}
+
+
+@pytest.mark.parametrize("content", [b'{"text":"%s"}' % (b"x" * LARGE), b"x" * LARGE], ids=["JSON", "none"])
+def test_large_message_of_a_stranger_is_refused(content: bytes) -> None:
+    """That somebody else signed it is what is said of it, whatever else is wrong with it."""
+    with pytest.raises(FramesError, match="signature"):
+        KernelReader("iopub", SIGNER).read(join(parts_with(content), Signer("other")))
+
+
+def test_large_message_that_is_no_json_is_refused() -> None:
+    """As a small one is."""
+    with pytest.raises(EnvelopeError):
+        from_kernel("iopub", parts_with(b"x" * LARGE))
 
 
 def test_session_is_told_what_it_looks_at() -> None:
