@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
 
-from kallichore.engines.host_link import HostLink
 from kallichore.kernel.ending import Ending
 from kallichore.kernel.resources import Usage
 from kallichore.models.bodies import ConnectionInfo
 from kallichore.wire.frames import Frames
+
+if TYPE_CHECKING:
+    from kallichore.engines.host_link import HostLink
 
 
 class Process(Protocol):

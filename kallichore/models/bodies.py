@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from kallichore.errors import StartupReason
+from kallichore.models.body import Body
 
 
 class Status(StrEnum):
@@ -106,8 +107,8 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-@attrs.frozen
-class VarAction:
+@attrs.frozen(eq=False, repr=False)
+class VarAction(Body):
     """One change to an environment variable; no separator is inserted."""
 
     action: VarActionType = attrs.field(converter=VarActionType)
@@ -124,8 +125,8 @@ def _actions(actions: Iterable[VarAction]) -> tuple[VarAction, ...]:
     return tuple(actions)
 
 
-@attrs.frozen(kw_only=True)
-class KernelProvisioner:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class KernelProvisioner(Body):
     """Who is to start a kernel in the server's place, as ``metadata.kernel_provisioner`` of its kernelspec says."""
 
     provisioner_name: str
@@ -135,8 +136,8 @@ class KernelProvisioner:
     metadata: dict[str, Any] | None = None
 
 
-@attrs.frozen(kw_only=True)
-class NewSession:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class NewSession(Body):
     """The body of ``PUT /sessions``; see kallichore.json for each member."""
 
     session_id: str
@@ -177,8 +178,8 @@ class NewSession:
     kernel_provisioner: KernelProvisioner | None = None
 
 
-@attrs.frozen(kw_only=True)
-class StartKernel:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class StartKernel(Body):
     """The body of ``POST /sessions``: a session with an installed kernel, everything else by default."""
 
     kernel: str | None = None
@@ -193,8 +194,8 @@ class StartKernel:
     spares: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Kernel:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Kernel(Body):
     """An installed kernel, as its kernelspec describes it."""
 
     display_name: str
@@ -208,8 +209,8 @@ class Kernel:
     engine: dict[str, Any] | None = None
 
 
-@attrs.frozen(kw_only=True)
-class KernelList:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class KernelList(Body):
     """The answer of ``GET /kernels``: what it says of each kernel, by name."""
 
     kernels: dict[str, Any]
@@ -223,8 +224,8 @@ class WarmStatus(StrEnum):
     READY = "ready"
 
 
-@attrs.frozen(kw_only=True)
-class WarmKernel:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class WarmKernel(Body):
     """A kernel that is ready, or will be, before anybody asks for it."""
 
     status: WarmStatus
@@ -236,8 +237,8 @@ class WarmKernel:
     memory_bytes: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class WarmKernelList:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class WarmKernelList(Body):
     """The answer of ``GET /warm``."""
 
     wanted: int
@@ -247,16 +248,16 @@ class WarmKernelList:
     problem: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class RestartSession:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RestartSession(Body):
     """The body of ``POST /sessions/{session_id}/restart``."""
 
     working_directory: str | None = None
     env: tuple[VarAction, ...] | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ConnectionInfo:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ConnectionInfo(Body):
     """Where a kernel listens and what signs its messages: the members of a connection file."""
 
     control_port: int
@@ -272,15 +273,15 @@ class ConnectionInfo:
     curve_secretkey: str | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class ClientHeartbeat:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ClientHeartbeat(Body):
     """The body of ``POST /client_heartbeat``."""
 
     process_id: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ServerConfiguration:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ServerConfiguration(Body):
     """What can be changed while the server runs."""
 
     idle_shutdown_hours: int | None = None
@@ -289,8 +290,8 @@ class ServerConfiguration:
     log_level: LogLevel | None = attrs.field(default=None, converter=attrs.converters.optional(LogLevel))
 
 
-@attrs.frozen(kw_only=True)
-class McpWorkspaceRegistration:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class McpWorkspaceRegistration(Body):
     """The body of ``POST /mcp/workspaces``: an IDE's workspace that agents are to reach."""
 
     display_name: str
@@ -299,8 +300,8 @@ class McpWorkspaceRegistration:
     token: str | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class McpWorkspace:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class McpWorkspace(Body):
     """The answer to a registration: where agents reach the workspace, and their token."""
 
     workspace_id: str
@@ -309,8 +310,8 @@ class McpWorkspace:
     url: str
 
 
-@attrs.frozen(kw_only=True)
-class McpClient:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class McpClient(Body):
     """An agent that holds its presence open."""
 
     id: int
@@ -322,8 +323,8 @@ class McpClient:
     pid: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class McpWorkspaceStatus:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class McpWorkspaceStatus(Body):
     """One registered workspace."""
 
     id: str
@@ -332,8 +333,8 @@ class McpWorkspaceStatus:
     clients: tuple[McpClient, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class McpStatus:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class McpStatus(Body):
     """What there is for agents: in ``GET /status``."""
 
     active: bool
@@ -342,8 +343,8 @@ class McpStatus:
     workspaces: tuple[McpWorkspaceStatus, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class ServerStatus:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ServerStatus(Body):
     """The answer of ``GET /status``."""
 
     sessions: int
@@ -368,8 +369,8 @@ class ServerStatus:
     durability: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ExecutionQueue:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ExecutionQueue(Body):
     """What a session's kernel runs, and what waits behind it."""
 
     active: dict[str, Any] | None
@@ -377,8 +378,8 @@ class ExecutionQueue:
     pending: tuple[dict[str, Any], ...]
 
 
-@attrs.frozen(kw_only=True)
-class ResourceUsage:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ResourceUsage(Body):
     """What a kernel's process tree used when it was last looked at."""
 
     cpu_percent: int
@@ -388,8 +389,8 @@ class ResourceUsage:
     timestamp: int
 
 
-@attrs.frozen(kw_only=True)
-class ExecutionError:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ExecutionError(Body):
     """An error that code raised."""
 
     name: str
@@ -397,8 +398,8 @@ class ExecutionError:
     traceback: tuple[str, ...]
 
 
-@attrs.frozen(kw_only=True)
-class ExecutionHistoryEntry:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ExecutionHistoryEntry(Body):
     """What ran, and what came of it, in short."""
 
     input: str
@@ -410,8 +411,8 @@ class ExecutionHistoryEntry:
     truncated: bool
 
 
-@attrs.frozen(kw_only=True)
-class Attribution:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Attribution(Body):
     """Who has code run, as clients and the history are told."""
 
     source: str
@@ -421,8 +422,8 @@ class Attribution:
     tool: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ExecuteRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ExecuteRequest(Body):
     """The body of ``POST /sessions/{session_id}/execute``."""
 
     code: str
@@ -433,8 +434,8 @@ class ExecuteRequest:
     attribution: Attribution | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ExecuteOutput:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ExecuteOutput(Body):
     """One thing that an execution put out; which members there are depends on ``type``."""
 
     type: str
@@ -447,8 +448,8 @@ class ExecuteOutput:
     error_traceback: tuple[str, ...] | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ExecuteReply:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ExecuteReply(Body):
     """The answer of ``POST /sessions/{session_id}/execute``."""
 
     status: str
@@ -460,8 +461,8 @@ class ExecuteReply:
     error_traceback: tuple[str, ...] | None = None
 
 
-@attrs.frozen(kw_only=True)
-class RunningRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RunningRequest(Body):
     """What a kernel was executing."""
 
     msg_id: str
@@ -469,8 +470,8 @@ class RunningRequest:
     seconds: float
 
 
-@attrs.frozen(kw_only=True)
-class KernelExit:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class KernelExit(Body):
     """How a session's latest kernel ended, and what is known of why."""
 
     text: str
@@ -486,8 +487,8 @@ class KernelExit:
     last_words: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class Culling:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Culling(Body):
     """When a session's kernel is ended because it is idle, or what keeps it from that."""
 
     idle_after: float
@@ -497,8 +498,8 @@ class Culling:
     held_by: CullHold | None = None
 
 
-@attrs.frozen(kw_only=True)
-class PendingStart:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PendingStart(Body):
     """Why a kernel has no machine yet."""
 
     reason: str
@@ -507,16 +508,16 @@ class PendingStart:
     position: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ConnectionLost:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ConnectionLost(Body):
     """Since when a kernel on another machine cannot be reached."""
 
     since: datetime
     reason: str
 
 
-@attrs.frozen(kw_only=True)
-class KernelPlace:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class KernelPlace(Body):
     """Where a kernel on another machine is."""
 
     engine: str
@@ -525,23 +526,23 @@ class KernelPlace:
     ends: datetime | None = None
 
 
-@attrs.frozen(kw_only=True)
-class EngineProfile:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class EngineProfile(Body):
     """A named set of options for kernels on other machines, and what is wrong with it."""
 
     kind: str
     problems: tuple[str, ...]
 
 
-@attrs.frozen(kw_only=True)
-class EngineProfiles:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class EngineProfiles(Body):
     """The answer of ``GET /engines``: the profiles by name."""
 
     profiles: dict[str, Any]
 
 
-@attrs.frozen(kw_only=True)
-class ActiveSession:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ActiveSession(Body):
     """A session as the API shows it."""
 
     session_id: str
@@ -578,16 +579,16 @@ class ActiveSession:
     place: KernelPlace | None = None
 
 
-@attrs.frozen(kw_only=True)
-class SessionList:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SessionList(Body):
     """The answer of ``GET /sessions``."""
 
     total: int
     sessions: tuple[ActiveSession, ...]
 
 
-@attrs.frozen(kw_only=True)
-class SessionSummary:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SessionSummary(Body):
     """A session in short, in the events of ``GET /events``; times are milliseconds since 1970."""
 
     session_id: str
@@ -616,8 +617,8 @@ class SessionSummary:
     place: KernelPlace | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Changes:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Changes(Body):
     """An event of ``GET /events``: of each session what changed, by its id."""
 
     time: int
@@ -626,15 +627,15 @@ class Changes:
     server: ServerStatus | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Samples:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Samples(Body):
     """The answer of ``GET /samples``: what each session's kernels used in the last minutes, by the sessions' ids."""
 
     sessions: dict[str, dict[str, list[int]]]
 
 
-@attrs.frozen(kw_only=True)
-class LogLine:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LogLine(Body):
     """One line that a kernel's process printed, or that the server logged."""
 
     number: int
@@ -643,16 +644,16 @@ class LogLine:
     text: str
 
 
-@attrs.frozen(kw_only=True)
-class LogLines:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LogLines(Body):
     """The answer of ``GET /sessions/{session_id}/logs`` and ``GET /logs``."""
 
     lines: tuple[LogLine, ...]
     missing: int
 
 
-@attrs.frozen(kw_only=True)
-class ErrorBody:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ErrorBody(Body):
     """Why a request was refused."""
 
     code: str
@@ -660,8 +661,8 @@ class ErrorBody:
     details: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class StartupErrorBody:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class StartupErrorBody(Body):
     """Why a kernel did not start, and what it printed."""
 
     error: ErrorBody

@@ -12,10 +12,10 @@ import secrets
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import trio
@@ -47,15 +47,17 @@ from kallichore.server.idle import IdleClock
 from kallichore.server.sampling import sample_resources
 from kallichore.session.facilities import Facilities
 from kallichore.session.for_users import ForUsers
-from kallichore.session.keep import Keep
 from kallichore.session.line_log import LineLog
 from kallichore.session.meeting import can_encrypt
 from kallichore.session.session import Session, supervise_session
-from kallichore.session.vault import Vault, open_vault
 from kallichore.session.warm_keeping import keep_warm
-from kallichore.session.warm_kernelspecs import WarmKernelspec, read_kernelspecs
 from kallichore.transport.runtime_directory import open_runtime_directory
 from kallichore.zeromq.registration import RegistrationDesk
+
+if TYPE_CHECKING:
+    from kallichore.session.keep import Keep
+    from kallichore.session.vault import Vault
+    from kallichore.session.warm_kernelspecs import WarmKernelspec
 
 logger = logging.getLogger(__name__)
 
@@ -473,6 +475,15 @@ async def open_server(
                 yield server
 
 
+def _open_vault(config: ServerConfig) -> AbstractContextManager[Vault | None]:
+    if config.state_directory is None:
+        return nullcontext()
+    # What sessions that outlive their server need is imported where there may be some.
+    from kallichore.session.vault import open_vault
+
+    return open_vault(config.state_directory)
+
+
 @asynccontextmanager
 async def _open_server(config: ServerConfig, only: Container[str] | None) -> AsyncIterator[Server]:
     desk = RegistrationDesk()
@@ -480,7 +491,7 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
         with (
             open_runtime_directory(config) as runtime_directory,
             hold_lock(runtime_directory),
-            open_vault(config) as vault,
+            _open_vault(config) as vault,
         ):
             clear_leftovers(runtime_directory.parent)
             async with (
@@ -509,6 +520,8 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
                 )
                 kernelspecs: Sequence[WarmKernelspec] = ()
                 if any(config.warm.values()):
+                    from kallichore.session.warm_kernelspecs import read_kernelspecs
+
                     kernelspecs = await trio.to_thread.run_sync(read_kernelspecs, facilities)
                 server = Server(config, facilities, nursery, vault)
                 server.restore_sessions(only)

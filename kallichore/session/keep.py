@@ -12,6 +12,7 @@ import msgspec
 
 from kallichore.conversation.supervision import Phase
 from kallichore.engines.beside_host import end_group
+from kallichore.engines.registry import Wish
 from kallichore.errors import HostGoneError, KallichoreError, StateDamagedError
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
 from kallichore.kernel.leftovers import is_own_kernel
@@ -95,6 +96,16 @@ class Keep:
         except OSError as error:
             logger.error("Could not write down %s, in %s: %s", ", ".join(facts), self.directory, error)
 
+    @property
+    def wish(self) -> Wish | None:
+        """What an engine was asked for its kernel; None where none was asked."""
+        known = self.record.facts.get(WISH)
+        return None if known is None else Wish(known["kind"], known["options"])
+
+    def find(self, parts: Mapping[str, bytes]) -> Found:
+        """Return what the log's parts and the record say of the supervisor that is gone."""
+        return _find(parts, self.record)
+
     def launched(self) -> tuple[Sequence[VarAction], dict[str, str], ConnectionInfo | None]:
         """Return what was written down about the latest launch: what `note_launch` was given."""
         facts = self.record.facts
@@ -165,7 +176,7 @@ class Found:
         return Ending(pid, ENDED_BY_SIGNAL, lost=text)
 
 
-def find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
+def _find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
     """Return what a log and a record say of a supervisor that is gone; what they do not say was not."""
     saved = read_supervision(parts)
     process = saved.get("process")

@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from kallichore.conversation.conversation import Conversation
-from kallichore.engines.beside_host import find_beside_host, place_beside_host
 from kallichore.engines.own_child import place_child
 from kallichore.engines.placement import Placement, Process
-from kallichore.engines.registry import Wish
 from kallichore.errors import EngineError, StartupError
 from kallichore.kernel.inheritance import Inheritance
 from kallichore.kernel.launch_plan import LaunchPlan, make_launch_plan, uses_handshake
@@ -27,15 +26,19 @@ from kallichore.kernel.working_directory import current_directory
 from kallichore.models.bodies import ConnectionInfo, InterruptMode, NewSession, VarAction
 from kallichore.models.converter import unstructure
 from kallichore.session.adoption import run_adopted
-from kallichore.session.elsewhere import Elsewhere
 from kallichore.session.facilities import Facilities
-from kallichore.session.keep import WISH, Found, Keep
 from kallichore.session.life import KernelLife, Meet
 from kallichore.session.meeting import MeetingPlace
-from kallichore.session.provisioned import Provisioned
-from kallichore.session.warm_kernel import WarmKernel
 from kallichore.session.warm_recipe import Recipe, make_recipe
 from kallichore.session.warm_stock import REFILL_AFTER, Owner
+
+if TYPE_CHECKING:
+    # Each is imported for the first session that needs it: most are the server's own children.
+    from kallichore.engines.registry import Wish
+    from kallichore.session.elsewhere import Elsewhere
+    from kallichore.session.keep import Found, Keep
+    from kallichore.session.provisioned import Provisioned
+    from kallichore.session.warm_kernel import WarmKernel
 
 logger = logging.getLogger(__name__)
 
@@ -82,19 +85,25 @@ class Launcher:
     def _choose_place(self) -> Elsewhere | Provisioned | None:
         common = self.key, self.facilities, self.conversation, self.meeting
         if (wanted := self.request.kernel_provisioner) is not None:
+            from kallichore.session.provisioned import Provisioned
+
             return Provisioned(self.request, wanted, *common)
         wish = self._read_wish()
-        return None if wish is None else Elsewhere(self.request, wish, *common, self.keep)
+        if wish is None:
+            return None
+        from kallichore.session.elsewhere import Elsewhere
+
+        return Elsewhere(self.request, wish, *common, self.keep)
 
     def _read_wish(self) -> Wish | None:
         """Return what is asked of an engine: as it is said now, or where that says nothing any more, as it was."""
         try:
             return self.facilities.engines.read(self.request.engine)
         except EngineError:
-            known = None if self.keep is None else self.keep.record.facts.get(WISH)
+            known = None if self.keep is None else self.keep.wish
             if known is None:
                 raise
-            return Wish(known["kind"], known["options"])
+            return known
 
     @property
     def session_id(self) -> str:
@@ -156,6 +165,8 @@ class Launcher:
             return self._elsewhere.place(life, plan, self.actions)
         if self.keep is None:
             return place_child(plan, self.facilities.watchdog, self.facilities.runtime_directory)
+        from kallichore.engines.beside_host import place_beside_host
+
         abandon_after = self.facilities.config.abandon_after
         return place_beside_host(plan, self.keep.directory, self.keep.secret, abandon_after=abandon_after)
 
@@ -271,6 +282,8 @@ class Launcher:
         if self._elsewhere is not None:
             placing, meet = self._elsewhere.find(life, found), self.meeting.known
         else:
+            from kallichore.engines.beside_host import find_beside_host
+
             placing = find_beside_host(self.keep.directory, self.keep.secret, found.positions, found.sent)
         with self.meeting.open_found(info):
             await life.run_found(placing, info, self.meeting.release_ports, found.end, meet)

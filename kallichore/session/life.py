@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -31,8 +31,6 @@ from kallichore.conversation.heartbeat import PAUSE_ELSEWHERE, HeartbeatMonitor
 from kallichore.conversation.patience import StartPatience
 from kallichore.conversation.start_report import NOT_CONNECTED, FailedStart
 from kallichore.conversation.status import StatusEvent
-from kallichore.engines.beside_host import HostedOutput
-from kallichore.engines.host_link import HostLink
 from kallichore.engines.placement import Placement, Process
 from kallichore.errors import HostGoneError, StartupError, StartupReason, innermost
 from kallichore.kernel.ending import ENDED_BY_SIGNAL, Ending
@@ -45,16 +43,21 @@ from kallichore.session.alarm import Alarm
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.heart import Heart
 from kallichore.session.introduction import Introduction
-from kallichore.session.keep import Found
-from kallichore.session.keeper import Keeper
 from kallichore.session.pending import Pending
 from kallichore.session.process_output import OutputReader
 from kallichore.wire.channels import FROM_KERNEL, NUMBERS, OUTPUTS, Channel
 from kallichore.wire.client_messages import ClientMessage, Sender, make, to_kernel
 from kallichore.wire.envelope import EnvelopeError, KernelMessage
 from kallichore.wire.frames import Frames, FramesError
-from kallichore.zeromq.hosted_socket import HostedSocket
 from kallichore.zeromq.kernel_channels import KernelChannels, open_channels
+
+if TYPE_CHECKING:
+    # For sessions that outlive their server, and kernels elsewhere: others do without.
+    from kallichore.engines.beside_host import HostedOutput
+    from kallichore.engines.host_link import HostLink
+    from kallichore.session.keep import Found
+    from kallichore.session.keeper import Keeper
+    from kallichore.zeromq.hosted_socket import HostedSocket
 
 logger = logging.getLogger(__name__)
 
@@ -360,8 +363,7 @@ class KernelLife:
 
     def _listen(self, channels: KernelChannels, nursery: trio.Nursery, patience: StartPatience | None) -> None:
         """Begin to take in what the kernel says, and whether its heart beats."""
-        sockets = channels.sockets.items()
-        self._hosted_sockets = [(NUMBERS[name], each) for name, each in sockets if isinstance(each, HostedSocket)]
+        self._hosted_sockets = [(NUMBERS[name], each) for name, each in channels.hosted.items()]
         for channel in FROM_KERNEL:
             nursery.start_soon(self._pump, channels, channel)
         heart = Heart(
@@ -404,7 +406,7 @@ class KernelLife:
 
     async def _pump(self, channels: KernelChannels, channel: Channel) -> None:
         socket, gauge, conversation = channels.sockets[channel], FloodGauge(), self.conversation
-        hosted = socket if isinstance(socket, HostedSocket) else None
+        hosted = channels.hosted.get(channel)
 
         def take(batch: Sequence[Frames]) -> float:
             now = self.take(channel, batch)
@@ -578,8 +580,8 @@ class KernelLife:
             if self.link.hello.moved:
                 self.conversation.say_output("stderr", f"[kallichore] {self.link.hello.moved}\n")
         self.placed.set()
-        outputs = (("stdout", self.process.stdout), ("stderr", self.process.stderr))
-        self._hosted_outputs = [(name, each) for name, each in outputs if isinstance(each, HostedOutput)]
+        if self.link is not None:
+            self._hosted_outputs = _hosted_outputs(self.process)
         if self.keeper is not None:
             self.keeper.follow(self.link, lambda: self.positions)
         with self.scope:
@@ -661,6 +663,13 @@ class KernelLife:
         )
         report = self.conversation.last_exit = make_exit_report(known)
         return report.text
+
+
+def _hosted_outputs(process: Process) -> Sequence[tuple[str, HostedOutput]]:
+    from kallichore.engines.beside_host import HostedOutput
+
+    outputs = (("stdout", process.stdout), ("stderr", process.stderr))
+    return [(name, each) for name, each in outputs if isinstance(each, HostedOutput)]
 
 
 async def _wait_for_both(one: trio.Event, other: trio.Event) -> None:

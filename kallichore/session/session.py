@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import trio
@@ -18,7 +18,6 @@ import trio
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.culling import make_policy
 from kallichore.conversation.journal import Journal
-from kallichore.conversation.parts import ConversationParts
 from kallichore.conversation.run_result import Output, RunResult
 from kallichore.conversation.status import SessionStatus
 from kallichore.conversation.supervision import Phase
@@ -40,15 +39,17 @@ from kallichore.session.executions import Execution, open_execution
 from kallichore.session.facilities import Facilities, new_msg_id, utc_date
 from kallichore.session.for_users import ForUsers
 from kallichore.session.idle_watch import IdleWatch
-from kallichore.session.keep import Keep, find
-from kallichore.session.keeper import Keeper
 from kallichore.session.line_log import LineLog
 from kallichore.session.overflow_file import OverflowFile
 from kallichore.session.run_call import collect_result
 from kallichore.session.summary import summarize
 from kallichore.session.supervisor import Supervisor
-from kallichore.state.recovery import Recovered
 from kallichore.wire.client_messages import ClientMessage, Sender, kernel_message
+
+if TYPE_CHECKING:
+    from kallichore.session.keep import Keep
+    from kallichore.session.keeper import Keeper
+    from kallichore.state.recovery import Recovered
 
 logger = logging.getLogger(__name__)
 
@@ -128,18 +129,25 @@ class Session(metaclass=ForUsers):
         )
         if self.keep is not None:
             self.created = datetime.fromtimestamp(self.keep.record.created, UTC)
-            self.keeper = self.supervisor.keeper = Keeper(
-                self.session_id,
-                self.keep.log,
-                self.conversation,
-                ConversationParts(self.conversation, self.audience.deliveries, self.supervisor.outbox),
-                self.supervisor.describe,
-                self.keep.page,
-                self._tell_news,
-            )
+            self.keeper = self.supervisor.keeper = self._make_keeper(self.keep)
             self.audience.deliveries.on_change = self.keeper.note_confirmed
         if policy := make_policy(request, config):
             self.idle_watch = IdleWatch(self, policy)
+
+    def _make_keeper(self, keep: Keep) -> Keeper:
+        # Imported for the first session that outlives its server.
+        from kallichore.conversation.parts import ConversationParts
+        from kallichore.session.keeper import Keeper
+
+        return Keeper(
+            self.session_id,
+            keep.log,
+            self.conversation,
+            ConversationParts(self.conversation, self.audience.deliveries, self.supervisor.outbox),
+            self.supervisor.describe,
+            keep.page,
+            self._tell_news,
+        )
 
     def __dir__(self) -> Iterable[str]:
         return self.FOR_USERS  # of one session as of the class
@@ -562,7 +570,7 @@ class Session(metaclass=ForUsers):
         for problem in problems:
             logger.error("[session %s] Found damaged: %s", self.session_id, problem)
         assert self.keep is not None
-        self.supervisor.take_over(find(recovered.parts, self.keep.record))
+        self.supervisor.take_over(self.keep.find(recovered.parts))
 
     def close(self) -> None:
         """Give up what the session holds: its kernel's things, the journal's file, its clients."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, MutableSequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -21,7 +21,6 @@ import trio_util
 from kallichore.conversation.conversation import Conversation
 from kallichore.conversation.status import StatusEvent
 from kallichore.conversation.supervision import Event, Phase, Refusal, move
-from kallichore.engines.beside_host import release_host
 from kallichore.errors import (
     AdoptionError,
     HostRefusedError,
@@ -42,13 +41,15 @@ from kallichore.models.bodies import (
 )
 from kallichore.session.adoption import run_adopted
 from kallichore.session.facilities import Facilities
-from kallichore.session.keep import Found, Keep
-from kallichore.session.keeper import Keeper
 from kallichore.session.launcher import Launcher
 from kallichore.session.life import CULLED, KernelLife
 from kallichore.session.pending import Pending
 from kallichore.wire.channels import TO_KERNEL
 from kallichore.wire.client_messages import ClientMessage, Sender
+
+if TYPE_CHECKING:
+    from kallichore.session.keep import Found, Keep
+    from kallichore.session.keeper import Keeper
 
 logger = logging.getLogger(__name__)
 
@@ -335,6 +336,8 @@ class Supervisor:
 
     async def _release_predecessor(self) -> None:
         """Let a host go that nobody came to let go of: the server before was killed too soon, or we failed."""
+        from kallichore.engines.beside_host import release_host
+
         assert self.keep is not None
         with trio.CancelScope(shield=True), trio.move_on_after(HOST_PATIENCE):
             try:

@@ -13,7 +13,6 @@ from typing import Any
 
 import attrs
 
-from kallichore.config import ServerConfig
 from kallichore.errors import KallichoreError
 from kallichore.models.bodies import NewSession
 from kallichore.models.converter import unstructure
@@ -111,14 +110,11 @@ class Vault:
 
 
 @contextmanager
-def open_vault(config: ServerConfig) -> Iterator[Vault | None]:
-    """Take the state directory for this server, if it is to have one.
+def open_vault(path: Path) -> Iterator[Vault]:
+    """Take a state directory for this server.
 
     Raises:
         ConfigurationError: It cannot be used, or another server has it.
     """
-    if config.state_directory is None:
-        yield None
-        return
-    with open_state_directory(config.state_directory, str(os.getpid())) as directory:
+    with open_state_directory(path, str(os.getpid())) as directory:
         yield Vault(directory)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from kallichore.kernel.memory_limits import MemoryWatch, watch_shared_memory
 from kallichore.session.facilities import Facilities
-from kallichore.session.warm_kernel import WarmKernel
-from kallichore.session.warm_kernelspecs import WarmKernelspec
 from kallichore.session.warm_pool import WarmPool
 from kallichore.session.warm_stock import Spare
+
+if TYPE_CHECKING:
+    from kallichore.session.warm_kernel import WarmKernel
+    from kallichore.session.warm_kernelspecs import WarmKernelspec
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +83,8 @@ class _Keeping:
                 logger.info("Ending the warm kernel %s: it is not wanted any more", kernel.name)
                 kernel.end()
         for spare in due.start:
+            from kallichore.session.warm_kernel import WarmKernel
+
             kernel = WarmKernel(spare, self._facilities, pool.note_change)
             pool.add(kernel)
             nursery.start_soon(self._keep, kernel, name=f"warm kernel {kernel.name}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hmac import compare_digest
 from typing import Any
 
@@ -191,7 +191,9 @@ def excerpt_of(content: bytes) -> Excerpt:
 LARGE = 1 << 20
 """Bytes of content from which on a message is read and hashed at the same time: the thread takes 0.1 ms, either 0.7."""
 
-UNSIGNED = Signer("")
+Begin = Callable[[Callable[[], bytes]], Callable[[], bytes]]
+
+_UNSIGNED = Signer("")
 
 _BEGINNING = b'{"kind":"jupyter","header":'
 
@@ -212,11 +214,12 @@ class KernelReader:
     Args:
         channel: ``shell``, ``iopub``, ``stdin`` or ``control``.
         signer: Knows the kernel's key.
+        begin: Begins some work and returns what waits for what comes of it; here it is only done when that is wanted.
     """
 
-    def __init__(self, channel: str, signer: Signer) -> None:
-        self._channel = channel
-        self._is_signed, self._sign, self._sign_beside = bool(signer.key), signer.sign, signer.sign_beside
+    def __init__(self, channel: str, signer: Signer, begin: Begin = lambda work: work) -> None:
+        self._channel, self._begin = channel, begin
+        self._is_signed, self._sign = bool(signer.key), signer.sign
         self._start = 1
         """Where the signature of the message before was."""
         self._raw_parent: bytes | None = None
@@ -264,12 +267,12 @@ class KernelReader:
 
     def _read_large(self, frames: Frames, signature: bytes, signed: Frames) -> KernelMessage:
         """Read a message while it is hashed: either takes about half of the time that both take together."""
-        sign = self._sign_beside(signed)
+        expected = self._begin(lambda: self._sign(signed))
         try:
-            return KernelReader(self._channel, UNSIGNED).read(frames)
+            return KernelReader(self._channel, _UNSIGNED).read(frames)
         finally:
             # Whatever was found in it, it is no message if it is not from the kernel.
-            if not compare_digest(signature, sign()):
+            if not compare_digest(signature, expected()):
                 raise FramesError(WRONG_SIGNATURE) from None
 
     def _read_again(self, parts: Frames) -> KernelMessage:

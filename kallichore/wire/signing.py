@@ -7,9 +7,8 @@ for each message: 1.2 µs for 450 bytes, where copying an ``hmac.HMAC`` takes 2.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hmac import compare_digest
-from threading import Thread
 
 from kallichore.errors import ConfigurationError
 
@@ -56,30 +55,6 @@ class Signer:
         outer = self._outer.copy()
         outer.update(inner.digest())
         return outer.hexdigest().encode()
-
-    def sign_beside(self, parts: Sequence[bytes]) -> Callable[[], bytes]:
-        """Begin to sign in a thread, for which a large content lets go of the interpreter.
-
-        Args:
-            parts: As for `sign`.
-
-        Returns:
-            What waits for the signature and returns it. By then the thread is gone; so it has to be called.
-        """
-        found: list[bytes] = []
-        thread = Thread(target=lambda: found.append(self.sign(parts)), name="signing", daemon=True)
-        try:
-            # Comes back when the thread does not need the interpreter: it hashes by then.
-            thread.start()
-        except RuntimeError:
-            # The system has no thread to spare.
-            return lambda: self.sign(parts)
-
-        def wait() -> bytes:
-            thread.join()
-            return found[0]
-
-        return wait
 
     def verify(self, signature: bytes, parts: Sequence[bytes]) -> bool:
         """Tell whether ``signature`` is that of ``parts``. Without a key every message is good."""

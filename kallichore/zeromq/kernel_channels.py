@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
 import trio
 import trio_util
@@ -18,11 +19,14 @@ from kallichore.wire.curve_keys import read_keys
 from kallichore.wire.envelope import KernelReader
 from kallichore.wire.frames import MessageParts, join
 from kallichore.wire.signing import Signer
+from kallichore.zeromq.beside import begin
 from kallichore.zeromq.connecting import Address
 from kallichore.zeromq.connection import KernelConnection
-from kallichore.zeromq.hosted_socket import HostedSocket, HostStream
 from kallichore.zeromq.kernel_socket import KernelSocket
 from kallichore.zeromq.unread import Budget
+
+if TYPE_CHECKING:
+    from kallichore.zeromq.hosted_socket import HostedSocket, HostStream
 
 _LONGEST_IDENTITY = 255
 
@@ -40,13 +44,19 @@ class KernelChannels:
     Attributes:
         sockets: The socket of each channel.
         readers: What reads what comes on each of the channels whose messages reach clients.
+        hosted: Those that a host beside the kernel has, if there is one.
         unread: What was read and not looked at yet, in bytes over all of them.
     """
 
-    def __init__(self, sockets: Mapping[Channel, KernelConnection], signer: Signer, unread: Budget) -> None:
+    hosted: Mapping[Channel, HostedSocket]
+
+    def __init__(
+        self, sockets: Mapping[Channel, KernelConnection], signer: Signer, unread: Budget, *, has_host: bool = False
+    ) -> None:
         self.sockets = sockets
+        self.hosted = _hosted(sockets) if has_host else {}
         self.unread = unread
-        self.readers = {channel: KernelReader(channel, signer) for channel in FROM_KERNEL}
+        self.readers = {channel: KernelReader(channel, signer, begin) for channel in FROM_KERNEL}
         self._signer = signer
         # To make a channel of its name would take as long as the rest of `send`.
         self._by_name = {channel.value: socket for channel, socket in sockets.items()}
@@ -93,6 +103,13 @@ class KernelChannels:
         await trio_util.wait_any(*(self.sockets[channel].lost.wait for channel in _LAST_WORDS))
 
 
+def _hosted(sockets: Mapping[Channel, KernelConnection]) -> Mapping[Channel, HostedSocket]:
+    # Imported where there is a host, as most kernels have none.
+    from kallichore.zeromq.hosted_socket import HostedSocket
+
+    return {channel: socket for channel, socket in sockets.items() if isinstance(socket, HostedSocket)}
+
+
 _Make = Callable[[Channel, Address, str, bytes, trio.Nursery], KernelConnection]
 
 
@@ -100,6 +117,8 @@ _Make = Callable[[Channel, Address, str, bytes, trio.Nursery], KernelConnection]
 def _open_maker(info: ConnectionInfo, unread: Budget, stream: HostStream | None, *, are_open: bool) -> Iterator[_Make]:
     """Yield what makes a connection to this kernel: a plain one, libzmq's where the kernel encrypts, or a host's."""
     if stream is not None:
+        from kallichore.zeromq.hosted_socket import HostedSocket
+
         yield lambda channel, address, kind, identity, _: HostedSocket(
             *(address, kind, identity, stream, NUMBERS[channel]),
             counts=channel is not Channel.HEARTBEAT,
@@ -155,7 +174,7 @@ async def open_channels(
                 address = f"{info.ip}-{port}" if info.transport == "ipc" else (info.ip, port)
                 sockets[channel] = make(channel, address, kind, identity, nursery)
             try:
-                yield KernelChannels(sockets, signer, unread)
+                yield KernelChannels(sockets, signer, unread, has_host=stream is not None)
             finally:
                 nursery.cancel_scope.cancel()
                 for socket in sockets.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -94,6 +95,21 @@ def test_large_message_is_read_as_a_small_one(size: int) -> None:
     text = read_strictly(large.payload)["content"]["text"]
     assert text == "x" * (len(text) - 1) + "\ufffd"
     assert read_strictly(small.payload)["content"] == {}
+
+
+def test_only_large_messages_are_hashed_meanwhile() -> None:
+    """Below that size, to begin something costs more than it spares."""
+    begun = []
+
+    def begin(work: Callable[[], bytes]) -> Callable[[], bytes]:
+        begun.append(work)
+        return work
+
+    reader = KernelReader("iopub", SIGNER, begin)
+    for size in (10, LARGE - 100, LARGE):
+        reader.read(join(parts_with(b'{"text":"%s"}' % (b"x" * size)), SIGNER))
+
+    assert len(begun) == 1
 
 
 @pytest.mark.parametrize("content", [b'{"text":"%s"}' % (b"x" * LARGE), b"x" * LARGE], ids=["JSON", "none"])

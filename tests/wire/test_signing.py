@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import threading
 
 import pytest
 
@@ -30,26 +29,6 @@ def test_large_content_is_signed_like_any_other() -> None:
     expected = hmac.new(b"key", b"".join(parts), "sha256").hexdigest().encode()
 
     assert expected == Signer("key").sign(parts)
-
-
-def test_message_can_be_signed_while_something_else_is_done() -> None:
-    """In a thread, which is gone afterwards."""
-    before = threading.active_count()
-    wait = Signer("key").sign_beside(PARTS)
-
-    assert Signer("key").sign(PARTS) == wait()
-    assert threading.active_count() == before
-
-
-def test_message_is_signed_where_there_is_no_thread_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system says so when one is started."""
-
-    def refuse(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-
-    assert Signer("key").sign(PARTS) == Signer("key").sign_beside(PARTS)()
 
 
 def test_signer_says_what_it_signs_with() -> None:
