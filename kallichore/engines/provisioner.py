@@ -20,7 +20,6 @@ import attrs
 import trio
 import trio_util
 
-from kallichore.engines.lasting import start_lasting
 from kallichore.engines.placement import Placement
 from kallichore.engines.provisioned_process import ProvisionedProcess
 from kallichore.engines.provisioner_process import Patience, ProgramProcess, open_program
@@ -127,11 +126,13 @@ class _Launch:
 
 @attrs.define(eq=False)
 class Provisioners:
-    """The provisioners of a server. Made by `open_provisioners`.
+    """The provisioners of a server.
 
     Args:
         directory: Where kernels' connection files may go.
         patience: How long is waited for what.
+        nursery: Where their program runs, until the last session has ended. Cancelling it ends the program, if it was
+            started, with all kernels that are there.
     """
 
     directory: Path
@@ -369,34 +370,6 @@ class Provisioners:
             await self._program.ask("finish", process.kernel_id, restart=process.is_restarting())
         except EngineError as error:
             logger.error("The provisioner %r failed to clean up: %s", process.provisioner, error.message)
-
-
-@asynccontextmanager
-async def open_provisioners(directory: Path, patience: Patience | None = None) -> AsyncIterator[Provisioners]:
-    """Have provisioners for a block. Cancelling does not reach them before the block is left: sessions need them to
-    end their kernels. Then their program ends, if it was started, with all kernels that are there.
-
-    Args:
-        directory: Where kernels' files may go.
-        patience: How long to wait for what.
-    """
-    async with trio.open_nursery() as outer:
-        closing = trio.Event()
-        nursery: trio.Nursery = await outer.start(_hold, closing)
-        try:
-            yield Provisioners(directory, patience or Patience(), nursery)
-        finally:
-            closing.set()
-
-
-async def _hold(  # noqa: ASYNC128  # by `start_lasting`
-    closing: trio.Event, *, task_status: trio.TaskStatus[trio.Nursery]
-) -> None:
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery:
-            start_lasting(scope, task_status, nursery)
-            await closing.wait()
-            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -11,7 +13,6 @@ from hypercorn.typing import ASGIFramework
 
 from kallichore.config import ServerConfig
 from kallichore.jupyter.access import Access, locate
-from kallichore.jupyter.app import create_jupyter_app
 from kallichore.jupyter.front_ends import FrontEnds
 from kallichore.jupyter.kernels import Kernels
 from kallichore.jupyter.sockets import Sockets
@@ -41,9 +42,15 @@ class _Screens:
 
 @attrs.frozen(eq=False)
 class JupyterSide:
-    """Jupyter's API of one server. Made by `open_jupyter`."""
+    """Jupyter's API of one server. Made by `open_jupyter`.
 
-    app: ASGIFramework
+    Attributes:
+        app: Returns its ASGI app.
+        access: Who is let in.
+        sockets: Its WebSockets.
+    """
+
+    app: Callable[[], ASGIFramework]
     access: Access
     sockets: Sockets
 
@@ -58,7 +65,7 @@ class JupyterSide:
             # As it was sent, as everybody else locates it: decoded, a token may look like a part of the path.
             path = scope["raw_path"].decode("latin-1") if scope["type"] == "http" else ""
             is_jupyter = locate(path, self.access.base_url) is not None
-            await (self.app if is_jupyter else ours)(scope, receive, send)
+            await (self.app() if is_jupyter else ours)(scope, receive, send)
 
         return both
 
@@ -88,4 +95,12 @@ def open_jupyter(server: Server, config: ServerConfig) -> JupyterSide:
     )
     front_ends = FrontEnds(config)
     kernels = Kernels(server, config)
-    return JupyterSide(create_jupyter_app(kernels, access), access, Sockets(kernels, front_ends, access))
+
+    @cache
+    def make_app() -> ASGIFramework:
+        # For the first request: most servers never get one, and its routes are a twentieth of the time to start one.
+        from kallichore.jupyter.app import create_jupyter_app
+
+        return create_jupyter_app(kernels, access)
+
+    return JupyterSide(make_app, access, Sockets(kernels, front_ends, access))

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +24,7 @@ import trio_util
 
 from kallichore._version import __version__
 from kallichore.config import MOST_WARM, ServerConfig
-from kallichore.engines.provisioner import open_provisioners
+from kallichore.engines.lasting import open_lasting_nursery
 from kallichore.errors import (
     KernelNotFoundError,
     NothingToHandOverError,
@@ -55,6 +56,7 @@ from kallichore.transport.runtime_directory import open_runtime_directory
 from kallichore.zeromq.registration import RegistrationDesk
 
 if TYPE_CHECKING:
+    from kallichore.engines.provisioner import Provisioners
     from kallichore.session.keep import Keep
     from kallichore.session.vault import Vault
     from kallichore.session.warm_kernelspecs import WarmKernelspec
@@ -484,6 +486,17 @@ def _open_vault(config: ServerConfig) -> AbstractContextManager[Vault | None]:
     return open_vault(config.state_directory)
 
 
+def _provisioners(directory: Path, nursery: trio.Nursery) -> Callable[[], Provisioners]:
+    @cache
+    def get() -> Provisioners:
+        from kallichore.engines.provisioner import Provisioners
+        from kallichore.engines.provisioner_process import Patience
+
+        return Provisioners(directory, Patience(), nursery)
+
+    return get
+
+
 @asynccontextmanager
 async def _open_server(config: ServerConfig, only: Container[str] | None) -> AsyncIterator[Server]:
     desk = RegistrationDesk()
@@ -496,7 +509,7 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
             clear_leftovers(runtime_directory.parent)
             async with (
                 open_watchdog(runtime_directory) as watchdog,
-                open_provisioners(runtime_directory) as provisioners,
+                open_lasting_nursery() as provisioning,
                 open_engines(config, runtime_directory) as engines,
                 trio.open_nursery() as nursery,
             ):
@@ -515,7 +528,7 @@ async def _open_server(config: ServerConfig, only: Container[str] | None) -> Asy
                         is_directory=can_enter,
                     ),
                     open_inheritance=this_systems_inheritance(),
-                    provisioners=provisioners,
+                    provisioners=_provisioners(runtime_directory, provisioning),
                     taken_ports=set(),
                 )
                 kernelspecs: Sequence[WarmKernelspec] = ()

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from kallichore.config import ServerConfig
-from kallichore.engines.provisioner import Provisioners
 from kallichore.engines.registry import Engines
 from kallichore.kernel.inheritance import OpenInheritance
 from kallichore.kernel.launch_plan import Surroundings
@@ -22,6 +22,9 @@ from kallichore.session.intake import Intake
 from kallichore.session.news import News
 from kallichore.session.warm_pool import WarmPool
 from kallichore.zeromq.registration import RegistrationDesk
+
+if TYPE_CHECKING:
+    from kallichore.engines.provisioner import Provisioners
 
 
 def _nothing(request: NewSession) -> Mapping[str, str]:
@@ -64,8 +67,8 @@ class Facilities:
     """Tells who follows all sessions which of them changed."""
     warm: WarmPool = attrs.field(factory=WarmPool)
     """Kernels that are ready before anybody asks for them."""
-    provisioners: Provisioners | None = None
-    """Launches kernels in this server's place; None where no kernels are launched."""
+    provisioners: Callable[[], Provisioners] | None = None
+    """Returns what launches kernels in this server's place; None where no kernels are launched."""
     taken_ports: set[int]
     """Ports that were promised to kernels; see `kallichore.kernel.ports`."""
 

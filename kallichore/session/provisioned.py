@@ -93,7 +93,7 @@ class Provisioned:
         whereabouts = self.conversation.whereabouts
         whereabouts.note_pending(f"The provisioner {self.wanted.provisioner_name!r} launches it", time.time())
         async with place_by_provisioner(
-            self.facilities.provisioners,
+            self.facilities.provisioners(),
             order,
             stop_asked=life.stop_asked,
             is_restarting=lambda: life.restarting,

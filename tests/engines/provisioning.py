@@ -57,7 +57,7 @@ async def open_provisioning(**patience: float) -> AsyncIterator[Server]:
     """Run a server that waits for provisioners only as long as is said."""
     async with open_server(FAST) as server:
         assert server.facilities.provisioners is not None
-        server.facilities.provisioners.patience = Patience(**patience)
+        server.facilities.provisioners().patience = Patience(**patience)
         yield server
 
 

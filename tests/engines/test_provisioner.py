@@ -372,7 +372,7 @@ async def test_local_kernel_outlives_the_program_of_its_provisioner() -> None:
             session = server.create_session(request)
             await session.start()
             assert server.facilities.provisioners is not None
-            program = server.facilities.provisioners._program
+            program = server.facilities.provisioners()._program
             assert program is not None
             program._process.send_signal(signal.SIGSTOP)
             await program.gone.wait()
