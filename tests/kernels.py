@@ -29,6 +29,10 @@ REAL_TIME = 90.0 if sys.platform == "win32" else 30.0
 """Seconds after which a wait for a real kernel has failed; on a noisy machine they take a second or two, and under Wine
 ten times as long."""
 
+LONG_SLEEP = "[time.sleep(0.1) for _ in range(600)]"
+"""Code that sleeps for a minute and can be interrupted. Python hears a signal that comes between its last look and the
+beginning of one long sleep only at the end of that: seldom, but on a loaded machine it comes."""
+
 START_LIMIT = 10 if sys.platform == "win32" else 2
 """Seconds for a kernel that starts in its usual time and then does nothing that could be waited for."""
 

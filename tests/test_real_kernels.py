@@ -21,6 +21,7 @@ import trio
 from kallichore.client.api_client import ApiClient, ApiError, open_stream, send_request, session_path
 from kallichore.client.channel_client import ChannelClient, make_execute_request, make_message, open_channel
 from kernels import (
+    LONG_SLEEP,
     REAL_TIME,
     bash_kernel_argv,
     body,
@@ -201,7 +202,7 @@ async def test_interrupt_ends_the_running_code_and_drops_what_waits(mode: str) -
     """The interrupted code raises KeyboardInterrupt, what waited never runs, and the kernel goes on."""
     async with open_python(interrupt_mode=mode) as (client, channel):
         running = await channel.send(
-            make_execute_request("kept = 7\nimport time\nprint('on', flush=True)\ntime.sleep(60)")
+            make_execute_request(f"kept = 7\nimport time\nprint('on', flush=True)\n{LONG_SLEEP}")
         )
         await receive_until(channel, is_type("stream", running))
         waiting = await channel.send(make_execute_request("kept = 8"))

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from command import COMMAND, Ended, kcclient
-from kernels import REAL_TIME
+from kernels import LONG_SLEEP, REAL_TIME
 
 TOKEN = "sesame"
 
@@ -106,7 +106,7 @@ async def test_code_runs_in_kernels_of_its_own(address: str, private_place: Path
 
 async def test_ctrl_c_interrupts_the_code(address: str) -> None:
     """And the kernel stays."""
-    ask, code = partial(kcclient, "-u", address, "-t", TOKEN), "print('begun', flush=True); import time; time.sleep(60)"
+    ask, code = partial(kcclient, "-u", address, "-t", TOKEN), f"print('begun', flush=True); import time; {LONG_SLEEP}"
     await ask("start")
     with trio.fail_after(REAL_TIME):
         process = await trio.lowlevel.open_process(

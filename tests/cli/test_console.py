@@ -19,7 +19,7 @@ from kallichore.client.api_client import ApiClient
 from kallichore.client.channel_client import open_channel
 from kallichore.config import ServerConfig
 from kallichore.embed import serve
-from kernels import REAL_TIME, address_of, body, execute, is_kernel, open_started, receive_until
+from kernels import LONG_SLEEP, REAL_TIME, address_of, body, execute, is_kernel, open_started, receive_until
 
 KCCLIENT = [sys.executable, "-m", "kallichore.cli.kcclient"]
 
@@ -121,7 +121,7 @@ def test_a_session_at_the_terminal(private_place: Path) -> None:
         terminal.run("twice?")
         terminal.wait_for("Signature")
         terminal.next_is(6)
-        terminal.run("print('be' 'gun'); import time; time.sleep(60)")
+        terminal.run(f"print('be' 'gun'); import time; {LONG_SLEEP}")
         terminal.wait_for("begun\n")
         terminal.type("\x03")
         terminal.wait_for("KeyboardInterrupt")

@@ -18,7 +18,7 @@ import trio
 from command import COMMAND, Ended, kcclient
 from kallichore.config import ServerConfig
 from kallichore.embed import serve
-from kernels import REAL_TIME, body, open_client, open_started, scripted_argv
+from kernels import LONG_SLEEP, REAL_TIME, body, open_client, open_started, scripted_argv
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ def test_second_ctrl_c_ends_the_command() -> None:
     """Code that hears no interrupt keeps nobody."""
     code = (
         "import signal, time; signal.signal(signal.SIGINT, lambda *_: print('he' 'ard', flush=True))\n"
-        "print('be' 'gun', flush=True); time.sleep(60)"
+        f"print('be' 'gun', flush=True); {LONG_SLEEP}"
     )
     with open_screen("exec", code) as (screen, process):
         screen.wait_for("begun")

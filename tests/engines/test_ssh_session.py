@@ -13,6 +13,7 @@ from kallichore.client.api_client import ApiError
 from kallichore.client.channel_client import make_execute_request, open_channel
 from keeping import ending, keeping
 from kernels import (
+    LONG_SLEEP,
     body,
     ipykernel_argv,
     is_done,
@@ -49,7 +50,7 @@ async def test_session_by_ssh_is_like_any_other(machine: FarMachine) -> None:
             messages = await receive_until(channel, is_type("stream", running))
             kill_ssh()
             messages += await receive_until(channel, is_done(running))
-            running = await channel.send(make_execute_request("print(0, flush=True)\ntime.sleep(60)"))
+            running = await channel.send(make_execute_request(f"print(0, flush=True)\n{LONG_SLEEP}"))
             await receive_until(channel, is_type("stream", running))
             await client.call("POST", session_path("s", "interrupt"))
             ended = await receive_until(channel, is_done(running))

@@ -21,6 +21,7 @@ from kallichore.server.end_kept import end_kept
 from kallichore.session.kept import look_at_kept
 from keeping import ending, keeping
 from kernels import (
+    LONG_SLEEP,
     REAL_TIME,
     ask_until,
     body,
@@ -70,7 +71,7 @@ async def test_kernel_elsewhere_runs_code_and_is_described(world: World) -> None
         async with open_channel(client.address, "s") as channel:
             assert "2\n" == await run_code(channel, "print(1 + 1)")
             described = await client.call("GET", session_path("s"))
-            running = await channel.send(make_execute_request("print('on', flush=True)\nimport time; time.sleep(60)"))
+            running = await channel.send(make_execute_request(f"print('on', flush=True)\nimport time; {LONG_SLEEP}"))
             await receive_until(channel, is_type("stream", running))
             await client.call("POST", session_path("s", "interrupt"))
             ended = await receive_until(channel, is_done(running))
