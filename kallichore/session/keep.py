@@ -103,8 +103,25 @@ class Keep:
         return None if known is None else Wish(known["kind"], known["options"])
 
     def find(self, parts: Mapping[str, bytes]) -> Found:
-        """Return what the log's parts and the record say of the supervisor that is gone."""
-        return _find(parts, self.record)
+        """Return what the log's parts and the record say of a supervisor that is gone; what they do not say was not."""
+        record, saved = self.record, read_supervision(parts)
+        process = saved.get("process")
+        this_boot = boot_id()
+        return Found(
+            phase=Phase.__members__.get(saved.get("phase", ""), Phase.RESTING),
+            is_launched=bool(saved.get("is_launched", True)),
+            is_adopted=bool(saved.get("is_adopted")),
+            attempt=int(saved.get("attempt", 0)),
+            process=(int(process[0]), process[1]) if process else None,
+            requested_by=saved.get("requested_by"),
+            why_culled=saved.get("why_culled", ""),
+            is_stopping=bool(saved.get("is_stopping")),
+            last_words=saved.get("last_words", ()),
+            positions=read_positions(parts),
+            sent=read_sent(parts),
+            is_elsewhere=TICKET in record.facts,
+            was_rebooted=None not in (this_boot, record.boot_id) and this_boot != record.boot_id,
+        )
 
     def launched(self) -> tuple[Sequence[VarAction], dict[str, str], ConnectionInfo | None]:
         """Return what was written down about the latest launch: what `note_launch` was given."""
@@ -174,28 +191,6 @@ class Found:
             return Ending(0, ENDED_BY_SIGNAL, lost="was not there yet when its server was killed")
         text = "ended while no server was there, with the host beside it: somebody killed them, or the machine did"
         return Ending(pid, ENDED_BY_SIGNAL, lost=text)
-
-
-def _find(parts: Mapping[str, bytes], record: SessionRecord) -> Found:
-    """Return what a log and a record say of a supervisor that is gone; what they do not say was not."""
-    saved = read_supervision(parts)
-    process = saved.get("process")
-    this_boot = boot_id()
-    return Found(
-        phase=Phase.__members__.get(saved.get("phase", ""), Phase.RESTING),
-        is_launched=bool(saved.get("is_launched", True)),
-        is_adopted=bool(saved.get("is_adopted")),
-        attempt=int(saved.get("attempt", 0)),
-        process=(int(process[0]), process[1]) if process else None,
-        requested_by=saved.get("requested_by"),
-        why_culled=saved.get("why_culled", ""),
-        is_stopping=bool(saved.get("is_stopping")),
-        last_words=saved.get("last_words", ()),
-        positions=read_positions(parts),
-        sent=read_sent(parts),
-        is_elsewhere=TICKET in record.facts,
-        was_rebooted=None not in (this_boot, record.boot_id) and this_boot != record.boot_id,
-    )
 
 
 T = TypeVar("T")
